@@ -1,0 +1,145 @@
+"""Every error wardround raises on purpose, and the exit code each one ends a command with.
+
+WardroundError                 1
+├── PlanError                  3   a plan file that cannot be used
+├── DataError                  4   what lies in a folder cannot be used
+│   ├── SourceError                an import source of unknown or broken form
+│   ├── NoUsableScans              a site folder that is missing, empty or holds no image
+│   ├── LabelsError                labels.csv that is missing, malformed or contradicts the cohort
+│   ├── CohortTooSmall             fewer patients than the plan's or the site's minimum
+│   └── ScanRefused                one file; collected with its reason, never stops a folder
+├── StateError                 5   something on disk is not what it should be
+│   ├── OutputInUse                an output folder that holds something else
+│   ├── CheckpointCorrupt          a checkpoint or release that fails its digest
+│   ├── CacheCorrupt               a training cache that is absent or fails its check
+│   └── LedgerCorrupt              a ledger whose chain is broken
+├── Refusal                    6   a hospital says no; the message says why and what would change it
+│   ├── BudgetExhausted
+│   ├── PlanRefused                not approved, other digest, outside the site's policy
+│   ├── MessageRefused             a message of wrong schema, shape, type or order
+│   ├── SeedRefused                a random seed outside simulation
+│   └── EgressRefused              something tried to leave that has no right to
+└── StudyStopped               7   a study could not go on
+    └── QuorumLost                 too few sites answered
+
+Exit code 2 is the command line's own (unknown option), 0 is success.
+A message says what was asked, what is true and what to do next, on one line, without any patient identifier.
+"""
+
+
+class WardroundError(Exception):
+    """Root of everything wardround raises on purpose."""
+
+    exit_code = 1
+
+
+class PlanError(WardroundError):
+    """A study plan that cannot be used: unknown key, wrong type or impossible value."""
+
+    exit_code = 3
+
+
+class DataError(WardroundError):
+    """Something in a data folder cannot be used."""
+
+    exit_code = 4
+
+
+class SourceError(DataError):
+    """An import source of unknown or broken form."""
+
+
+class NoUsableScans(DataError):
+    """A site folder that is missing, empty, or holds no image that can be used."""
+
+
+class LabelsError(DataError):
+    """A label file that is missing, malformed, or contradicts the cohort."""
+
+
+class CohortTooSmall(DataError):
+    """Fewer patients than the plan or the site's policy asks for."""
+
+
+class ScanRefused(DataError):
+    """One file is not admitted.
+
+    Attributes:
+        reason: One of the short reason codes listed in `client.dicom_reader`, safe to count and to show.
+    """
+
+    def __init__(self, reason: str, message: str = "") -> None:
+        self.reason = reason
+        super().__init__(message or reason)
+
+
+class StateError(WardroundError):
+    """Something on disk is not what it should be."""
+
+    exit_code = 5
+
+
+class OutputInUse(StateError):
+    """The output folder holds something else; nothing was overwritten."""
+
+
+class CheckpointCorrupt(StateError):
+    """A checkpoint or release file fails its digest or its schema."""
+
+
+class CacheCorrupt(StateError):
+    """A training cache that is absent, half there, or fails its check."""
+
+
+class LedgerCorrupt(StateError):
+    """The privacy ledger's hash chain is broken."""
+
+
+class Refusal(WardroundError):
+    """A hospital says no."""
+
+    exit_code = 6
+
+
+class BudgetExhausted(Refusal):
+    """The request would pass the study's or the site's privacy budget."""
+
+
+class PlanRefused(Refusal):
+    """The plan is not approved here, has another digest, or lies outside the site's policy."""
+
+
+class MessageRefused(Refusal):
+    """A message of wrong schema, shape, type, size or order."""
+
+
+class SeedRefused(Refusal):
+    """A random seed was asked for outside simulation."""
+
+
+class EgressRefused(Refusal):
+    """Something tried to leave the site that has no right to."""
+
+
+class StudyStopped(WardroundError):
+    """A study could not go on."""
+
+    exit_code = 7
+
+
+class QuorumLost(StudyStopped):
+    """Too few sites answered a round."""
+
+
+def by_name(name: str) -> type[WardroundError]:
+    """Return the error class called `name`; `WardroundError` itself for an unknown name.
+
+    Error *types* may cross the wire, their texts may not; this is how the server reads them.
+    """
+    pending: list[type[WardroundError]] = [WardroundError]
+    while pending:
+        kind = pending.pop()
+        if kind.__name__ == name:
+            return kind
+        pending.extend(kind.__subclasses__())
+    return WardroundError
