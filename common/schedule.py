@@ -1,0 +1,98 @@
+"""The rounds a plan prescribes: which phase each one runs, with which noise, and what it costs a patient."""
+
+import functools
+from dataclasses import dataclass
+from typing import Literal
+
+from common.plan import StudyPlan
+from common.privacy import GaussianEvent, epsilon, smallest_multiplier
+
+Phase = Literal["mean", "subspace", "prior", "sgd"]
+
+MOMENT_SHARES: dict[Phase, float] = {"mean": 0.10, "subspace": 0.50, "prior": 0.40}
+"""How the moments phase divides its privacy among its three releases, as shares of the sum of 1 / sigma^2."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """One round of a study.
+
+    Attributes:
+        number: From 1.
+        phase: What the sites compute.
+        event: The mechanism every site runs, as its ledger books it.
+        epsilon_after: Epsilon of the study at a site that took part in every round up to this one.
+    """
+
+    number: int
+    phase: Phase
+    event: GaussianEvent
+    epsilon_after: float
+
+
+def schedule(plan: StudyPlan) -> tuple[Round, ...]:
+    """Derive every round of `plan`, noise included, so that the whole costs at most `plan.privacy.epsilon`.
+
+    The noise follows from the plan alone: no message carries it, and no site's data enters it.
+
+    Raises:
+        PlanError: The plan's epsilon is too small for its steps.
+    """
+    return _schedule(plan)
+
+
+@functools.lru_cache(maxsize=64)
+def _schedule(plan: StudyPlan) -> tuple[Round, ...]:
+    steps = _moment_events(plan) + _gradient_events(plan)
+    rounds, spent = [], []
+    for number, (phase, event) in enumerate(steps, start=1):
+        spent.append(event)
+        rounds.append(
+            Round(
+                number=number,
+                phase=phase,
+                event=event,
+                epsilon_after=epsilon(spent, delta=plan.privacy.delta),
+            )
+        )
+    return tuple(rounds)
+
+
+def _moment_events(plan: StudyPlan) -> list[tuple[Phase, GaussianEvent]]:
+    if "moments" not in plan.privacy.phases:
+        return []
+    share = plan.privacy.moments_share if "sgd" in plan.privacy.phases else 1.0
+
+    def events(multiplier: float) -> list[tuple[Phase, GaussianEvent]]:
+        return [
+            (phase, GaussianEvent(sigma=multiplier / part**0.5, sample_rate=1.0, steps=1))
+            for phase, part in MOMENT_SHARES.items()
+        ]
+
+    if not plan.privacy.enabled:
+        return events(0.0)
+    least = smallest_multiplier(
+        lambda m: epsilon([event for _, event in events(m)], delta=plan.privacy.delta),
+        limit=plan.privacy.epsilon * share,
+        what="the moments phase",
+    )
+    return events(least)
+
+
+def _gradient_events(plan: StudyPlan) -> list[tuple[Phase, GaussianEvent]]:
+    if "sgd" not in plan.privacy.phases:
+        return []
+    training = plan.training
+
+    def event(multiplier: float, rounds: int) -> GaussianEvent:
+        return GaussianEvent(sigma=multiplier, sample_rate=training.sample_rate, steps=rounds * training.local_steps)
+
+    if not plan.privacy.enabled:
+        return [("sgd", event(0.0, 1))] * training.rounds
+    before = [booked for _, booked in _moment_events(plan)]
+    least = smallest_multiplier(
+        lambda m: epsilon([*before, event(m, training.rounds)], delta=plan.privacy.delta),
+        limit=plan.privacy.epsilon,
+        what=f"{training.rounds} rounds of {training.local_steps} steps",
+    )
+    return [("sgd", event(least, 1))] * training.rounds
