@@ -1,0 +1,124 @@
+"""Messages round-trip through Flower records; whatever is not exactly right is refused by type."""
+
+import io
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from common.errors import MessageRefused
+from common.messages import Hello, HelloReply, Refused, TrainReply, TrainRequest, read_reply
+
+PLAN = "a" * 64
+
+
+def request() -> TrainRequest:
+    return TrainRequest(plan=PLAN, round=3, arrays={"w": np.arange(6, dtype=np.float32).reshape(2, 3)})
+
+
+def reply() -> TrainReply:
+    return TrainReply(
+        plan=PLAN,
+        round=3,
+        phase="sgd",
+        site="north",
+        epsilon=1.5,
+        delta=1e-5,
+        ledger_head="b" * 64,
+        arrays={"w": np.zeros(2, np.float32)},
+    )
+
+
+def test_messages_come_back_as_they_were_sent() -> None:
+    back = TrainRequest.from_record(request().to_record())
+    assert (back.plan, back.round) == (PLAN, 3)
+    np.testing.assert_array_equal(back.arrays["w"], request().arrays["w"])
+    assert Hello.from_record(Hello(plan=PLAN).to_record()) == Hello(plan=PLAN)
+    answer = read_reply(reply().to_record(), TrainReply)
+    assert isinstance(answer, TrainReply)
+    assert (answer.site, answer.epsilon) == ("north", 1.5)
+
+
+def test_a_refusal_carries_a_known_type_and_no_text() -> None:
+    refused = read_reply(Refused(plan=PLAN, site="north", reason="BudgetExhausted").to_record(), HelloReply)
+    assert isinstance(refused, Refused)
+    assert refused.reason == "BudgetExhausted"
+    assert Refused(plan=PLAN, site="n", reason="patient Jane Doe").reason == "WardroundError"
+
+
+def with_scalars(**changes: object) -> RecordDict:
+    record = request().to_record()
+    record["message"] = ConfigRecord({**record["message"], **changes})
+    return record
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"schema": 2},
+        {"kind": "hello"},
+        {"round": "3"},
+        {"round": True},
+        {"round": 3.0},
+        {"plan": 7},
+        {"sigma": 0.1},
+        {"seed": 1},
+        {"local_steps": 1000},
+        {"clip_norm": 100.0},
+        {"plan": "x" * 5000},
+    ],
+)
+def test_scalars_that_are_unknown_or_of_another_type_are_refused(changes: dict[str, object]) -> None:
+    TrainRequest.from_record(with_scalars())
+    with pytest.raises(MessageRefused):
+        TrainRequest.from_record(with_scalars(**changes))
+
+
+def test_unknown_and_missing_parts_are_refused() -> None:
+    extra = request().to_record()
+    extra["metrics"] = MetricRecord({"loss": 1.0})
+    missing = request().to_record()
+    del missing["arrays"]
+    for record in (extra, missing, RecordDict({}), RecordDict({"message": MetricRecord({"schema": 1})})):
+        with pytest.raises(MessageRefused):
+            TrainRequest.from_record(record)
+
+
+def test_epsilon_that_is_not_a_number_is_refused() -> None:
+    record = reply().to_record()
+    record["message"] = ConfigRecord({**record["message"], "epsilon": float("nan")})
+    with pytest.raises(MessageRefused, match="epsilon"):
+        TrainReply.from_record(record)
+
+
+def npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def announcing(shape: tuple[int, ...], payload: bytes) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return buffer.getvalue() + payload
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"garbage",
+        npy(np.zeros(3))[:20],
+        npy(np.zeros(3, np.float64)),
+        npy(np.zeros(3, np.int64)),
+        npy(np.asfortranarray(np.ones((2, 3), np.float32))),
+        announcing((2_684_354_560,), bytes(8)),
+        announcing((4,), bytes(8)),
+        announcing((1,), bytes(8)),
+    ],
+)
+def test_arrays_that_are_not_what_they_announce_are_refused_before_they_are_allocated(data: bytes) -> None:
+    record = request().to_record()
+    record["arrays"] = ArrayRecord({"w": Array(dtype="float32", shape=(3,), stype="numpy.ndarray", data=data)})
+    with pytest.raises(MessageRefused, match="array 'w'"):
+        TrainRequest.from_record(record)
