@@ -1,0 +1,91 @@
+"""Drawing synthetic images from a released decoder: one file, no server, no data of anybody."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from common.errors import CheckpointCorrupt, PlanError
+from common.plan import StudyPlan
+from common.settings import build
+from common.vae import Vae, initial
+from common.weights import Weights, digest, read, write
+
+BATCH = 64
+"""Images decoded at once. Fixed, so that a seed gives the same pixels whatever the count."""
+_START = ("start.mean", "start.basis", "start.centre", "start.factor", "start.frequency")
+
+
+def decoder_arrays(weights: Weights) -> Weights:
+    """The arrays of a model that generation needs; the encoder is left behind."""
+    return {
+        name: array for name, array in weights.items() if name in _START or name.startswith(("decode.", "decodeL."))
+    }
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A released decoder: what to draw from, and which study it comes from."""
+
+    plan: StudyPlan
+    model: Vae
+    digest: str
+
+    @classmethod
+    def of(cls, plan: StudyPlan, weights: Weights) -> Self:
+        """Take the decoder out of a model's weights."""
+        arrays = decoder_arrays(weights)
+        model = initial(plan)
+        model.load_arrays({**model.arrays(), **arrays})
+        return cls(plan, model.eval(), digest(arrays))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read `decoder.safetensors`; raises `CheckpointCorrupt` when it was altered or is something else."""
+        arrays, metadata = read(path)
+        try:
+            plan = build(StudyPlan, json.loads(metadata["plan"]), what="decoder", error=PlanError)
+        except (KeyError, ValueError, PlanError) as error:
+            raise CheckpointCorrupt(f"{path}: not a decoder of this software ({type(error).__name__})") from error
+        expected = decoder_arrays(initial(plan).arrays())
+        if {n: a.shape for n, a in arrays.items()} != {n: a.shape for n, a in expected.items()}:
+            raise CheckpointCorrupt(f"{path}: its arrays are not those of its plan's decoder")
+        return cls.of(plan, arrays)
+
+    def save(self, path: Path) -> None:
+        """Write the decoder with its plan; `load` undoes it."""
+        write(decoder_arrays(self.model.arrays()), path, metadata={"plan": json.dumps(self.plan.to_dict())})
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes; one unnamed class for an unconditional model."""
+        return self.plan.data.labels or ("any",)
+
+    def draw(self, label: str, count: int, *, seed: int) -> Iterator[Tensor]:
+        """Yield `count` images [size, size], float32 in [-1, 1], one at a time in constant memory.
+
+        Args:
+            label: One of `labels`.
+            count: Number of images.
+            seed: Same seed, same images; a longer draw begins with the shorter one's images.
+
+        Raises:
+            PlanError: The study has no such label.
+        """
+        if label not in self.labels:
+            raise PlanError(f"the decoder has no label {label!r}. It has: {', '.join(self.labels)}")
+        index = self.labels.index(label)
+        key = hashlib.sha256(json.dumps([seed, label]).encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(key[:8], "little") >> 1)
+        for first in range(0, count, BATCH):
+            latent = torch.randn((BATCH, self.model.latent_size), generator=generator)
+            with torch.no_grad():
+                images = self.model.decode_latents(
+                    latent * self.plan.release.temperature, torch.full((BATCH,), index, dtype=torch.int64)
+                )
+            yield from images[: count - first, 0].clamp(-1.0, 1.0)

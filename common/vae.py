@@ -1,0 +1,168 @@
+"""The one model of a study: a class-conditional variational autoencoder on MONAI blocks around a linear start.
+
+    decoder(u, c) = mean + V (m_c + L_c u) + net(u, c)             u ~ N(0, I) for every class c
+    encoder(x, c) = G_c (V'(x - mean) - m_c) + net(x, c)
+
+The linear start (mean, V, m_c, L_c, G_c) is the closed-form optimum learnt in the moments phase; it is carried along
+and not trained by gradients. Both nets end in a zero-initialised layer when a start is used, so training begins at
+the closed form and can only refine it. With a zero start (`phases = ["sgd"]`) this is a plain VAE.
+GroupNorm everywhere: a patient's gradient may depend on that patient's images alone. No buffers.
+"""
+
+import torch
+from monai.networks.nets import VarAutoEncoder
+from torch import Tensor, nn
+from torch.nn import functional
+
+from common.plan import StudyPlan
+from common.weights import Weights
+
+START = "start."
+"""Prefix of the arrays that the moments phase sets and gradients leave alone."""
+
+
+class LinearStart(nn.Module):
+    """The closed-form part; `classes` C, latent size k, pixels d = image_size squared.
+
+    Arrays: mean [d], basis V [d, k] with orthonormal columns, centre m [C, k], factor L [C, k, k],
+    gain G [C, k, k], spread [C, k] (log-variance of the posterior), frequency [C] (class shares, sum 1).
+    """
+
+    mean: Tensor
+    basis: Tensor
+    centre: Tensor
+    factor: Tensor
+    gain: Tensor
+    spread: Tensor
+    frequency: Tensor
+
+    def __init__(self, *, pixels: int, latent: int, classes: int) -> None:
+        super().__init__()
+        shapes = {
+            "mean": (pixels,),
+            "basis": (pixels, latent),
+            "centre": (classes, latent),
+            "factor": (classes, latent, latent),
+            "gain": (classes, latent, latent),
+            "spread": (classes, latent),
+            "frequency": (classes,),
+        }
+        for name, shape in shapes.items():
+            self.register_parameter(name, nn.Parameter(torch.zeros(shape), requires_grad=False))
+
+    def decode(self, latent: Tensor, chosen: Tensor) -> Tensor:
+        """Pixels [n, d] of latents [n, k] under one-hot classes [n, C]."""
+        factor = torch.einsum("nc,cij->nij", chosen, self.factor)
+        coordinates = chosen @ self.centre + torch.einsum("nij,nj->ni", factor, latent)
+        images: Tensor = self.mean + coordinates @ self.basis.T
+        return images
+
+    def encode(self, pixels: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Posterior mean and log-variance, each [n, k], of pixels [n, d] under one-hot classes [n, C]."""
+        coordinates = (pixels - self.mean) @ self.basis - chosen @ self.centre
+        gain = torch.einsum("nc,cij->nij", chosen, self.gain)
+        return torch.einsum("nij,nj->ni", gain, coordinates), chosen @ self.spread
+
+
+class Vae(VarAutoEncoder):  # type: ignore[misc]
+    """The study's model. Built only from a plan: nothing else decides its shape."""
+
+    mu: nn.Linear
+
+    def __init__(self, plan: StudyPlan) -> None:
+        size, channels = plan.data.image_size, plan.model.channels
+        super().__init__(
+            spatial_dims=2,
+            in_shape=(1, size, size),
+            out_channels=1,
+            latent_size=plan.model.latent,
+            channels=channels,
+            strides=(2,) * len(channels),
+            norm=("group", {"num_groups": 4}),
+            act="gelu",
+            use_sigmoid=False,
+        )
+        self.size = size
+        self.classes = max(1, len(plan.data.labels))
+        self.observation_std = plan.model.observation_std
+        flat = self.mu.in_features
+        self.mu = nn.Linear(flat + self.classes, self.latent_size)
+        self.logvar = nn.Linear(flat + self.classes, self.latent_size)
+        self.decodeL = nn.Linear(self.latent_size + self.classes, flat)
+        self.start = LinearStart(pixels=size * size, latent=self.latent_size, classes=self.classes)
+        if "moments" in plan.privacy.phases:
+            for layer in (self.mu, self.logvar, _last_convolution(self.decode)):
+                nn.init.zeros_(layer.weight)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+
+    def one_hot(self, labels: Tensor) -> Tensor:
+        """[n] int64 -> [n, C] float32; written so that it runs under `torch.func.vmap`, unlike `F.one_hot`."""
+        return (labels[:, None] == torch.arange(self.classes, device=labels.device)).to(torch.float32)
+
+    def encode_images(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Posterior mean and log-variance [n, k] of images [n, 1, size, size] in [-1, 1] with labels [n]."""
+        chosen = self.one_hot(labels)
+        mean, log_variance = self.start.encode(images.flatten(1), chosen)
+        features = torch.cat([self.encode(images).flatten(1), chosen], dim=1)
+        return mean + self.mu(features), (log_variance + self.logvar(features)).clamp(-12, 8)
+
+    def decode_latents(self, latent: Tensor, labels: Tensor) -> Tensor:
+        """Images [n, 1, size, size] of latents [n, k] with labels [n]; nominally in [-1, 1], not clamped."""
+        chosen = self.one_hot(labels)
+        hidden = functional.gelu(self.decodeL(torch.cat([latent, chosen], dim=1)))
+        grid = hidden.view(len(latent), self.channels[-1], *(int(side) for side in self.final_size))
+        linear = self.start.decode(latent, chosen).view(len(latent), 1, self.size, self.size)
+        residual: Tensor = self.decode(grid)
+        return linear + residual
+
+    def loss(self, images: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
+        """Negative evidence lower bound of each image, [n], in nats (Gaussian pixels, constants left out).
+
+        Args:
+            images: [n, 1, size, size] in [-1, 1].
+            labels: [n] int64.
+            noise: [n, k] standard normal draw of the reparameterisation.
+
+        Source:
+            Kingma & Welling, Auto-Encoding Variational Bayes, 2014, eq. 10.
+        """
+        mean, log_variance = self.encode_images(images, labels)
+        drawn = self.decode_latents(mean + noise * torch.exp(0.5 * log_variance), labels)
+        squared = (drawn - images).flatten(1).square().sum(1)
+        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
+        return squared / (2 * self.observation_std**2) + divergence
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Decode the posterior mean; shapes as in `encode_images`."""
+        return self.decode_latents(self.encode_images(images, labels)[0], labels)
+
+    def arrays(self) -> Weights:
+        """Every parameter as a float32 array by name, a copy."""
+        return {name: value.detach().cpu().numpy().copy() for name, value in self.named_parameters()}
+
+    def load_arrays(self, weights: Weights) -> None:
+        """Set every parameter; names and shapes must be exactly this model's."""
+        self.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in weights.items()}, strict=True)
+
+
+def initial(plan: StudyPlan) -> Vae:
+    """Build the model of round 0: random weights that depend on the plan alone and are no secret."""
+    generator_state = torch.random.get_rng_state()
+    try:
+        torch.manual_seed(int(plan.digest[:15], 16))
+        return Vae(plan)
+    finally:
+        torch.random.set_rng_state(generator_state)
+
+
+def shapes(plan: StudyPlan) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every array of the plan's model."""
+    with torch.device("meta"):
+        return {name: tuple(value.shape) for name, value in Vae(plan).named_parameters()}
+
+
+def _last_convolution(decode: nn.Module) -> nn.ConvTranspose2d:
+    convolutions = [module for module in decode.modules() if isinstance(module, nn.ConvTranspose2d)]
+    return convolutions[-1]

@@ -1,0 +1,77 @@
+"""The model is the plan's and nothing else's; it has no state that a patient could leak into."""
+
+import numpy as np
+import pytest
+import torch
+
+from common.plan import StudyPlan
+from common.vae import START, initial, shapes
+
+
+def plan(size: int = 32, phases: str = '["moments", "sgd"]') -> StudyPlan:
+    return StudyPlan.parse(
+        f'name = "a"\n[data]\nimage_size = {size}\nlabels = ["normal", "lesion"]\n'
+        f"[model]\nlatent = 6\nchannels = [8, 16]\n[privacy]\nphases = {phases}"
+    )
+
+
+@pytest.mark.parametrize("size", [28, 32, 64, 128])
+def test_images_of_every_size_come_back_in_their_shape(size: int) -> None:
+    model = initial(plan(size))
+    images, labels = torch.rand(3, 1, size, size) * 2 - 1, torch.tensor([0, 1, 1])
+    assert model.reconstruct(images, labels).shape == images.shape
+    assert model.loss(images, labels, torch.randn(3, 6)).shape == (3,)
+
+
+def test_model_has_no_buffers_and_no_batch_statistics() -> None:
+    model = initial(plan())
+    assert not list(model.buffers())
+    assert not any("BatchNorm" in type(module).__name__ for module in model.modules())
+
+
+def test_one_image_is_not_changed_by_its_neighbours() -> None:
+    model = initial(plan(phases='["sgd"]')).train()
+    images, labels = torch.rand(4, 1, 32, 32), torch.tensor([0, 1, 0, 1])
+    together = model.encode_images(images, labels)[0]
+    alone = model.encode_images(images[:1], labels[:1])[0]
+    torch.testing.assert_close(together[:1], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_initial_weights_depend_on_the_plan_alone_and_leave_the_global_generator_alone() -> None:
+    torch.manual_seed(1)
+    state = torch.random.get_rng_state()
+    first, second = initial(plan()).arrays(), initial(plan()).arrays()
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    assert {name: array.shape for name, array in first.items()} == shapes(plan())
+
+
+def test_residual_nets_start_at_the_linear_model() -> None:
+    model = initial(plan())
+    start = model.start
+    start.mean.data.normal_()
+    start.basis.data = torch.linalg.qr(torch.randn(32 * 32, 6))[0]
+    start.factor.data = torch.eye(6).repeat(2, 1, 1) * torch.tensor([1.0, 2.0])[:, None, None]
+    start.centre.data.normal_()
+    latent, labels = torch.randn(2, 6), torch.tensor([0, 1])
+    by_hand = torch.stack(
+        [
+            start.mean + start.basis @ (start.centre[c] + start.factor[c] @ u)
+            for u, c in zip(latent, labels, strict=True)
+        ]
+    )
+    torch.testing.assert_close(model.decode_latents(latent, labels).flatten(1), by_hand, rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_leave_the_linear_start_alone() -> None:
+    model = initial(plan())
+    model.loss(torch.rand(2, 1, 32, 32), torch.tensor([0, 1]), torch.randn(2, 6)).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is None) == name.startswith(START)
+
+
+def test_label_changes_the_image() -> None:
+    model = initial(plan(phases='["sgd"]'))
+    latent = torch.randn(1, 6)
+    normal, lesion = (model.decode_latents(latent, torch.tensor([c])) for c in (0, 1))
+    assert not torch.allclose(normal, lesion)
