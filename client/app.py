@@ -1,0 +1,90 @@
+"""The hospital's Flower ClientApp: the same object in a daemon, in Flower's simulation and in-process.
+
+Which hospital it acts for is decided here, by the site's own start-up configuration, never by the server: a daemon is
+started with `site-home` in its node configuration; Flower's simulation engine gives every node a `partition-id`
+instead. Only the second kind reads the run's configuration, and only there can a seed exist.
+"""
+
+import logging
+from pathlib import Path
+
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from client import egress, hospital
+from client.site import Site
+from common.errors import MessageRefused, PlanRefused, SeedRefused, WardroundError
+from common.messages import Hello, Refused, TrainRequest
+from common.simulation import SimulationSetup
+
+log = logging.getLogger(__name__)
+
+app = ClientApp()
+
+
+@app.query()  # type: ignore[untyped-decorator]
+def query(message: Message, context: Context) -> Message:
+    """Answer a `Hello` with the site's name, or a refusal by type."""
+    return _answer(message, context, Hello)
+
+
+@app.train()  # type: ignore[untyped-decorator]
+def train(message: Message, context: Context) -> Message:
+    """Answer a `TrainRequest` with a sealed reply, or a refusal by type."""
+    return _answer(message, context, TrainRequest)
+
+
+def _answer(message: Message, context: Context, kind: type[Hello] | type[TrainRequest]) -> Message:
+    """Run the request at the site. Whatever goes wrong, only the type of a deliberate error leaves."""
+    site: Site | None = None
+    plan = ""
+    try:
+        site = open_site(context)
+        request = kind.from_record(message.content)
+        plan = request.plan
+        reply = hospital.greet(site, request) if isinstance(request, Hello) else hospital.train(site, request)
+        content = reply.to_record()
+    except WardroundError as error:
+        log.warning("refused: %s: %s", type(error).__name__, error)
+        content = _refusal(site, plan, type(error).__name__)
+    except Exception:
+        log.exception("failed")
+        content = _refusal(site, plan, "WardroundError")
+    return Message(content, reply_to=message)
+
+
+def _refusal(site: Site | None, plan: str, reason: str) -> RecordDict:
+    known = plan if len(plan) == 64 else ""
+    if site is not None:
+        egress.record(site.home, kind="refusal", payload=reason, size=0, keys=["reason"], entry=0)
+    return Refused(plan=known, site=site.policy.name if site else "", reason=reason).to_record()
+
+
+def open_site(context: Context) -> Site:
+    """Open the hospital this process acts for.
+
+    Raises:
+        SeedRefused: A site daemon was sent a simulation's configuration.
+        PlanRefused: The node is neither a daemon nor part of a simulation.
+    """
+    home = context.node_config.get("site-home")
+    if home is not None:
+        if asked := sorted({"simulation", "seed"} & set(context.run_config) - _empty(context)):
+            raise SeedRefused(
+                f"the run asks for {asked[0]!r}, which exists in simulation only; a hospital uses OS randomness"
+            )
+        return Site.open(Path(str(home)))
+    if set(context.node_config) != {"partition-id", "num-partitions"}:
+        raise PlanRefused("this node has no `site-home` in its node configuration and is not part of a simulation")
+    setup = SimulationSetup.load(Path(str(context.run_config.get("simulation", ""))))
+    index = int(context.node_config["partition-id"])
+    if not 0 <= index < len(setup.homes):
+        raise MessageRefused(
+            f"the simulation has {len(setup.homes)} sites, not {index + 1}. Start it with as many nodes"
+        )
+    return Site.open(setup.homes[index], simulation_seed=setup.seed)
+
+
+def _empty(context: Context) -> set[str]:
+    """Keys of the run configuration that are there but say nothing."""
+    return {key for key, value in context.run_config.items() if value == ""}

@@ -1,0 +1,95 @@
+"""The moments phase at a hospital: three noised sums over patients, from which the server forms the linear VAE.
+
+Formal guarantee (each phase)
+    Neighbouring relation: add or remove all images of one patient. The release is the sum over patients of the mean
+    over that patient's images of a per-image vector, plus Gaussian noise of standard deviation sigma times
+    `common.moments.sensitivity(plan, phase)`. The per-image vectors, with e_c the one-hot class and w the count weight:
+
+    mean      [clip_M(f), M e_c]                   f: cosine coefficients; L2 norm at most sqrt(2) M
+    subspace  [pack(u u'), w]                      u = clip_1((f - f_mean) / D); at most sqrt(1 + w^2)
+    prior     e_c x [pack(z z'), z, w]             z = clip_1(V'(x - mean) / (D size)); at most sqrt(2 + w^2)
+
+    A mean of vectors in a ball is in the ball, so one patient moves the sum by at most that norm, however many images
+    it has and whatever the server sent as mean and basis: the clips come after both have been applied.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.cache import Cache
+from client.randomness import SecureRandom
+from common.moments import (
+    COUNT_WEIGHT,
+    Array,
+    clip,
+    coefficients,
+    pack_matrix,
+    release_length,
+    sensitivity,
+)
+from common.plan import StudyPlan
+from common.schedule import Round
+from common.weights import Weights
+
+_PATIENTS_AT_ONCE = 256
+
+
+def release(plan: StudyPlan, step: Round, weights: Weights, cache: Cache, random: SecureRandom) -> Weights:
+    """Compute and noise this phase's sum; the only array that may leave. See the module's guarantee."""
+    total = patient_sum(plan, step, weights, cache)
+    noise = random.normal(total.shape, std=step.event.sigma * sensitivity(plan, step.phase))
+    return {"release": (total + noise).astype(np.float32)}
+
+
+def patient_sum(plan: StudyPlan, step: Round, weights: Weights, cache: Cache) -> Array:
+    """The sum over all patients before noise, float64 [release_length]. Never leaves the site."""
+    contribute = {"mean": _mean, "subspace": _subspace, "prior": _prior}[step.phase]
+    total = np.zeros(release_length(plan, step.phase))
+    for first in range(0, cache.patients, _PATIENTS_AT_ONCE):
+        images, labels, share = _load(cache, first, min(first + _PATIENTS_AT_ONCE, cache.patients))
+        total += contribute(plan, weights, images, labels, share)
+    return total
+
+
+def _load(cache: Cache, first: int, last: int) -> tuple[NDArray[np.float32], NDArray[np.int64], Array]:
+    """Images [n, size, size], labels [n] and each image's share of its patient [n] for patients first..last-1."""
+    patients = [cache.patient(index) for index in range(first, last)]
+    images = np.concatenate([x[:, 0].numpy() for x, _ in patients])
+    labels = np.concatenate([y.numpy() for _, y in patients])
+    share = np.concatenate([np.full(len(y), 1.0 / len(y)) for _, y in patients])
+    return images, labels, share
+
+
+def _mean(plan: StudyPlan, _: Weights, images: NDArray[np.float32], labels: NDArray[np.int64], share: Array) -> Array:
+    bound = plan.privacy.mean_clip
+    clipped = clip(coefficients(images, base=plan.model.base), bound)
+    return np.concatenate([share @ clipped, bound * _class_shares(plan, labels, share)])
+
+
+def _subspace(
+    plan: StudyPlan, weights: Weights, images: NDArray[np.float32], labels: NDArray[np.int64], share: Array
+) -> Array:
+    size, base = plan.data.image_size, plan.model.base
+    centre = coefficients(weights["start.mean"].reshape(1, size, size), base=base)
+    deviations = clip((coefficients(images, base=base) - centre) / plan.privacy.deviation_clip, 1.0)
+    scatter = (deviations * share[:, None]).T @ deviations
+    return np.append(pack_matrix(scatter), COUNT_WEIGHT * share.sum())
+
+
+def _prior(
+    plan: StudyPlan, weights: Weights, images: NDArray[np.float32], labels: NDArray[np.int64], share: Array
+) -> Array:
+    size = plan.data.image_size
+    offsets = images.reshape(len(images), -1).astype(np.float64) - weights["start.mean"]
+    latents = clip(offsets @ weights["start.basis"].astype(np.float64) / (plan.privacy.deviation_clip * size), 1.0)
+    parts = []
+    for index in range(max(1, len(plan.data.labels))):
+        mine = share * (labels == index)
+        scatter = (latents * mine[:, None]).T @ latents
+        parts += [pack_matrix(scatter), mine @ latents, np.array([COUNT_WEIGHT * mine.sum()])]
+    return np.concatenate(parts)
+
+
+def _class_shares(plan: StudyPlan, labels: NDArray[np.int64], share: Array) -> Array:
+    classes = max(1, len(plan.data.labels))
+    return np.array([share @ (labels == index) for index in range(classes)])

@@ -1,0 +1,68 @@
+"""One hospital as its code sees it: a home folder with policy, approvals, cache, ledger, spool and egress log."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import torch
+
+from client.cache import Cache
+from client.ledger import Ledger
+from client.policy import SitePolicy
+from client.randomness import SecureRandom
+from common.errors import StateError
+
+
+@dataclass(frozen=True)
+class Site:
+    """A site opened from its home. `simulation_seed` is None at a hospital, always.
+
+    Attributes:
+        home: Folder that holds everything the site keeps.
+        policy: The hospital's rules.
+        simulation_seed: Makes noise and sampling repeatable; only `deploy.simulate` sets it.
+    """
+
+    home: Path
+    policy: SitePolicy
+    simulation_seed: int | None = None
+
+    @classmethod
+    def open(cls, home: Path, *, simulation_seed: int | None = None) -> Self:
+        """Read the site's policy; cache and ledger are opened when first asked for."""
+        return cls(home, SitePolicy.load(home), simulation_seed)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The privacy ledger, created on first use."""
+        return Ledger(self.home / "ledger.sqlite")
+
+    @cached_property
+    def cache(self) -> Cache:
+        """The admitted patients; raises `CacheCorrupt` when nothing was ingested."""
+        return Cache.open(self.home)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether this site exists in a simulation only."""
+        return self.simulation_seed is not None
+
+    def random(self, *context: str | int) -> SecureRandom:
+        """Fresh randomness: from the operating system at a hospital, from seed and context in simulation."""
+        if self.simulation_seed is None:
+            return SecureRandom.from_os()
+        return SecureRandom.simulated(self.simulation_seed, self.policy.name, *context)
+
+    def device(self) -> torch.device:
+        """The device of `site.toml`; raises `StateError` when CUDA is asked for and absent."""
+        wanted = self.policy.resources.device
+        if wanted == "cuda" and not torch.cuda.is_available():
+            raise StateError('site.toml asks for device "cuda" but none is visible. Use "auto", or mend the driver')
+        return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+    def use_threads(self) -> None:
+        """Give PyTorch the threads of `site.toml`."""
+        threads = self.policy.resources.threads
+        if threads and torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
