@@ -1,0 +1,1 @@
+"""The coordinator's side: rounds, aggregation, checkpoints, the release and its report."""

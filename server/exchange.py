@@ -1,0 +1,51 @@
+"""Asking sites and hearing back over a Flower Grid, with a deadline: the only server module that sends."""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+
+from flwr.app import Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+
+from common.messages import Hello, TrainRequest
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.05
+"""Pause between two looks at the inbox; Flower's own loop sleeps 3 s."""
+
+
+class Exchange:
+    """A Grid seen as one question to many nodes."""
+
+    def __init__(self, grid: Grid, *, poll_s: float = POLL_S) -> None:
+        self._grid = grid
+        self._poll_s = poll_s
+
+    def nodes(self, *, at_least: int, wait_s: float) -> list[int]:
+        """Wait until `at_least` nodes are connected or `wait_s` has passed; return those that are, in order."""
+        end = time.monotonic() + wait_s
+        while len(nodes := sorted(self._grid.get_node_ids())) < at_least and time.monotonic() < end:
+            time.sleep(max(self._poll_s, 0.5))
+        return nodes
+
+    def ask(
+        self, question: Hello | TrainRequest, nodes: Sequence[int], *, deadline_s: float
+    ) -> Iterator[tuple[int, RecordDict | None]]:
+        """Send `question` to every node and yield (node, answer) as answers come, until all did or time is up.
+
+        Yields None as the answer of a node that Flower reports as failed; nodes that stay silent are not yielded.
+        """
+        kind = MessageType.QUERY if isinstance(question, Hello) else MessageType.TRAIN
+        content = question.to_record()
+        messages = [Message(content, dst_node_id=node, message_type=kind, ttl=deadline_s + 60) for node in nodes]
+        # An error reply names node 1 as its sender, so answers are matched by the message they reply to.
+        waiting = dict(zip(self._grid.push_messages(messages), nodes, strict=True))
+        end = time.monotonic() + deadline_s
+        while waiting and time.monotonic() < end:
+            for reply in self._grid.pull_messages(list(waiting)):
+                node = waiting.pop(reply.metadata.reply_to_message_id, None)
+                if node is not None:
+                    yield node, None if reply.has_error() else reply.content
+            if waiting:
+                time.sleep(self._poll_s)

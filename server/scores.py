@@ -1,0 +1,24 @@
+"""How well the global model does on public phantoms: a curve by round that costs no patient anything."""
+
+import math
+
+import torch
+
+from common.phantoms import public_phantoms
+from common.plan import StudyPlan
+from common.vae import Vae
+from common.weights import Weights
+
+PHANTOMS = 64
+
+
+def utility(plan: StudyPlan, weights: Weights) -> float:
+    """Root mean square error of reconstructing public phantoms, image units in [-1, 1]; lower is better.
+
+    The phantoms are the same for every study and round; no site's image enters.
+    """
+    model = Vae(plan)
+    model.load_arrays(weights)
+    images, labels = public_phantoms(PHANTOMS, size=plan.data.image_size, labels=max(1, len(plan.data.labels)))
+    with torch.no_grad():
+        return math.sqrt(float((model.eval().reconstruct(images, labels) - images).square().mean()))

@@ -1,0 +1,159 @@
+"""A study's state on disk: the plan, one checkpoint a round, and the receipts of who took part."""
+
+import csv
+import dataclasses
+import io
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from common.errors import CheckpointCorrupt, OutputInUse
+from common.plan import StudyPlan
+from common.schedule import Phase
+from common.vae import initial, shapes
+from common.weights import Weights, check, digest, read, write, write_atomically
+
+SCHEMA = 1
+KEPT = 3
+"""Checkpoints kept, so that a corrupt last one does not end a study."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """One site's part in one round, as the server saw it."""
+
+    update: str
+    epsilon: float
+    ledger_head: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundRecord:
+    """What happened in one round.
+
+    Attributes:
+        number: From 1.
+        phase: Phase of the round.
+        replied: Receipt by site name.
+        missing: Reason by site name, a type name, for every site that is not in the round.
+        utility: See `server.scores`.
+        weights: Digest of the global weights after the round.
+        seconds: Wall time of the round.
+    """
+
+    number: int
+    phase: Phase
+    replied: dict[str, Receipt]
+    missing: dict[str, str]
+    utility: float
+    weights: str
+    seconds: float
+
+
+@dataclass
+class Study:
+    """A study under way. Its folder holds everything needed to go on after a crash."""
+
+    folder: Path
+    plan: StudyPlan
+    weights: Weights
+    records: list[RoundRecord] = field(default_factory=list)
+
+    @classmethod
+    def begin(cls, folder: Path) -> Self:
+        """Start the study whose `plan.toml` lies in `folder`; raises `OutputInUse` when it already has checkpoints."""
+        if (folder / "checkpoints").exists():
+            raise OutputInUse(f"{folder} holds a study that has begun. Resume it with --resume, or name another folder")
+        plan = StudyPlan.load(folder / "plan.toml")
+        return cls(folder, plan, initial(plan).arrays())
+
+    @classmethod
+    def resume(cls, folder: Path) -> Self:
+        """Go on from the last checkpoint, or from the beginning when there is none.
+
+        Raises:
+            CheckpointCorrupt: The last checkpoint is damaged or of another plan.
+        """
+        checkpoints = sorted((folder / "checkpoints").glob("[0-9]*"))
+        if not checkpoints:
+            return cls.begin(folder)
+        plan, last = StudyPlan.load(folder / "plan.toml"), checkpoints[-1]
+        try:
+            state = json.loads((last / "state.json").read_text())
+            records = [_record(entry) for entry in state["rounds"]]
+            right = (state["schema"], state["plan"], len(records)) == (SCHEMA, plan.digest, int(last.name))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise _corrupt(last, type(error).__name__) from error
+        if not right:
+            raise _corrupt(last, "it is of another plan or schema")
+        weights, _ = read(last / "weights.safetensors")
+        check(weights, shapes(plan), what=f"checkpoint {last}")
+        if digest(weights) != records[-1].weights:
+            raise _corrupt(last, "its weights are not the ones its state names")
+        return cls(folder, plan, weights, records)
+
+    @property
+    def completed(self) -> int:
+        """Number of rounds done."""
+        return len(self.records)
+
+    def save(self, record: RoundRecord, weights: Weights) -> None:
+        """Take the round's result over and make it durable: weights first, the state that names them last."""
+        self.weights = weights
+        self.records.append(record)
+        folder = self.folder / "checkpoints" / f"{record.number:05d}"
+        draft = folder.with_name(f".{folder.name}.draft")
+        write(weights, draft / "weights.safetensors")
+        state = {
+            "schema": SCHEMA,
+            "plan": self.plan.digest,
+            "rounds": [dataclasses.asdict(r) for r in self.records],
+        }
+        write_atomically(draft / "state.json", json.dumps(state, indent=1).encode())
+        draft.rename(folder)
+        write_atomically(self.folder / "rounds.csv", self._table().encode())
+        for old in sorted(folder.parent.glob("[0-9]*"))[:-KEPT]:
+            for file in old.iterdir():
+                file.unlink()
+            old.rmdir()
+
+    def epsilon(self, site: str) -> float:
+        """Epsilon the study has cost a patient of `site`, as that site last stated it; 0.0 if it never replied."""
+        stated = [record.replied[site].epsilon for record in self.records if site in record.replied]
+        return stated[-1] if stated else 0.0
+
+    def sites(self) -> list[str]:
+        """Every site that was ever asked, by name."""
+        return sorted({name for record in self.records for name in (*record.replied, *record.missing)})
+
+    def _table(self) -> str:
+        out = io.StringIO()
+        table = csv.writer(out, lineterminator="\n")
+        table.writerow(["round", "phase", "sites", "missing", "epsilon_max", "utility_rmse", "seconds", "weights"])
+        for r in self.records:
+            missing = " ".join(f"{name}={reason}" for name, reason in sorted(r.missing.items()))
+            table.writerow(
+                [
+                    r.number,
+                    r.phase,
+                    " ".join(sorted(r.replied)),
+                    missing,
+                    max(receipt.epsilon for receipt in r.replied.values()),
+                    r.utility,
+                    r.seconds,
+                    r.weights,
+                ]
+            )
+        return out.getvalue()
+
+
+def _record(entry: dict[str, Any]) -> RoundRecord:
+    replied = {site: Receipt(**receipt) for site, receipt in entry["replied"].items()}
+    return RoundRecord(**{**entry, "replied": replied})
+
+
+def _corrupt(checkpoint: Path, why: str) -> CheckpointCorrupt:
+    return CheckpointCorrupt(
+        f"{checkpoint}: the checkpoint cannot be used ({why}). Remove that folder to go on from the round before it"
+    )

@@ -1,0 +1,112 @@
+"""A checkpoint is whole or refused; nothing is overwritten."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from common.errors import CheckpointCorrupt, OutputInUse, PlanError
+from server import rounds
+from server.study import KEPT, Study
+from tests.server.sites import PLAN, ScriptedExchange
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    (tmp_path / "plan.toml").write_text(PLAN)
+    study = Study.begin(tmp_path)
+    rounds.run(study, ScriptedExchange(study.plan, ("hill", "north")))  # type: ignore[arg-type]
+    return tmp_path
+
+
+def test_a_begun_study_is_not_begun_again(finished: Path) -> None:
+    with pytest.raises(OutputInUse, match="--resume"):
+        Study.begin(finished)
+
+
+def test_the_last_checkpoints_are_kept_and_older_ones_go(finished: Path) -> None:
+    kept = sorted(folder.name for folder in (finished / "checkpoints").iterdir())
+    assert kept == ["00003", "00004", "00005"]
+    assert len(kept) == KEPT
+
+
+def test_without_a_plan_there_is_no_study(tmp_path: Path) -> None:
+    with pytest.raises(PlanError):
+        Study.resume(tmp_path)
+
+
+def spoil_weights(checkpoint: Path) -> None:
+    path = checkpoint / "weights.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def truncate_weights(checkpoint: Path) -> None:
+    path = checkpoint / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def remove_weights(checkpoint: Path) -> None:
+    (checkpoint / "weights.safetensors").unlink()
+
+
+def remove_state(checkpoint: Path) -> None:
+    (checkpoint / "state.json").unlink()
+
+
+def forge_state(checkpoint: Path) -> None:
+    state = json.loads((checkpoint / "state.json").read_text())
+    state["rounds"][-1]["weights"] = "0" * 64
+    (checkpoint / "state.json").write_text(json.dumps(state))
+
+
+def drop_a_round(checkpoint: Path) -> None:
+    state = json.loads((checkpoint / "state.json").read_text())
+    state["rounds"].pop()
+    (checkpoint / "state.json").write_text(json.dumps(state))
+
+
+def other_plan(checkpoint: Path) -> None:
+    plan = checkpoint.parents[1] / "plan.toml"
+    plan.write_text(plan.read_text().replace("local_steps = 2", "local_steps = 3"))
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        spoil_weights,
+        truncate_weights,
+        remove_weights,
+        remove_state,
+        forge_state,
+        drop_a_round,
+        other_plan,
+    ],
+)
+def test_a_damaged_or_foreign_checkpoint_is_refused_and_left_as_it_is(finished: Path, harm: object) -> None:
+    last = finished / "checkpoints" / "00005"
+    harm(last)  # type: ignore[operator]
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    with pytest.raises(CheckpointCorrupt):
+        Study.resume(finished)
+    assert before == {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+
+
+def test_the_remedy_that_the_refusal_names_works(finished: Path) -> None:
+    last = finished / "checkpoints" / "00005"
+    spoil_weights(last)
+    for file in last.iterdir():
+        file.unlink()
+    last.rmdir()
+    study = Study.resume(finished)
+    assert study.completed == 4
+    rounds.run(study, ScriptedExchange(study.plan, ("hill", "north")))  # type: ignore[arg-type]
+    assert study.completed == 5
+
+
+def test_a_crash_between_weights_and_state_leaves_the_round_before(finished: Path) -> None:
+    draft = finished / "checkpoints" / ".00006.draft"
+    draft.mkdir()
+    (draft / "weights.safetensors").write_bytes(b"half")
+    assert Study.resume(finished).completed == 5
