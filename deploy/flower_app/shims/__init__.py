@@ -1,0 +1,1 @@
+"""The two shims that Flower imports."""

@@ -1,0 +1,200 @@
+"""A study on one machine: site folders are made into hospitals, then the real ServerApp meets the real ClientApp."""
+
+import hashlib
+import logging
+import os
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from flwr.app import Context, RecordDict
+from flwr.common import EventType
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+import client.app
+import server.app
+from client import hospital, policy
+from client.ingest import IngestSettings, IngestSummary, ingest
+from client.site import Site
+from common.errors import DataError, OutputInUse, StateError
+from common.plan import StudyPlan
+from common.schedule import schedule
+from common.simulation import SimulationSetup
+from common.weights import write_atomically
+from deploy.local_grid import LocalGrid
+
+log = logging.getLogger(__name__)
+
+Engine = Literal["inprocess", "ray"]
+SETUP = "simulation.json"
+SECRET_FILE = "secret.key"
+FLOWER_APP = Path(__file__).parent / "flower_app"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A run folder that is ready to start: its set-up file and what admission found at each site."""
+
+    run: Path
+    plan: StudyPlan
+    summaries: dict[str, IngestSummary]
+
+
+def prepare(
+    plan_file: Path,
+    folders: Sequence[Path],
+    run: Path,
+    *,
+    seed: int,
+    on_file: Callable[[str, int, int], None] = lambda *_: None,
+    workers: int = 2,
+) -> Prepared:
+    """Make `run` a folder from which the study can start: whole or not at all.
+
+    Args:
+        plan_file: The study's `plan.toml`.
+        folders: One folder of DICOM (and labels.csv) per hospital.
+        run: Folder to create; must be absent or empty.
+        seed: Keys every random stream of the simulation.
+        on_file: Called with (site, files done, files in all) during admission.
+        workers: Processes that read scans.
+
+    Raises:
+        PlanError: The plan cannot be used.
+        DataError: A site folder cannot be used.
+        OutputInUse: `run` holds something.
+    """
+    plan = StudyPlan.load(plan_file)
+    schedule(plan)
+    _refuse_used(run)
+    names = _site_names(folders)
+    if len(names) < plan.aggregation.min_sites:
+        raise DataError(f"plan {plan.name!r} needs {plan.aggregation.min_sites} sites; {len(names)} given. Add --site")
+    draft = run.with_name(f".{run.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        draft.mkdir(parents=True)
+        write_atomically(draft / "plan.toml", plan_file.read_bytes())
+        summaries = {
+            name: _make_site(
+                draft / "sites" / name,
+                folder,
+                plan,
+                seed=seed,
+                workers=workers,
+                on_file=partial(on_file, name),
+            )
+            for name, folder in names.items()
+        }
+        homes = tuple(draft / "sites" / name for name in names)
+        SimulationSetup(seed=seed, homes=homes).save(draft / SETUP)
+        if run.exists():
+            run.rmdir()
+        draft.rename(run)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return Prepared(run=run, plan=plan, summaries=summaries)
+
+
+def start(run: Path, *, engine: Engine = "inprocess", ray_address: str | None = None, workers: int = 0) -> None:
+    """Run or resume the prepared study in `run` to its release.
+
+    Raises:
+        StateError: Nothing was prepared there.
+        StudyStopped: The study could not go on; it can be resumed.
+    """
+    setup = SimulationSetup.load(run / SETUP)
+    config = {"run-dir": str(run.resolve()), "simulation": str((run / SETUP).resolve())}
+    if engine == "ray":
+        _start_ray(config, nodes=len(setup.homes), address=ray_address)
+        return
+    grid = LocalGrid(client.app.app, nodes=len(setup.homes), run_config=config, workers=workers)
+    try:
+        server.app.app(grid, Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=config))
+    finally:
+        grid.close()
+
+
+def _start_ray(config: dict[str, Any], *, nodes: int, address: str | None) -> None:
+    """Run on Flower's own simulation engine.
+
+    Flower's public `run_simulation` takes no run configuration, so its inner function is called; a contract test
+    (tests/flows/test_engines.py) fails if its signature or behaviour changes.
+    """
+    try:
+        import ray
+        from flwr.simulation.run_simulation import NOOP_FEDERATION_ID, _run_simulation
+    except ImportError as error:
+        raise StateError(
+            "the ray engine is not installed. Run `pip install wardround[ray]`, or use --engine inprocess"
+        ) from error
+    logging.getLogger("flwr").setLevel(logging.WARNING)
+    TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
+    app_run = Run.create_empty(run_id=1)
+    app_run.primary_task_id = 1
+    app_run.federation_id = NOOP_FEDERATION_ID
+    app_run.override_config = dict(config)
+    init = {"address": address} if address else {"num_cpus": os.cpu_count(), "include_dashboard": False}
+    context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=dict(config))
+    try:
+        _run_simulation(
+            num_supernodes=nodes,
+            client_app=client.app.app,
+            server_app=server.app.app,
+            run=app_run,
+            server_app_context=context,
+            app_dir=str(FLOWER_APP),
+            is_app=True,
+            exit_event=EventType.PING,
+            backend_config={"init_args": init, "client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
+        )
+    finally:
+        ray.shutdown()
+
+
+def flower_command(run: Path) -> str:
+    """The `flwr run` line that starts the prepared study in `run` the Flower way."""
+    nodes = len(SimulationSetup.load(run / SETUP).homes)
+    config = f'run-dir="{run.resolve()}" simulation="{(run / SETUP).resolve()}"'
+    return (
+        f"flwr run deploy/flower_app --stream --run-config '{config}' "
+        f'--federation-config "num-supernodes={nodes} client-resources-num-cpus=1"'
+    )
+
+
+def _make_site(
+    home: Path, folder: Path, plan: StudyPlan, *, seed: int, workers: int, on_file: Callable[[int, int], None]
+) -> IngestSummary:
+    """Set up one simulated hospital: policy, secret, admitted cohort, approval."""
+    home.mkdir(parents=True)
+    limits = f"[limits]\nmin_patients = {max(2, plan.data.min_patients)}\nmax_delta = 1e-3\n"
+    text = f'# A simulated hospital.\nname = "{home.name}"\n\n{limits}\n[resources]\nthreads = 1\n'
+    write_atomically(home / "site.toml", text.encode())
+    secret = hashlib.sha256(f"simulated site {home.name} of seed {seed}".encode()).digest()
+    write_atomically(home / SECRET_FILE, secret)
+    (home / SECRET_FILE).chmod(0o600)
+    summary = ingest(folder, home, IngestSettings.from_plan(plan), workers=workers, progress=on_file)
+    hospital.check_cohort(Site.open(home, simulation_seed=seed), plan)
+    policy.approve(home, plan, approved_by="simulation")
+    return summary
+
+
+def _site_names(folders: Sequence[Path]) -> dict[str, Path]:
+    """A public name for each folder, from its own name; raises `DataError` when two would be the same."""
+    names: dict[str, Path] = {}
+    for folder in folders:
+        name = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-")[:32] or "site"
+        if name in names:
+            raise DataError(f"two site folders would both be called {name!r}. Rename one of them")
+        names[name] = folder
+    return names
+
+
+def _refuse_used(run: Path) -> None:
+    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise OutputInUse(f"{run} already holds something. Resume it with --resume, or name another folder")
