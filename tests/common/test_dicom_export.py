@@ -1,0 +1,204 @@
+"""A synthetic image says what it is, says where it comes from, and can hold nothing of a patient."""
+
+import dataclasses
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from numpy.typing import NDArray
+from pydicom.uid import ImplicitVRLittleEndian
+
+from common.dicom_export import PRIVATE_CREATOR, Provenance, read_provenance, write_synthetic
+from common.errors import DataError
+
+PROVENANCE = Provenance(
+    study="chest-2026",
+    plan_digest="a" * 64,
+    decoder_digest="b" * 64,
+    epsilon=7.91,
+    delta=1e-5,
+    seed=2**80 + 1,
+)
+SOP_CLASS = {
+    "CR": "1.2.840.10008.5.1.4.1.1.1",
+    "DX": "1.2.840.10008.5.1.4.1.1.1.1",
+    "CT": "1.2.840.10008.5.1.4.1.1.2",
+    "MR": "1.2.840.10008.5.1.4.1.1.4",
+    "US": "1.2.840.10008.5.1.4.1.1.6.1",
+    "XC": "1.2.840.10008.5.1.4.1.1.7",
+}
+
+
+@pytest.fixture(autouse=True)
+def strict_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let pydicom refuse, while reading, whatever breaks the standard's value rules."""
+    monkeypatch.setattr(pydicom.config.settings, "reading_validation_mode", pydicom.config.RAISE)
+
+
+def grey(dtype: Any = np.uint8, shape: tuple[int, int] = (33, 31)) -> NDArray[Any]:
+    top = np.iinfo(dtype).max
+    return np.random.default_rng(0).integers(0, top, shape, endpoint=True).astype(dtype)
+
+
+def write(path: Path, **changes: Any) -> bytes:
+    given: dict[str, Any] = {
+        "pixels": grey(),
+        "modality": "CR",
+        "body_part": "CHEST",
+        "label": "lesion",
+        "index": 3,
+        "provenance": PROVENANCE,
+    }
+    given.update(changes)
+    write_synthetic(path, given.pop("pixels"), **given)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("modality", sorted(SOP_CLASS))
+def test_every_modality_reads_back_strictly_with_its_own_sop_class(tmp_path: Path, modality: str, dtype: Any) -> None:
+    write(tmp_path / "x.dcm", modality=modality, pixels=grey(dtype))
+    image = pydicom.dcmread(tmp_path / "x.dcm")
+    str(image)
+    assert image.SOPClassUID == image.file_meta.MediaStorageSOPClassUID == SOP_CLASS[modality]
+    assert image.SOPInstanceUID == image.file_meta.MediaStorageSOPInstanceUID
+    assert image.Modality == modality
+    assert image.BodyPartExamined == "CHEST"
+    np.testing.assert_array_equal(image.pixel_array, grey(dtype))
+    assert (image.WindowCenter, image.WindowWidth) == ((128, 256) if dtype == np.uint8 else (32768, 65536))
+
+
+@pytest.mark.parametrize("modality", sorted(SOP_CLASS))
+def test_an_image_is_marked_synthetic_wherever_a_reader_looks(tmp_path: Path, modality: str) -> None:
+    write(tmp_path / "x.dcm", modality=modality)
+    image = pydicom.dcmread(tmp_path / "x.dcm")
+    assert image.SyntheticData == "YES"
+    assert list(image.ImageType)[:2] == ["DERIVED", "SECONDARY"]
+    assert str(image.PatientName) == "SYNTHETIC^WARDROUND"
+    assert image.PatientID == "SYNTHETIC-3"
+    assert image.PatientIdentityRemoved == "YES"
+    assert "No patient" in image.DeidentificationMethod
+    assert image.BurnedInAnnotation == "NO"
+    assert "SYNTHETIC IMAGE, NOT A PATIENT" in image.ImageComments
+    assert "epsilon 7.91" in image.ImageComments
+    assert image.SeriesDescription == "Synthetic lesion"
+    assert image.Manufacturer == "wardround"
+    assert image.ContributingEquipmentSequence[0].Manufacturer == "wardround"
+    uids = [image.StudyInstanceUID, image.SeriesInstanceUID, image.SOPInstanceUID]
+    assert len(set(uids)) == 3
+    assert all(uid.is_valid and uid.startswith("2.25.") for uid in uids)
+
+
+def test_provenance_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    write(tmp_path / "x.dcm")
+    assert read_provenance(tmp_path / "x.dcm") == PROVENANCE
+
+
+@pytest.mark.parametrize("epsilon", [np.float64(0.1), 8, float("inf"), 0.0])
+def test_any_honest_epsilon_survives_the_round_trip(tmp_path: Path, epsilon: float) -> None:
+    provenance = dataclasses.replace(PROVENANCE, epsilon=epsilon)
+    write(tmp_path / "x.dcm", provenance=provenance)
+    assert read_provenance(tmp_path / "x.dcm") == provenance
+    without = "WITHOUT differential privacy" in pydicom.dcmread(tmp_path / "x.dcm").ImageComments
+    assert without == (epsilon == float("inf"))
+
+
+def test_provenance_survives_an_archive_that_converts_to_implicit_vr(tmp_path: Path) -> None:
+    write(tmp_path / "x.dcm")
+    image = pydicom.dcmread(tmp_path / "x.dcm")
+    image.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    image.save_as(tmp_path / "implicit.dcm", implicit_vr=True)
+    assert read_provenance(tmp_path / "implicit.dcm") == PROVENANCE
+
+
+def test_same_arguments_give_the_same_bytes(tmp_path: Path) -> None:
+    assert write(tmp_path / "a.dcm") == write(tmp_path / "b.dcm")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"index": 4},
+        {"label": "normal"},
+        {"provenance": dataclasses.replace(PROVENANCE, seed=1)},
+        {"provenance": dataclasses.replace(PROVENANCE, decoder_digest="c" * 64)},
+    ],
+    ids=["index", "label", "seed", "decoder"],
+)
+def test_another_draw_has_another_identity(tmp_path: Path, change: dict[str, Any]) -> None:
+    write(tmp_path / "a.dcm")
+    write(tmp_path / "b.dcm", **change)
+    first, second = pydicom.dcmread(tmp_path / "a.dcm"), pydicom.dcmread(tmp_path / "b.dcm")
+    assert first.SOPInstanceUID != second.SOPInstanceUID
+    assert first.SeriesInstanceUID != second.SeriesInstanceUID
+
+
+def test_a_study_never_holds_two_patients(tmp_path: Path) -> None:
+    write(tmp_path / "a.dcm", index=1)
+    write(tmp_path / "b.dcm", index=2)
+    first, second = pydicom.dcmread(tmp_path / "a.dcm"), pydicom.dcmread(tmp_path / "b.dcm")
+    assert first.PatientID != second.PatientID
+    assert first.StudyInstanceUID != second.StudyInstanceUID
+
+
+def test_no_date_or_time_is_filled_in(tmp_path: Path) -> None:
+    write(tmp_path / "x.dcm")
+    timed = [item for item in pydicom.dcmread(tmp_path / "x.dcm").iterall() if item.VR in ("DA", "TM", "DT")]
+    assert timed
+    assert all(not item.value for item in timed)
+
+
+def test_no_argument_could_carry_an_attribute_of_a_real_scan() -> None:
+    taken = set(inspect.signature(write_synthetic).parameters)
+    assert taken == {"path", "pixels", "modality", "body_part", "label", "index", "provenance"}
+    fields = {field.name for field in dataclasses.fields(Provenance)}
+    assert fields == {"study", "plan_digest", "decoder_digest", "epsilon", "delta", "seed"}
+
+
+def test_a_file_without_the_block_has_no_provenance(tmp_path: Path) -> None:
+    write(tmp_path / "x.dcm")
+    image = pydicom.dcmread(tmp_path / "x.dcm")
+    image.remove_private_tags()
+    image.save_as(tmp_path / "x.dcm")
+    (tmp_path / "text.dcm").write_text("no image")
+    for name in ("x.dcm", "text.dcm", "absent.dcm"):
+        with pytest.raises(DataError, match=PRIVATE_CREATOR):
+            read_provenance(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epsilon": float("nan")}, "epsilon"),
+        ({"epsilon": -1.0}, "epsilon"),
+        ({"delta": 1.0}, "delta"),
+        ({"seed": -1}, "seed"),
+        ({"study": ""}, "study"),
+        ({"plan_digest": "a\\b"}, "plan_digest"),
+        ({"decoder_digest": "a" * 65}, "decoder_digest"),
+    ],
+)
+def test_impossible_provenance_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(PROVENANCE, **change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pixels": grey(np.int16)}, "uint8 or uint16"),
+        ({"pixels": grey(shape=(1, 4))[0]}, "2-D"),
+        ({"index": -1}, "index"),
+        ({"modality": "cr"}, "modality"),
+        ({"body_part": "chest\\x"}, "body_part"),
+    ],
+)
+def test_what_dicom_cannot_hold_is_refused_before_a_file_exists(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        write(tmp_path / "x.dcm", **change)
+    assert not (tmp_path / "x.dcm").exists()
