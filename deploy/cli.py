@@ -42,7 +42,7 @@ main.add_command(site)
 @click.argument("out", type=_folder)
 @click.option(
     "--patients",
-    type=(int, int, int),
+    type=(click.IntRange(1),) * 3,
     default=(1500, 1000, 700),
     show_default=True,
     help="Patients at each of the three hospitals.",

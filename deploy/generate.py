@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -13,10 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from common.dicom_export import Provenance, write_synthetic
-from common.errors import CheckpointCorrupt, OutputInUse
+from common.errors import CheckpointCorrupt
 from common.images import unit_to_uint8
 from common.synthesis import Decoder
 from common.weights import write_atomically
+from deploy.drafts import whole_folder
 
 Format = Literal["dicom", "png", "npz"]
 
@@ -54,18 +54,8 @@ def generate(
     chosen = labels or decoder.labels
     for label in chosen:
         next(decoder.draw(label, 1, seed=seed))
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OutputInUse(f"{out} already holds something. Name another folder")
-    draft = out.with_name(f".{out.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    try:
-        draft.mkdir(parents=True)
+    with whole_folder(out) as draft:
         _write_all(draft, decoder, provenance, count, chosen, form, on_image)
-        if out.exists():
-            out.rmdir()
-        draft.rename(out)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return dict.fromkeys(chosen, count)
 
 

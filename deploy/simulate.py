@@ -4,7 +4,6 @@ import hashlib
 import logging
 import os
 import re
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,11 +20,12 @@ import server.app
 from client import hospital, policy
 from client.ingest import IngestSettings, IngestSummary, ingest
 from client.site import Site
-from common.errors import DataError, OutputInUse, StateError
+from common.errors import DataError, StateError
 from common.plan import StudyPlan
 from common.schedule import schedule
 from common.simulation import SimulationSetup
 from common.weights import write_atomically
+from deploy.drafts import whole_folder
 from deploy.local_grid import LocalGrid
 
 log = logging.getLogger(__name__)
@@ -71,33 +71,19 @@ def prepare(
     """
     plan = StudyPlan.load(plan_file)
     schedule(plan)
-    _refuse_used(run)
     names = _site_names(folders)
     if len(names) < plan.aggregation.min_sites:
         raise DataError(f"plan {plan.name!r} needs {plan.aggregation.min_sites} sites; {len(names)} given. Add --site")
-    draft = run.with_name(f".{run.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    try:
-        draft.mkdir(parents=True)
+    with whole_folder(run) as draft:
         write_atomically(draft / "plan.toml", plan_file.read_bytes())
         summaries = {
             name: _make_site(
-                draft / "sites" / name,
-                folder,
-                plan,
-                seed=seed,
-                workers=workers,
-                on_file=partial(on_file, name),
+                draft / "sites" / name, folder, plan, seed=seed, workers=workers, on_file=partial(on_file, name)
             )
             for name, folder in names.items()
         }
         homes = tuple(draft / "sites" / name for name in names)
         SimulationSetup(seed=seed, homes=homes).save(draft / SETUP)
-        if run.exists():
-            run.rmdir()
-        draft.rename(run)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return Prepared(run=run, plan=plan, summaries=summaries)
 
 
@@ -172,7 +158,7 @@ def _make_site(
 ) -> IngestSummary:
     """Set up one simulated hospital: policy, secret, admitted cohort, approval."""
     home.mkdir(parents=True)
-    limits = f"[limits]\nmin_patients = {max(2, plan.data.min_patients)}\nmax_delta = 1e-3\n"
+    limits = f"[limits]\nmin_patients = {plan.data.min_patients}\nmax_delta = 1e-3\n"
     text = f'# A simulated hospital.\nname = "{home.name}"\n\n{limits}\n[resources]\nthreads = 1\n'
     write_atomically(home / "site.toml", text.encode())
     secret = hashlib.sha256(f"simulated site {home.name} of seed {seed}".encode()).digest()
@@ -193,8 +179,3 @@ def _site_names(folders: Sequence[Path]) -> dict[str, Path]:
             raise DataError(f"two site folders would both be called {name!r}. Rename one of them")
         names[name] = folder
     return names
-
-
-def _refuse_used(run: Path) -> None:
-    if run.exists() and (not run.is_dir() or any(run.iterdir())):
-        raise OutputInUse(f"{run} already holds something. Resume it with --resume, or name another folder")
