@@ -75,7 +75,7 @@ class DataPlan:
             "a DICOM code such as CHEST",
             self.body_part,
         )
-        _require(self.min_patients >= 2, "data.min_patients", "2 or more", self.min_patients)
+        _require(self.min_patients >= 1, "data.min_patients", "1 or more", self.min_patients)
 
 
 @dataclass(frozen=True, kw_only=True)
