@@ -1,0 +1,224 @@
+"""The one door through which objects from a network reach a folder: checked, capped, complete or not there at all."""
+
+import contextlib
+import os
+import secrets
+import shutil
+import struct
+import threading
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info, read_partial
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+from client.pacs import (
+    AnnouncedInstance,
+    PacsAnswerInvalid,
+    PacsOverCap,
+    PullLimits,
+    StudyIncomplete,
+    checked_uid,
+    hashed,
+)
+from common.errors import StateError
+
+_LAST_TAG = 0x0020000E  # SeriesInstanceUID: nothing behind it is read
+_UNREADABLE = (
+    InvalidDicomError,
+    ValueError,
+    KeyError,
+    AttributeError,
+    TypeError,
+    IndexError,
+    EOFError,
+    NotImplementedError,
+    OverflowError,
+    RecursionError,
+    MemoryError,
+    struct.error,
+    Warning,  # where the process makes errors of them
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """Which object a DICOM file says it is: StudyInstanceUID and SOPInstanceUID, both well formed."""
+
+    study: str
+    sop: str
+
+
+def read_identity(path: Path) -> Identity:
+    """Read who a DICOM file says it is, and nothing behind that.
+
+    Raises:
+        PacsAnswerInvalid: Not a DICOM file, without the two UIDs, or deflated (its size cannot be bounded
+            before it is inflated).
+    """
+    try:
+        meta = read_file_meta_info(path)
+        if meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian:
+            raise PacsAnswerInvalid("the PACS sent a deflated object. Ask its keeper for an uncompressed or JPEG form")
+        with path.open("rb") as stream:
+            head = read_partial(stream, stop_when=lambda tag, vr, length: tag > _LAST_TAG)
+        uids = [raw_text(head, keyword).strip(" \0") for keyword in ("StudyInstanceUID", "SOPInstanceUID")]
+    except (*_UNREADABLE, OSError) as error:
+        raise PacsAnswerInvalid(f"the PACS sent something that is not a DICOM file ({type(error).__name__})") from error
+    return Identity(
+        study=checked_uid(uids[0], what="StudyInstanceUID"), sop=checked_uid(uids[1], what="SOPInstanceUID")
+    )
+
+
+def raw_text(dataset: Dataset, keyword: str) -> str:
+    """Return an element's value as it was sent, without pydicom's checks, which repeat bad values in a log."""
+    element = dataset.get_item(keyword) if keyword in dataset else None
+    value = getattr(element, "value", None)
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value or "")
+
+
+@contextlib.contextmanager
+def spooled(data: bytes, folder: Path, *, limits: PullLimits) -> Iterator[tuple[Path, Identity]]:
+    """Write an object under a temporary name, readable by its owner only, and yield the path and who it says it is.
+
+    Whoever wants to keep the file moves it away; what still lies there at the end is removed.
+
+    Raises:
+        PacsOverCap: Larger than `limits.instance_bytes`; nothing was written.
+        PacsAnswerInvalid: Not DICOM.
+        StateError: The disk is full or cannot be written.
+    """
+    if len(data) > limits.instance_bytes:
+        raise PacsOverCap(
+            f"the PACS sent an object of {len(data)} bytes, the cap is {limits.instance_bytes}. "
+            "Raise --max-instance-mib if such objects are expected"
+        )
+    part = folder / f"{secrets.token_hex(8)}.part"
+    try:
+        if shutil.disk_usage(folder).free < limits.free_bytes + len(data):
+            raise StateError(
+                f"{folder}: less than {limits.free_bytes} bytes are left on the disk. Make room, then run again"
+            )
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        yield part, read_identity(part)
+    except OSError as error:
+        raise StateError(
+            f"{folder}: an object could not be stored ({error.strerror}). Make room or check the "
+            "permissions, then run again"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class StudyInbox:
+    """The folder in which one study arrives, object by object; safe to call from several threads.
+
+    What an interrupted run left behind is complete file by file (see `accept`) and counts as held.
+
+    Attributes:
+        folder: Where the files lie, named by the hash of their SOPInstanceUID.
+        count: Objects held.
+        size: Their bytes.
+        received: Objects that came in this run.
+    """
+
+    def __init__(self, folder: Path, *, study_uid: str, limits: PullLimits) -> None:
+        self.folder = folder
+        self._study_uid = study_uid
+        self._limits = limits
+        self._expected: frozenset[str] | None = None
+        self._lock = threading.Lock()
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for part in folder.glob("*.part"):
+            part.unlink()
+        sizes = [path.stat().st_size for path in folder.glob("*.dcm")]
+        self.count, self.size, self.received = len(sizes), sum(sizes), 0
+
+    def expect(self, instances: Collection[AnnouncedInstance]) -> None:
+        """Take note of what the PACS announced: only these are accepted from here on.
+
+        Raises:
+            PacsOverCap: More objects than a study may have.
+        """
+        if len(instances) > self._limits.study_instances:
+            raise PacsOverCap(
+                f"the PACS announces {len(instances)} objects in one study, the cap is {self._limits.study_instances}"
+            )
+        self._expected = frozenset(instance.sop for instance in instances)
+
+    def holds(self, sop_uid: str) -> bool:
+        """Say whether this object is already here."""
+        return self._path(sop_uid).exists()
+
+    def accept(self, data: bytes) -> None:
+        """Check one DICOM file and keep it, byte for byte; its bytes are on disk before this returns.
+
+        An object that is already held is left as it is.
+
+        Raises:
+            PacsAnswerInvalid: Not DICOM, of another study, or not among the announced objects.
+            PacsOverCap: The object, or the study with it, is too large.
+            StateError: The disk is full or cannot be written.
+        """
+        with spooled(data, self.folder, limits=self._limits) as (part, identity):
+            self.place(part, identity)
+
+    def place(self, part: Path, identity: Identity) -> bool:
+        """Move a checked file into this study; False if the object was already held. Raises as `accept` does."""
+        if identity.study != self._study_uid:
+            raise PacsAnswerInvalid(
+                "the PACS sent an object of a study that was not asked for. Nothing of it was stored"
+            )
+        if self._expected is not None and identity.sop not in self._expected:
+            raise PacsAnswerInvalid("the PACS sent an object that it had not announced. Nothing of it was stored")
+        size = part.stat().st_size
+        with self._lock:
+            if self.holds(identity.sop):
+                return False
+            if self.count >= self._limits.study_instances or self.size + size > self._limits.study_bytes:
+                raise PacsOverCap(
+                    f"a study passes the cap of {self._limits.study_bytes} bytes or "
+                    f"{self._limits.study_instances} objects. Raise --max-study-mib if that is expected"
+                )
+            part.rename(self._path(identity.sop))
+            self.count, self.size, self.received = self.count + 1, self.size + size, self.received + 1
+        return True
+
+    def check_complete(self, announced: int | None) -> None:
+        """Compare what lies here with what the PACS announced.
+
+        Args:
+            announced: NumberOfStudyRelatedInstances of the study, where the PACS gives it.
+
+        Raises:
+            StudyIncomplete: The numbers differ, or the study holds nothing.
+        """
+        listed = len(self._expected or ())
+        missing = sum(not self.holds(uid) for uid in self._expected or ())
+        if not listed or missing or self.count != listed or announced not in (None, listed):
+            raise StudyIncomplete(
+                f"the PACS announced {listed if announced is None else announced} objects and listed {listed}, "
+                f"{listed - missing} of them came. Run again when the study is closed"
+            )
+
+    def discard(self) -> None:
+        """Remove the folder and all in it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _path(self, sop_uid: str) -> Path:
+        return self.folder / f"{hashed(sop_uid)}.dcm"

@@ -1,0 +1,244 @@
+"""A pull that survives its own death: study by study, each complete or absent, and what is done stays done."""
+
+import fcntl
+import logging
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from client.folder import UNFINISHED_PULLS
+from client.pacs import (
+    AnnouncedStudy,
+    PacsError,
+    PacsSource,
+    PacsUnreachable,
+    PullLimits,
+    StudyQuery,
+    checked_uid,
+    hashed,
+)
+from client.pacs_inbox import StudyInbox, sync_folder
+from common.errors import OutputInUse, StateError
+
+logger = logging.getLogger(__name__)
+
+WORK_FOLDER = UNFINISHED_PULLS
+"""Holds the state, the lock and the studies still arriving; nothing in it is for ingest."""
+UNREACHABLE_IN_A_ROW = 3
+"""After so many studies lost to the transport the PACS counts as gone, and the pull stops until the next run."""
+_LONGEST_WAIT_S = 60.0
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS study (
+    name TEXT PRIMARY KEY,
+    done INTEGER NOT NULL,
+    instances INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    error TEXT NOT NULL
+) STRICT
+"""
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyOutcome:
+    """How one announced study ended in this run.
+
+    Attributes:
+        skipped: It was done before this run.
+        error: Name of the error type, or empty.
+        instances: Objects that came in this run and are kept.
+        bytes: Size of the whole study if it was finished in this run, else 0.
+    """
+
+    skipped: bool = False
+    error: str = ""
+    instances: int = 0
+    bytes: int = 0
+
+
+class PullFolder:
+    """The folder a pull fills, with its state; one process at a time.
+
+    A study is recorded as done after its folder has its final name: the folder is the truth, the record only
+    remembers it, also after somebody has moved the folder on.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.work = folder / WORK_FOLDER
+        try:
+            self.work.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = (self.work / "lock").open("w")
+        except OSError as error:
+            raise StateError(
+                f"{folder}: cannot be written ({error.strerror}). Give a folder of your own with --to"
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._state = sqlite3.connect(self.work / "state.sqlite", isolation_level=None)
+            for part in self.work.glob("*.part"):  # of a receiver that was killed
+                part.unlink()
+            self._state.execute("PRAGMA synchronous = EXTRA")
+            self._state.execute(_SCHEMA)
+        except BlockingIOError as error:
+            self._lock.close()
+            raise OutputInUse(
+                f"{folder}: another pull or receiver is filling it. Wait for it, or give another --to"
+            ) from error
+        except sqlite3.Error as error:
+            self.close()
+            raise StateError(
+                f"{self.work / 'state.sqlite'}: not a pull's state ({error}). Move it away; finished studies are "
+                "recognised by their folders"
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the folder go."""
+        self._state.close()
+        self._lock.close()
+
+    def is_done(self, name: str) -> bool:
+        """Say whether the study of this hashed name was finished, in whichever run."""
+        row = self._state.execute("SELECT done FROM study WHERE name = ?", (name,)).fetchone()
+        return bool(row and row[0]) or (self.folder / name).exists()
+
+    def inbox(self, study_uid: str, *, limits: PullLimits) -> StudyInbox:
+        """Open the place where this study arrives."""
+        try:
+            return StudyInbox(self.work / hashed(study_uid), study_uid=study_uid, limits=limits)
+        except OSError as error:
+            raise StateError(
+                f"{self.work}: cannot be written ({error.strerror}). Check permissions, then run again"
+            ) from error
+
+    def settle(self, inbox: StudyInbox) -> None:
+        """Give a complete study its final name, then record it; both are on disk when this returns."""
+        try:
+            sync_folder(inbox.folder)
+            inbox.folder.rename(self.folder / inbox.folder.name)
+            sync_folder(self.folder)
+        except OSError as error:
+            raise StateError(
+                f"{self.folder}: a finished study could not be moved in place ({error.strerror}). "
+                "Check the folder, then run again"
+            ) from error
+        self._record(inbox.folder.name, done=True, instances=inbox.count, size=inbox.size)
+
+    def record_failure(self, name: str, error: PacsError) -> None:
+        """Remember by which kind of error a study failed; the next run tries it again."""
+        self._record(name, error=type(error).__name__)
+
+    def failures(self) -> dict[str, int]:
+        """Count the studies not done, by the error type of their last try."""
+        return dict(self._state.execute("SELECT error, count(*) FROM study WHERE done = 0 GROUP BY error").fetchall())
+
+    def _record(self, name: str, *, done: bool = False, instances: int = 0, size: int = 0, error: str = "") -> None:
+        self._state.execute("INSERT OR REPLACE INTO study VALUES (?, ?, ?, ?, ?)", (name, done, instances, size, error))
+
+
+def find_studies(source: PacsSource, query: StudyQuery, *, limits: PullLimits) -> list[AnnouncedStudy]:
+    """List the studies that fit the query, trying again while the PACS cannot be reached.
+
+    Raises:
+        PacsError: The list could not be had.
+    """
+    studies = _with_retries(lambda: source.find(query), progress=lambda: 0, limits=limits)
+    return studies[: query.limit]
+
+
+def pull_studies(
+    source: PacsSource,
+    studies: list[AnnouncedStudy],
+    folder: PullFolder,
+    *,
+    limits: PullLimits,
+) -> Iterator[StudyOutcome]:
+    """Pull the studies one after the other, and say of each how it ended.
+
+    A study that fails is recorded and does not stop the others. Killed at any point, the next run goes on with
+    the objects that are missing.
+
+    Yields:
+        One outcome per study, in order.
+
+    Raises:
+        PacsUnreachable: The PACS was lost for several studies in a row.
+        StateError: The folder cannot be written.
+    """
+    lost = 0
+    for study in studies:
+        name = hashed(study.uid)
+        if folder.is_done(name):
+            yield StudyOutcome(skipped=True)
+            continue
+        try:
+            outcome = _pull_one(source, study, folder, limits=limits)
+            lost = 0
+        except PacsError as error:
+            logger.warning("study not pulled: %s: %s", type(error).__name__, error)
+            folder.record_failure(name, error)
+            outcome = StudyOutcome(error=type(error).__name__)
+            lost = lost + 1 if isinstance(error, PacsUnreachable) else 0
+        yield outcome
+        if lost >= UNREACHABLE_IN_A_ROW:
+            raise PacsUnreachable(
+                f"the PACS was lost for {lost} studies in a row. Run the same command again when it "
+                "answers; finished studies are kept"
+            )
+
+
+def summarise(outcomes: Counter[str], *, studies: int) -> dict[str, int]:
+    """Return the numbers of a pull as its `--json` shows them."""
+    keys = ("done", "failed", "skipped", "instances", "bytes")
+    return {"studies": studies, **{key: outcomes[key] for key in keys}}
+
+
+def tally(outcomes: Counter[str], outcome: StudyOutcome) -> None:
+    """Add one study's outcome to the running numbers."""
+    outcomes["skipped" if outcome.skipped else "failed" if outcome.error else "done"] += 1
+    outcomes["instances"] += outcome.instances
+    outcomes["bytes"] += outcome.bytes
+
+
+def _pull_one(source: PacsSource, study: AnnouncedStudy, folder: PullFolder, *, limits: PullLimits) -> StudyOutcome:
+    checked_uid(study.uid, what="StudyInstanceUID")
+    inbox = folder.inbox(study.uid, limits=limits)
+    try:
+        _with_retries(lambda: source.fetch(study, inbox), progress=lambda: inbox.received, limits=limits)
+        inbox.check_complete(study.instances)
+    except PacsUnreachable:
+        raise  # what came is sound and waits for the next run
+    except PacsError:
+        inbox.discard()
+        raise
+    folder.settle(inbox)
+    return StudyOutcome(instances=inbox.received, bytes=inbox.size)
+
+
+def _with_retries(action: Callable[[], _T], *, progress: Callable[[], int], limits: PullLimits) -> _T:
+    """Repeat `action` while the transport fails, giving up after `limits.attempts` tries that brought nothing new."""
+    failures = 0
+    while True:
+        before = progress()
+        try:
+            return action()
+        except PacsUnreachable as error:
+            failures = 1 if progress() > before else failures + 1
+            if failures >= limits.attempts:
+                raise
+            wait_s = min(limits.backoff_s * 2 ** (failures - 1), _LONGEST_WAIT_S)
+            logger.info("the PACS cannot be reached, next try in %.1f s: %s", wait_s, error)
+            time.sleep(wait_s)
