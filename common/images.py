@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from monai.transforms import Resize
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -39,6 +38,8 @@ def fit_square(image: Tensor, *, size: int) -> Tensor:
     Returns:
         [size, size], float32 in [-1, 1].
     """
+    from monai.transforms import Resize  # here, since it takes seconds to import and most commands never resize
+
     height, width = image.shape
     longest = max(height, width)
     target = (max(1, round(height * size / longest)), max(1, round(width * size / longest)))

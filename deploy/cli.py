@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 
+from client.pull_cli import pull, receive
 from client.site_cli import site
 from common.errors import StateError
 from common.plan import StudyPlan
-from common.schedule import schedule
 from common.terminal import Commands, emit, json_option, progress
 
 _folder = click.Path(path_type=Path)
@@ -31,11 +31,14 @@ def main(*, verbose: bool) -> None:
     logging.basicConfig(
         level=logging.INFO if verbose else logging.ERROR,
         stream=sys.stderr,
+        force=True,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
 
 
 main.add_command(site)
+for command in (pull, receive):
+    site.add_command(command)
 
 
 @main.command("demo-data")
@@ -123,6 +126,8 @@ def plan() -> None:
 @json_option
 def plan_show(plan_file: Path, *, as_json: bool) -> None:
     """Check PLAN_FILE and print its digest and its rounds, with the noise and the epsilon after each."""
+    from common.schedule import schedule
+
     loaded = StudyPlan.load(plan_file)
     rounds = [
         {
@@ -249,6 +254,8 @@ def _prepare(plan_file: Path, folders: tuple[Path, ...], run: Path, *, seed: int
 @contextmanager
 def _watched(run: Path, *, quiet: bool) -> Iterator[None]:
     """Show rounds and images as they appear in the run folder; works alike for every engine."""
+    from common.schedule import schedule
+
     loaded = StudyPlan.load(run / "plan.toml") if (run / "plan.toml").exists() else None
     if loaded is None:
         raise StateError(f"{run} holds no prepared study. Give PLAN_FILE and --site to start one")

@@ -156,7 +156,10 @@ def flower_command(run: Path) -> str:
 def _make_site(
     home: Path, folder: Path, plan: StudyPlan, *, seed: int, workers: int, on_file: Callable[[int, int], None]
 ) -> IngestSummary:
-    """Set up one simulated hospital: policy, secret, admitted cohort, approval."""
+    """Set up one simulated hospital: policy, secret, admitted cohort, approval.
+
+    Text detection stays off: the data is public, and a run must not depend on which extras are installed.
+    """
     home.mkdir(parents=True)
     limits = f"[limits]\nmin_patients = {plan.data.min_patients}\nmax_delta = 1e-3\n"
     text = f'# A simulated hospital.\nname = "{home.name}"\n\n{limits}\n[resources]\nthreads = 1\n'
@@ -164,7 +167,7 @@ def _make_site(
     secret = hashlib.sha256(f"simulated site {home.name} of seed {seed}".encode()).digest()
     write_atomically(home / SECRET_FILE, secret)
     (home / SECRET_FILE).chmod(0o600)
-    summary = ingest(folder, home, IngestSettings.from_plan(plan), workers=workers, progress=on_file)
+    summary = ingest(folder, home, IngestSettings.from_plan(plan), workers=workers, ocr=False, progress=on_file)
     hospital.check_cohort(Site.open(home, simulation_seed=seed), plan)
     policy.approve(home, plan, approved_by="simulation")
     return summary

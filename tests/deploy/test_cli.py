@@ -1,0 +1,123 @@
+"""The command line speaks to people and to scripts, with one line and one documented exit code for each failure."""
+
+import json
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from common import errors
+from deploy.cli import main
+from tests.deploy import hospitals
+
+Tiny = tuple[Path, list[Path]]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def commands(group: click.Group, prefix: str = "") -> dict[str, click.Command]:
+    found: dict[str, click.Command] = {}
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            found |= commands(command, f"{prefix}{name} ")
+        else:
+            found[f"{prefix}{name}"] = command
+    return found
+
+
+ALL = commands(main)
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_every_command_is_explained_takes_json_and_is_in_the_readme(name: str) -> None:
+    assert ALL[name].help
+    assert any(option.name == "as_json" for option in ALL[name].params)
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    assert f"wardround {name}" in readme
+
+
+def test_exit_codes_are_the_documented_ones() -> None:
+    help_text = " ".join(run("--help").output.split())
+    for kind, word in (
+        (errors.PlanError, "plan"), (errors.DataError, "data"), (errors.StateError, "state on disk"),
+        (errors.Refusal, "refused by a site"), (errors.StudyStopped, "study stopped"),
+    ):  # fmt: skip
+        assert f"{kind.exit_code} {word}" in help_text
+
+
+def test_plan_show_prints_the_rounds_their_noise_and_their_cost(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text(hospitals.PLAN)
+    shown = json.loads(run("plan", "show", plan, "--json").stdout)
+    assert [r["phase"] for r in shown["rounds"]] == ["mean", "subspace", "prior", "sgd", "sgd"]
+    assert shown["rounds"][-1]["epsilon_after"] <= 8
+    assert shown["digest"] in run("plan", "show", plan).stdout
+
+
+def test_simulate_prints_one_json_object_with_what_was_admitted_and_spent(tiny: Tiny, tmp_path: Path) -> None:
+    plan, sites = tiny
+    options = [part for site in sites for part in ("--site", site)]
+    result = run("simulate", plan, *options, "--out", tmp_path / "run", "--json")
+    assert result.exit_code == 0, result.output
+    printed = json.loads(result.stdout)
+    assert printed["synthetic"] == 8
+    for counts in printed["admitted"].values():
+        assert counts["files"] == counts["admitted"] + counts["refused"] + counts["quarantined"]
+        assert counts["refused"] > 0
+    again = run("simulate", plan, *options, "--out", tmp_path / "run")
+    assert again.exit_code == errors.StateError.exit_code
+    assert "already holds something" in again.stderr
+    resumed = run("simulate", "--resume", "--out", tmp_path / "run", "--json")
+    assert json.loads(resumed.stdout)["decoder_digest"] == printed["decoder_digest"]
+
+
+def test_prepare_only_prints_the_flower_command_and_trains_nothing(tiny: Tiny, tmp_path: Path) -> None:
+    plan, sites = tiny
+    options = [part for site in sites for part in ("--site", site)]
+    result = run("simulate", plan, *options, "--out", tmp_path / "run", "--prepare-only", "--json")
+    command = json.loads(result.stdout)["command"]
+    assert command.startswith("flwr run deploy/flower_app")
+    assert "num-supernodes=3" in command
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(("change", "code", "words"), [
+    (("epsilon = 8", "epsilon = 0"), 3, "`privacy.epsilon` must be above 0"),
+    (("[data]", "[data]\ncolour = 1"), 3, "unknown key `data.colour`"),
+    (("min_patients = 20", "min_patients = 400"), 4, "asks for at least 400"),
+])  # fmt: skip
+def test_a_bad_plan_is_one_line_and_an_exit_code(
+    tiny: Tiny, tmp_path: Path, change: tuple[str, str], code: int, words: str
+) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text(hospitals.PLAN.replace(*change))
+    result = run("simulate", plan, *[p for site in tiny[1] for p in ("--site", site)], "--out", tmp_path / "run")
+    assert result.exit_code == code
+    complaint = [line for line in result.stderr.splitlines() if line.startswith("wardround:")]
+    assert len(complaint) == 1
+    assert words in complaint[0]
+    assert not (tmp_path / "run").exists()
+
+
+def test_usage_errors_have_exit_code_2(tmp_path: Path) -> None:
+    assert run("simulate", "--out", tmp_path / "run").exit_code == 2
+    assert run("simulate", "plan.toml", "--resume", "--out", tmp_path / "run").exit_code == 2
+    assert run("nonsense").exit_code == 2
+
+
+def test_generate_and_resume_say_what_is_missing(tmp_path: Path) -> None:
+    result = run("generate", tmp_path / "nothing", "--out", tmp_path / "out", "--json")
+    assert result.exit_code == errors.CheckpointCorrupt.exit_code
+    assert json.loads(result.stdout.splitlines()[0])["error"] == "CheckpointCorrupt"
+    assert run("simulate", "--resume", "--out", tmp_path / "nothing").exit_code == errors.StateError.exit_code
+
+
+def test_demo_data_and_import_write_hospitals(tmp_path: Path) -> None:
+    result = run("demo-data", tmp_path / "demo", "--patients", 3, 2, 2, "--json")
+    assert [Path(site).name for site in json.loads(result.stdout)["sites"]] == ["north", "river", "hill"]
+    imported = run("import", tmp_path / "demo" / "north", "--to", tmp_path / "split", "--sites", 2, "--json")
+    assert imported.exit_code == 0, imported.output
+    assert json.loads(imported.stdout)["patients"] >= 3

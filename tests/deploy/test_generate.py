@@ -1,0 +1,100 @@
+"""Images come from the released decoder alone, the same for the same seed, whole or not at all."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+
+from common.dicom_export import read_provenance
+from common.errors import CheckpointCorrupt, OutputInUse, PlanError
+from common.synthesis import BATCH, Decoder
+from deploy.generate import generate
+
+
+def test_dicom_files_state_where_they_come_from_and_name_nobody(finished: Path, tmp_path: Path) -> None:
+    generate(finished, tmp_path / "out", count=3, labels=("lesion",), form="dicom", seed=4)
+    card = json.loads((finished / "card.json").read_text())
+    files = sorted((tmp_path / "out").rglob("*.dcm"))
+    assert len(files) == 3
+    for file in files:
+        stated = read_provenance(file)
+        assert (stated.plan_digest, stated.decoder_digest) == (card["plan_digest"], card["decoder_digest"])
+        assert stated.epsilon == max(card["privacy"]["epsilon_by_site"].values())
+        assert "SYNTHETIC" in str(pydicom.dcmread(file).PatientName)
+
+
+def test_every_form_holds_the_same_pixels(finished: Path, tmp_path: Path) -> None:
+    for form in ("dicom", "png", "npz"):
+        generate(finished, tmp_path / form, count=2, labels=(), form=form, seed=4)  # type: ignore[arg-type]
+    with np.load(tmp_path / "npz" / "synthetic.npz") as archive:
+        images, names = archive["images"], archive["label_names"][archive["labels"]]
+    order = [(str(name), index % 2) for index, name in enumerate(names)]
+    for (label, index), pixels in zip(order, images, strict=True):
+        png = np.asarray(Image.open(tmp_path / "png" / label / f"{index:06d}.png"))
+        dicom = pydicom.dcmread(tmp_path / "dicom" / label / f"{index:06d}.dcm").pixel_array
+        np.testing.assert_array_equal(png, pixels)
+        np.testing.assert_array_equal(dicom, pixels)
+
+
+def test_same_seed_same_bytes_and_other_seeds_never_repeat_an_image(finished: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        generate(finished, tmp_path / name, count=4, labels=(), form="dicom", seed=seed)
+    a, b, c = ([file.read_bytes() for file in sorted((tmp_path / name).rglob("*.dcm"))] for name in "abc")
+    assert a == b
+    assert not set(a) & set(c)
+
+
+def test_a_longer_draw_begins_with_the_shorter_ones_images(finished: Path) -> None:
+    decoder = Decoder.load(finished / "decoder.safetensors")
+    short, long = (list(decoder.draw("normal", count, seed=1)) for count in (3, BATCH + 3))
+    assert len(long) == BATCH + 3
+    assert all(np.array_equal(x, y) for x, y in zip(short, long, strict=False))
+
+
+def test_an_unknown_label_writes_nothing(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match=r"no label 'fracture'\. It has: normal, lesion"):
+        generate(finished, tmp_path / "out", count=1, labels=("fracture",), form="png", seed=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_used_output_folder_is_left_alone(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "keep").write_text("mine")
+    with pytest.raises(OutputInUse):
+        generate(finished, tmp_path, count=1, labels=(), form="png", seed=0)
+    assert [p.name for p in tmp_path.iterdir()] == ["keep"]
+
+
+@pytest.mark.parametrize("harm", ["flip", "truncate", "no card", "foreign card", "not json"])
+def test_an_altered_release_is_refused(finished: Path, tmp_path: Path, harm: str) -> None:
+    release = tmp_path / "release"
+    release.mkdir()
+    for name in ("decoder.safetensors", "card.json"):
+        shutil.copy(finished / name, release / name)
+    decoder, card = release / "decoder.safetensors", release / "card.json"
+    if harm == "flip":
+        content = bytearray(decoder.read_bytes())
+        content[-5] ^= 64
+        decoder.write_bytes(bytes(content))
+    elif harm == "truncate":
+        decoder.write_bytes(decoder.read_bytes()[:-9])
+    elif harm == "no card":
+        card.unlink()
+    elif harm == "foreign card":
+        card.write_text(card.read_text().replace(json.loads(card.read_text())["decoder_digest"], "0" * 64))
+    else:
+        card.write_text("{")
+    with pytest.raises(CheckpointCorrupt):
+        generate(release, tmp_path / "out", count=1, labels=(), form="png", seed=0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_decoder_file_holds_no_encoder(finished: Path) -> None:
+    from safetensors import safe_open
+
+    with safe_open(finished / "decoder.safetensors", framework="numpy") as file:
+        names = set(file.keys())
+    assert not [name for name in names if name.startswith(("encode", "mu", "logvar", "start.gain", "start.spread"))]
