@@ -1,7 +1,6 @@
 """How every command speaks to a person or a script: progress bars, `--json`, one-line errors, exit codes."""
 
 import json
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -13,7 +12,17 @@ from common.errors import WardroundError
 
 _T = TypeVar("_T")
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else on stdout.")
+_ASKED = "wardround.json"
+
+
+def _remember(context: click.Context, _option: click.Parameter, asked: bool) -> bool:
+    context.find_root().meta[_ASKED] = asked
+    return asked
+
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, callback=_remember, help="Print one JSON object and nothing else on stdout."
+)
 
 
 class Commands(click.Group):
@@ -24,7 +33,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except WardroundError as error:
-            if "--json" in sys.argv:
+            if ctx.find_root().meta.get(_ASKED):
                 click.echo(json.dumps({"error": type(error).__name__, "message": str(error)}))
             click.echo(f"wardround: {type(error).__name__}: {error}", err=True)
             ctx.exit(error.exit_code)

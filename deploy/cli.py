@@ -11,11 +11,13 @@ from typing import Any
 
 import click
 
+from client import audit_cli, budget_cli
 from client.pull_cli import pull, receive
 from client.site_cli import site
 from common.errors import StateError
 from common.plan import StudyPlan
 from common.terminal import Commands, emit, json_option, progress
+from deploy import planner_cli
 
 _folder = click.Path(path_type=Path)
 
@@ -37,7 +39,7 @@ def main(*, verbose: bool) -> None:
 
 
 main.add_command(site)
-for command in (pull, receive):
+for command in (*budget_cli.COMMANDS, *audit_cli.COMMANDS, pull, receive):
     site.add_command(command)
 
 
@@ -152,6 +154,10 @@ def plan_show(plan_file: Path, *, as_json: bool) -> None:
         return "\n".join(lines)
 
     emit(result, as_json=as_json, text=text)
+
+
+for command in planner_cli.COMMANDS:
+    plan.add_command(command)
 
 
 @main.command()

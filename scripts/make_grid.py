@@ -44,7 +44,8 @@ def real_row(cache: Cache, label: int) -> torch.Tensor:
         images, labels = cache.patient(patient)
         if int(labels[0]) == label and len(found) < COLUMNS:
             found.append(images[0, 0])
-    return torch.cat(found, dim=1)
+    blank = torch.full((cache.image_size, cache.image_size), -1.0)
+    return torch.cat((found + [blank] * COLUMNS)[:COLUMNS], dim=1)
 
 
 if __name__ == "__main__":
