@@ -74,7 +74,7 @@ def list_folder(folder: Path, *, leave_out: Path) -> list[Entry]:
 
 
 def _entry(item: "os.DirEntry[str]", root: Path) -> Entry:
-    name = str(Path(item.path).relative_to(root))
+    name = item.path.removeprefix(str(root)).lstrip("/")
     path, reason = Path(item.path), None
     try:
         status = item.stat(follow_symlinks=False)
@@ -86,8 +86,7 @@ def _entry(item: "os.DirEntry[str]", root: Path) -> Entry:
         if reason is None and not stat.S_ISREG(status.st_mode):
             reason = Reason.NOT_REGULAR
     except (OSError, RuntimeError):
-        return Entry(
-            name=name, path=path, stamp=(0, 0, 0, 0), reason=Reason.SYMLINK if item.is_symlink() else Reason.UNREADABLE
-        )
-    return Entry(name=name, path=path, reason=reason,
-                 stamp=(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino))  # fmt: skip
+        reason = Reason.SYMLINK if item.is_symlink() else Reason.UNREADABLE
+        return Entry(name=name, path=path, stamp=(0, 0, 0, 0), reason=reason)
+    stamp = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    return Entry(name=name, path=path, reason=reason, stamp=stamp)

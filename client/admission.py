@@ -1,0 +1,156 @@
+"""What became of every file: the record that the next ingest builds on and that the steward looks into.
+
+Kept in `home/admission.json` (mode 0600). It holds file names, which may hold anything; it never leaves the site.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from client.cache_writer import replace_file
+from client.reasons import QUARANTINE, Reason
+
+ADMISSION_FILE = "admission.json"
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRecord:
+    """One file.
+
+    Attributes:
+        name: Path relative to the folder.
+        stamp: Size, modification and change time (ns), inode.
+        reason: What reading it alone came to: a reason code, "" for pictures that can be used.
+        bare: Key of its PatientID alone; "" where the header is unreadable or names nobody.
+        full: Key of PatientID and issuer.
+        uid: SOP instance UID.
+        digest: Digest of its pictures as the cache holds them; in quarantine, SHA-256 (hex) of its bytes.
+        label: Value of the attribute that the plan names as label.
+        modality: Modality.
+        body_part: BodyPartExamined.
+        view: ViewPosition.
+        readable: Whether the header could be read.
+        verdict: What it came to within the cohort: a reason code, "" for admitted.
+        first: Row of its first picture in the cache; -1 where it has none there.
+        pictures: Number of its pictures.
+        cleared: SHA-256 (hex) of its bytes where a human has cleared it of text.
+    """
+
+    name: str
+    stamp: tuple[int, int, int, int]
+    reason: str = ""
+    bare: str = ""
+    full: str = ""
+    uid: str = ""
+    digest: str = ""
+    label: str = ""
+    modality: str = ""
+    body_part: str = ""
+    view: str = ""
+    readable: bool = True
+    verdict: str = ""
+    first: int = -1
+    pictures: int = 0
+    cleared: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestSummary:
+    """The account of one ingest: every file is in exactly one of admitted, refused and quarantined.
+
+    Attributes:
+        files: Files in the folder.
+        admitted: Files whose images are in the cache.
+        refused: Files left out.
+        quarantined: Files that wait for a human.
+        patients: Patients in the cache.
+        reasons: Reason code -> number of files, refused and quarantined.
+        refusals: Name (relative to the folder) and reason of each file not admitted; stays at the site.
+        reused: Files that had not changed since the last ingest and were not read again.
+        contradictory_patients: Patients with an image that has two labels.
+    """
+
+    files: int
+    admitted: int
+    refused: int
+    quarantined: int
+    patients: int
+    reasons: dict[str, int]
+    refusals: list[tuple[str, str]] = field(default_factory=list, repr=False)
+    reused: int = 0
+    contradictory_patients: int = 0
+
+    @classmethod
+    def of(cls, records: list[FileRecord], *, patients: int, reused: int) -> Self:
+        """Count records that have their verdicts."""
+        out = [(record.name, str(record.verdict)) for record in records if record.verdict]
+        reasons: dict[str, int] = {}
+        for _, reason in out:
+            reasons[reason] = reasons.get(reason, 0) + 1
+        waiting = sum(count for reason, count in reasons.items() if reason in QUARANTINE)
+        torn = {record.full for record in records if record.verdict == Reason.CONTRADICTORY_LABEL}
+        return cls(
+            files=len(records), admitted=len(records) - len(out), refused=len(out) - waiting, quarantined=waiting,
+            patients=patients, reasons=dict(sorted(reasons.items())), refusals=out, reused=reused,
+            contradictory_patients=len(torn),
+        )  # fmt: skip
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the counts as plain JSON types, without file names."""
+        plain = dataclasses.asdict(self)
+        del plain["refusals"]
+        return plain
+
+
+@dataclass(frozen=True, kw_only=True)
+class Admission:
+    """The record of the last ingest.
+
+    Attributes:
+        folder: What was ingested.
+        generation: The cache generation that came of it.
+        reading: Digest of all that the reading of a file depends on beside the file.
+        judging: Digest of all that verdicts depend on beside the files.
+        patients: Patients in the cache.
+        records: Every file, sorted by name.
+    """
+
+    folder: str
+    generation: str
+    reading: str
+    judging: str
+    patients: int
+    records: list[FileRecord]
+
+    @property
+    def stamps(self) -> list[tuple[str, tuple[int, int, int, int]]]:
+        """Name and stamp of every file, sorted by name."""
+        return [(record.name, record.stamp) for record in self.records]
+
+    @classmethod
+    def load(cls, home: Path) -> Self | None:
+        """Return the record of the last ingest; None where there is none that can be used."""
+        try:
+            plain = json.loads((home / ADMISSION_FILE).read_bytes())
+            if plain.pop("schema") != SCHEMA:
+                return None
+            names = [item.name for item in dataclasses.fields(FileRecord)]
+            rows = (dict(zip(names, row, strict=True)) for row in plain.pop("records"))
+            records = [FileRecord(**{**row, "stamp": tuple(row["stamp"])}) for row in rows]
+            return cls(records=records, **plain)
+        except (OSError, KeyError, TypeError, ValueError, AttributeError):
+            return None
+
+    def save(self, home: Path) -> None:
+        """Replace the record of the last ingest."""
+        names = [item.name for item in dataclasses.fields(FileRecord)]
+        rows = [[getattr(record, name) for name in names] for record in self.records]
+        plain = {
+            "schema": SCHEMA, "folder": self.folder, "generation": self.generation, "reading": self.reading,
+            "judging": self.judging,
+            "patients": self.patients, "records": rows,
+        }  # fmt: skip
+        replace_file(home / ADMISSION_FILE, json.dumps(plain).encode())

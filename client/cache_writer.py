@@ -1,0 +1,211 @@
+"""Writes a generation of the training cache: all or nothing, whatever is killed or full in between."""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.cache import ARRAYS, CACHE_FOLDER, CURRENT, SCHEMA, checked_index, file_digest, generation_name
+from common.errors import StateError
+
+Stored = NDArray[np.uint16]
+_DRAFT = ".draft-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """What a generation holds beyond its images.
+
+    Attributes:
+        image_size: Side of the square images, pixels.
+        keys: Patient keys, sorted.
+        counts: Images of each patient, same order.
+        labels: Label of each image, patient by patient.
+        settings: `IngestSettings.digest`.
+        identity: The data set's identity.
+    """
+
+    image_size: int
+    keys: list[str]
+    counts: list[int]
+    labels: list[int]
+    settings: str
+    identity: str
+
+
+class Spool:
+    """Pictures on disk in the order they were decoded, until their order in the cache is known."""
+
+    def __init__(self, folder: Path, *, image_size: int) -> None:
+        self._file: BinaryIO = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  closed by `close`
+        self._shape = (image_size, image_size)
+        self._bytes = image_size * image_size * 2
+        self._rows = 0
+
+    def append(self, image: Stored) -> int:
+        """Keep one picture and return its row."""
+        self._file.write(image.tobytes())
+        self._rows += 1
+        return self._rows - 1
+
+    def read(self, row: int) -> Stored:
+        """Return the picture of a row."""
+        self._file.flush()
+        raw = os.pread(self._file.fileno(), self._bytes, row * self._bytes)
+        return np.frombuffer(raw, dtype=np.uint16).reshape(self._shape)
+
+    def close(self) -> None:
+        """Let the disk space go."""
+        self._file.close()
+
+
+@contextlib.contextmanager
+def exclusive(home: Path) -> Iterator[Path]:
+    """Hold the cache folder alone, cleared of what a killed ingest left behind.
+
+    Yields:
+        The cache folder.
+
+    Raises:
+        StateError: Another ingest is running, or the disk refuses.
+    """
+    folder = home / CACHE_FOLDER
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = os.open(folder / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StateError(f"{folder} cannot be written ({error.strerror}). Free space or mend its rights") from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StateError(f"another ingest is at work in {home}. Wait for it to end") from None
+        for leftover in folder.glob(f"{_DRAFT}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        yield folder
+    finally:
+        os.close(lock)
+
+
+def write_generation(folder: Path, content: Content, images: Iterable[Stored]) -> str:
+    """Write a generation and make it the current one.
+
+    The arrays and their index are written and synced under a draft name, the folder is renamed to the digest of its
+    index, and only then does the pointer move. A crash at any point leaves the old generation in use, or the new one.
+
+    Args:
+        folder: The cache folder, held by `exclusive`.
+        content: What the generation holds.
+        images: [size, size] each, patient by patient.
+
+    Returns:
+        Name of the generation.
+
+    Raises:
+        StateError: The disk is full or refuses; the old generation stays in use.
+    """
+    try:
+        return _write(folder, content, images)
+    except OSError as error:
+        raise StateError(
+            f"the training cache could not be written ({error.strerror}); the old one stays in use. Free space and ingest again"
+        ) from error
+
+
+def _write(folder: Path, content: Content, images: Iterable[Stored]) -> str:
+    draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=folder))
+    try:
+        _write_images(draft / "images.npy", content, images)
+        _write_array(draft / "labels.npy", np.asarray(content.labels, dtype=np.int64))
+        _write_array(draft / "offsets.npy", np.cumsum([0, *content.counts], dtype=np.int64))
+        index = json.dumps(_index(draft, content), sort_keys=True).encode()
+        _write_bytes(draft / "index.json", index)
+        _sync_folder(draft)
+        name = generation_name(index)
+        _settle(draft, folder / name)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    _sync_folder(folder)
+    replace_file(folder / CURRENT, name.encode())
+    for old in folder.iterdir():
+        if old.is_dir() and old.name != name:
+            shutil.rmtree(old, ignore_errors=True)
+    return name
+
+
+def _settle(draft: Path, home: Path) -> None:
+    """Give a draft its name; a sound generation that has it already holds the same bytes and stays."""
+    if home.exists():
+        try:
+            checked_index(home)
+        except (OSError, KeyError, TypeError, ValueError):
+            home.rename(home.with_name(f"{_DRAFT}spoilt-{home.name}"))
+        else:
+            return
+    draft.rename(home)
+
+
+def _index(draft: Path, content: Content) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "image_size": content.image_size,
+        "settings": content.settings,
+        "identity": content.identity,
+        "keys": content.keys,
+        "arrays": {name: file_digest(draft / name) for name in ARRAYS},
+    }
+
+
+def _write_images(path: Path, content: Content, images: Iterable[Stored]) -> None:
+    """Write images.npy row by row, never holding more than one."""
+    shape = (len(content.labels), content.image_size, content.image_size)
+    with path.open("wb") as file:
+        header = {"descr": "<u2", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for image in images:
+            file.write(np.ascontiguousarray(image, dtype="<u2").data)
+        _sync(file)
+
+
+def _write_array(path: Path, array: NDArray[np.int64]) -> None:
+    with path.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+        _sync(file)
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        _sync(file)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Put `data` in the place of a file, mode 0600: a reader sees the old bytes or the new ones, and so does a crash."""
+    draft = path.with_name(f"{path.name}.new")
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:  # noqa: PTH123
+        file.write(data)
+        _sync(file)
+    draft.replace(path)
+    _sync_folder(path.parent)
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,58 @@
+"""The DICOM elements that admission reads; all others are skipped unread."""
+
+import functools
+from typing import Any
+
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
+
+_PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_KEYWORDS = (
+    # who, what, where
+    "SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "PatientID", "IssuerOfPatientID", "Modality",
+    "ConversionType", "Manufacturer", "ManufacturerModelName", "SyntheticData", "BurnedInAnnotation",
+    "BodyPartExamined", "ViewPosition", "PatientOrientation", "SequenceOfUltrasoundRegions",
+    # image pixel
+    "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit",
+    "RedPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableDescriptor",
+    "BluePaletteColorLookupTableDescriptor", "AlphaPaletteColorLookupTableDescriptor",
+    "RedPaletteColorLookupTableData", "GreenPaletteColorLookupTableData", "BluePaletteColorLookupTableData",
+    "AlphaPaletteColorLookupTableData", "SegmentedRedPaletteColorLookupTableData",
+    "SegmentedGreenPaletteColorLookupTableData", "SegmentedBluePaletteColorLookupTableData",
+    "SegmentedAlphaPaletteColorLookupTableData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
+    # from stored values to the display
+    "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction",
+    "VOILUTSequence",
+    # geometry
+    "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio", "ImageOrientationPatient",
+    # multi-frame
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+)
+
+
+@functools.cache
+def _tag(keyword: str) -> BaseTag:
+    tag = tag_for_keyword(keyword)
+    if tag is None:
+        raise ValueError(f"{keyword!r} is no DICOM keyword")
+    return BaseTag(tag)
+
+
+def value_of(dataset: Dataset, keyword: str) -> Any:
+    """Return the value of an element, None where it is absent or empty; ten times as fast as `Dataset.get` where absent."""
+    tag = _tag(keyword)
+    return dataset[tag].value if tag in dataset else None
+
+
+PIXELS = {int(_tag(keyword)): keyword for keyword in _PIXEL_KEYWORDS}
+"""Tag -> keyword of the three pixel data elements."""
+
+WANTED = [int(_tag(keyword)) for keyword in _KEYWORDS]
+"""Tags of the header elements that are read."""
+
+
+def wanted_with(keyword: str) -> list[int]:
+    """Return `WANTED` and the attribute a plan names as its label; an unknown keyword raises `ValueError`."""
+    return [*WANTED, int(_tag(keyword))] if keyword else WANTED

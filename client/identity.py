@@ -1,0 +1,120 @@
+"""Who is who without names: patient keys under the site's secret, merges of two ids, the data set's identity."""
+
+import csv
+import hmac
+import io
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from common.errors import DataError, StateError
+
+SECRET_BYTES = 32
+MERGES_FILE = "merges.csv"
+_HEADER = ["patient_id", "same_as"]
+
+
+def site_secret(home: Path) -> bytes:
+    """Return the site's 32-byte secret, made by the operating system's CSPRNG on first use.
+
+    The file `secret.key` (mode 0600) never leaves the site; losing it gives every patient a new key.
+
+    Raises:
+        StateError: The file exists but does not hold 32 bytes.
+    """
+    path = home / "secret.key"
+    if not path.exists():
+        _create_secret(path)
+    secret = path.read_bytes()
+    if len(secret) != SECRET_BYTES:
+        raise StateError(f"{path} must hold {SECRET_BYTES} bytes, not {len(secret)}. Restore it from the site's backup")
+    return secret
+
+
+def _create_secret(path: Path) -> None:
+    """Write a new secret under a temporary name and link it into place; the first of two writers wins."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(os.urandom(SECRET_BYTES))
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        return
+    finally:
+        draft.unlink()
+
+
+def patient_key(secret: bytes, patient_id: str, issuer: str = "") -> str:
+    """Return the patient's key: HMAC-SHA256 (hex) of PatientID and, where present, IssuerOfPatientID.
+
+    Blanks around either are padding by the standard (PS3.5 6.2, VR LO) and do not count.
+    """
+    parts = [patient_id.strip(), issuer.strip()] if issuer.strip() else [patient_id.strip()]
+    return hmac.digest(secret, b"patient\0" + "\0".join(parts).encode("utf-8", "surrogatepass"), "sha256").hex()
+
+
+def cohort_identity(secret: bytes, patients: Iterable[str]) -> str:
+    """Return the data set's identity for the privacy ledger: HMAC-SHA256 (hex) of the sorted patient keys."""
+    return hmac.digest(secret, b"cohort\0" + "\n".join(sorted(set(patients))).encode(), "sha256").hex()
+
+
+@dataclass(frozen=True)
+class Merges:
+    """Ids that are one person: each known key leads to the smallest key of its group."""
+
+    leaders: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path, secret: bytes) -> Self:
+        """Read `merges.csv` with the columns `patient_id,same_as`; an absent file merges nobody.
+
+        Raises:
+            DataError: The file is not UTF-8 CSV with that header, or a line lacks one of its two ids.
+        """
+        if not path.exists():
+            return cls()
+        try:
+            rows = list(csv.reader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""), strict=True))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise DataError(f"{path.name}: not a UTF-8 CSV file ({type(error).__name__}). Save it as such") from error
+        if not rows or [cell.strip() for cell in rows[0]] != _HEADER:
+            raise DataError(f"{path.name}: the first line must be `{','.join(_HEADER)}`")
+        pairs: list[tuple[str, str]] = []
+        for number, row in enumerate(rows[1:], start=2):
+            if row and (len(row) != len(_HEADER) or not all(cell.strip() for cell in row)):
+                raise DataError(f"{path.name}: line {number} must hold two ids")
+            if row:
+                pairs.append((patient_key(secret, row[0]), patient_key(secret, row[1])))
+        return cls.of(pairs)
+
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[str, str]]) -> Self:
+        """Join pairs of equal keys into groups, chains included."""
+        leaders: dict[str, str] = {}
+
+        def leader(key: str) -> str:
+            while leaders.get(key, key) != key:
+                key = leaders[key]
+            return key
+
+        for left, right in pairs:
+            low, high = sorted((leader(left), leader(right)))
+            leaders[high] = low
+            leaders.setdefault(low, low)
+        return cls({key: leader(key) for key in leaders})
+
+    def key(self, bare: str, full: str) -> str:
+        """Return the key a patient is kept under.
+
+        Args:
+            bare: Key of the PatientID alone, which is what a merge file names.
+            full: Key of PatientID and issuer.
+        """
+        return self.leaders.get(bare, full)

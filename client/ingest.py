@@ -1,0 +1,221 @@
+"""From a folder of DICOM files to the training cache: list, read what changed, judge the cohort, write, switch.
+
+Every file ends in exactly one of admitted, refused and quarantined. The result is a function of the files, the
+settings, the site's secret and what humans have decided: not of file order, worker count, or what an earlier ingest
+was interrupted at.
+"""
+
+import contextlib
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from client import text_finder
+from client.admission import Admission, FileRecord, IngestSummary
+from client.admission_settings import IngestSettings
+from client.batch import Batch, Progress, Reading
+from client.cache import current_generation
+from client.cache_writer import Content, Spool, exclusive, write_generation
+from client.cohort import Place, judge
+from client.decode_pool import Limits
+from client.folder import list_folder
+from client.identity import MERGES_FILE, SECRET_BYTES, Merges, cohort_identity, site_secret
+from client.labels import LABELS_FILE, Labels
+from client.quarantine import QUARANTINE_FILE, Decisions
+from common.errors import CacheCorrupt, NoUsableScans, StateError
+
+__all__ = ["IngestSettings", "IngestSummary", "Limits", "ingest"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Context:
+    """What an ingest rests on beside the files.
+
+    Attributes:
+        folder: The folder.
+        home: The site's home.
+        settings: What the plan asks for.
+        secret: The site's secret.
+        labels: labels.csv; None where the plan has no labels or names an attribute.
+        merges: merges.csv.
+        decisions: What humans have decided on quarantined files.
+        ocr: Look for text in the pictures.
+    """
+
+    folder: Path
+    home: Path
+    settings: IngestSettings
+    secret: bytes
+    labels: Labels | None
+    merges: Merges
+    decisions: Decisions
+    ocr: bool
+
+    @property
+    def reading(self) -> str:
+        """Digest of all that the reading of one file depends on."""
+        return hashlib.sha256(f"{self.settings.digest} {self.ocr}".encode()).hexdigest()
+
+    @property
+    def judging(self) -> str:
+        """Digest of all that verdicts depend on beside the reading."""
+        seal = hashlib.sha256(self.reading.encode())
+        for path in (self.folder / LABELS_FILE, self.folder / MERGES_FILE, self.home / QUARANTINE_FILE):
+            seal.update(hashlib.sha256(path.read_bytes()).digest() if path.exists() else bytes(32))
+        return seal.hexdigest()
+
+
+def ingest(
+    folder: Path,
+    home: Path,
+    settings: IngestSettings,
+    *,
+    workers: int = 2,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+    limits: Limits | None = None,
+    ocr: bool | None = None,
+) -> IngestSummary:
+    """Bring a hospital's folder into its training cache.
+
+    Args:
+        folder: DICOM files at any depth; `labels.csv` and `merges.csv` at its top are read where they matter.
+        home: The site's home; the cache comes to lie in `home/cache`.
+        settings: What the plan asks for.
+        workers: Decoder processes.
+        dry_run: Look and count, write nothing.
+        progress: Called with files done and files to do.
+        limits: What one file may cost.
+        ocr: Look for text in pictures that their header calls clean; None does where the extra `ocr` is installed.
+
+    Returns:
+        The account of all files.
+
+    Raises:
+        NoUsableScans: The folder is missing, empty, or nothing in it can be admitted; an old cache stays as it is.
+        LabelsError: `labels.csv` is missing, malformed, or names what is in no file.
+        DataError: `merges.csv` is malformed.
+        StateError: The disk refuses, another ingest runs, or decoder processes do not start.
+    """
+    entries = list_folder(folder, leave_out=home)
+    if not entries:
+        raise NoUsableScans(f"{folder} holds no files. Give the folder that holds the DICOM files")
+    context = _context(folder, home, settings, dry_run=dry_run, ocr=ocr)
+    with contextlib.ExitStack() as stack:
+        place = None if dry_run else stack.enter_context(exclusive(home))
+        prior = _prior(context)
+        stamps = [(entry.name, entry.stamp) for entry in entries]
+        if prior is not None and prior.judging == context.judging and prior.stamps == stamps:
+            return IngestSummary.of(prior.records, patients=prior.patients, reused=len(entries))
+        scratch = stack.enter_context(_scratch(place))
+        batch = Batch()
+        if place is not None:
+            batch.spool = Spool(scratch, image_size=settings.image_size)
+            stack.callback(batch.spool.close)
+        changed = batch.carry_over(prior, entries, home=home, decisions=context.decisions)
+        how = Reading(settings=settings, secret=context.secret, scratch=scratch, decisions=context.decisions,
+                      ocr=context.ocr, workers=workers, limits=limits, progress=progress)  # fmt: skip
+        with _told_of_the_disk():
+            batch.read(changed, how)
+        records, places = judge([batch.records[entry.name] for entry in entries], merges=context.merges,
+                                labels=context.labels, names=settings.labels)  # fmt: skip
+        _check(context, records, places)
+        if place is not None:
+            _write(context, place, batch, records, places)
+    patients = len({item.patient for item in places})
+    summary = IngestSummary.of(records, patients=patients, reused=len(entries) - len(changed))
+    _log.info("ingest done: files=%s admitted=%s refused=%s quarantined=%s patients=%s reused=%s", summary.files,
+              summary.admitted, summary.refused, summary.quarantined, summary.patients, summary.reused)  # fmt: skip
+    return summary
+
+
+def _context(folder: Path, home: Path, settings: IngestSettings, *, dry_run: bool, ocr: bool | None) -> _Context:
+    """Read everything that can be wrong before any file is opened."""
+    # a dry run at a fresh site must not leave a secret behind; counts do not depend on it
+    secret = os.urandom(SECRET_BYTES) if dry_run and not (home / "secret.key").exists() else site_secret(home)
+    labels = None
+    if settings.labels and not settings.label_attribute:
+        labels = Labels.read(folder / LABELS_FILE, settings.labels, secret)
+    if ocr and not text_finder.installed():
+        raise StateError("text detection was asked for, but its extra is absent. Install `wardround[ocr]`")
+    return _Context(
+        folder=folder, home=home, settings=settings, secret=secret, labels=labels,
+        merges=Merges.read(folder / MERGES_FILE, secret), decisions=Decisions.load(home),
+        ocr=text_finder.installed() if ocr is None else ocr,
+    )  # fmt: skip
+
+
+def _prior(context: _Context) -> Admission | None:
+    """Return the last ingest's record when it is of this folder, read the same way, and of the cache in use."""
+    prior = Admission.load(context.home)
+    try:
+        generation = current_generation(context.home)
+    except CacheCorrupt:
+        return None
+    if prior is None or generation != prior.generation or prior.folder != str(context.folder.resolve()):
+        return None
+    return prior if prior.reading == context.reading else None
+
+
+@contextlib.contextmanager
+def _scratch(place: Path | None) -> Iterator[Path]:
+    """Yield a folder for pictures on their way: beside the cache, or in a dry run wherever the system has one."""
+    with tempfile.TemporaryDirectory(prefix=".draft-scratch-", dir=place) as folder:
+        yield Path(folder)
+
+
+@contextlib.contextmanager
+def _told_of_the_disk() -> Iterator[None]:
+    """Turn a disk that is full while pictures are spooled into a state error."""
+    try:
+        yield
+    except OSError as error:
+        raise StateError(
+            f"pictures could not be spooled ({error.strerror}); the old cache stays in use. Free space and ingest again"
+        ) from error
+
+
+def _check(context: _Context, records: list[FileRecord], places: list[Place]) -> None:
+    """All that can be wrong with the cohort as a whole, before the first write."""
+    if context.labels is not None:
+        hidden = sum(not record.readable for record in records)
+        known = ((record.bare, record.full, record.uid) for record in records if record.bare)
+        context.labels.check(known, hidden=hidden)
+    if not places:
+        counts = IngestSummary.of(records, patients=0, reused=0).reasons
+        listed = ", ".join(f"{reason} {count}" for reason, count in counts.items())
+        raise NoUsableScans(
+            f"{context.folder}: none of {len(records)} files can be admitted ({listed}). Compare plan and folder"
+        )
+
+
+def _write(context: _Context, place: Path, batch: Batch, records: list[FileRecord], places: list[Place]) -> None:
+    """Write the new generation, switch to it, and record what became of every file."""
+    by_name = {record.name: record for record in records}
+    keys: list[str] = []
+    counts: list[int] = []
+    labels: list[int] = []
+    for item in places:
+        record = by_name[item.name]
+        if not keys or keys[-1] != item.patient:
+            keys.append(item.patient)
+            counts.append(0)
+        by_name[item.name] = replace(record, first=len(labels))
+        counts[-1] += record.pictures
+        labels.extend([item.label] * record.pictures)
+    content = Content(
+        image_size=context.settings.image_size, keys=keys, counts=counts, labels=labels,
+        settings=context.settings.digest, identity=cohort_identity(context.secret, keys),
+    )  # fmt: skip
+    images = (image for item in places for image in batch.pictures(item.name))
+    generation = write_generation(place, content, images)
+    Admission(
+        folder=str(context.folder.resolve()), generation=generation, reading=context.reading, judging=context.judging,
+        patients=len(keys), records=[by_name[record.name] for record in records],
+    ).save(context.home)  # fmt: skip

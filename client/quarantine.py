@@ -1,0 +1,129 @@
+"""Pictures that wait for a human: what waits, what was decided, and who decided it when.
+
+A decision is about the bytes of a file (SHA-256): a changed file waits again. It takes effect at the next ingest.
+"""
+
+import datetime
+import getpass
+import json
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from PIL import Image
+
+from client.admission import Admission, FileRecord
+from client.admission_settings import IngestSettings
+from client.cache_writer import replace_file
+from client.decode_pool import DecodePool, Picture
+from client.reasons import QUARANTINE
+from client.scan import Job
+from common.errors import DataError, StateError
+from common.images import unit_to_uint8
+
+QUARANTINE_FILE = "quarantine.json"
+SHORT = 12
+"""Letters of a digest that stand for a file in commands."""
+_SCHEMA = 1
+
+Verdict = Literal["admit", "drop"]
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What humans have decided.
+
+    Attributes:
+        taken: SHA-256 (hex) of a file -> {"decision": "admit" or "drop", "by": user, "at": time}.
+    """
+
+    taken: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, home: Path) -> Self:
+        """Read the decisions; none where nothing was decided.
+
+        Raises:
+            StateError: The file is damaged. Admitting on a guess is not an option.
+        """
+        path = home / QUARANTINE_FILE
+        try:
+            plain: dict[str, Any] = json.loads(path.read_bytes())
+            taken = plain["taken"]
+            right = plain["schema"] == _SCHEMA and all(item["decision"] in ("admit", "drop") for item in taken.values())
+        except FileNotFoundError:
+            return cls()
+        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StateError(f"{path} is damaged ({type(error).__name__}). Restore it, or remove it and decide again") from None
+        if not right:
+            raise StateError(f"{path} holds an unknown decision. Restore it, or remove it and decide again")
+        return cls(taken)
+
+    def of(self, digest: str) -> Verdict | None:
+        """Return the decision on a file's bytes, None where there is none."""
+        found = self.taken.get(digest)
+        if found is None:
+            return None
+        return "admit" if found["decision"] == "admit" else "drop"
+
+
+def waiting(home: Path) -> list[FileRecord]:
+    """Return the files in quarantine after the last ingest that nobody has decided on."""
+    admission = Admission.load(home)
+    decisions = Decisions.load(home)
+    records = () if admission is None else admission.records
+    return [record for record in records if record.verdict in QUARANTINE and decisions.of(record.digest) is None]
+
+
+def find(home: Path, short: str) -> FileRecord:
+    """Return the waiting file whose digest starts with `short`.
+
+    Raises:
+        DataError: None or several do.
+    """
+    found = {record.digest: record for record in waiting(home) if short and record.digest.startswith(short.lower())}
+    if len(found) != 1:
+        raise DataError(
+            f"{len(found)} files in quarantine are called {short[:64]!r}. See `wardround site quarantine list`"
+        )
+    return next(iter(found.values()))
+
+
+def decide(home: Path, digests: list[str], decision: Verdict) -> None:
+    """Write a decision down, with the name of the user and the time."""
+    note = {
+        "decision": decision, "by": getpass.getuser(),
+        "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }  # fmt: skip
+    taken = {**Decisions.load(home).taken, **dict.fromkeys(digests, note)}
+    replace_file(home / QUARANTINE_FILE, json.dumps({"schema": _SCHEMA, "taken": taken}, sort_keys=True).encode())
+
+
+def picture_of(home: Path, record: FileRecord, target: Path) -> None:
+    """Write the first picture of a waiting file as PNG, for a human to look at.
+
+    Raises:
+        DataError: The file has changed, is gone, or holds no picture.
+    """
+    admission = Admission.load(home)
+    if admission is None:
+        raise DataError(f"{home} has no record of an ingest. Run `wardround site ingest`")
+    pictures: list[Picture] = []
+
+    def keep(_number: int, picture: Picture, _aspect: float) -> None:
+        if not pictures:
+            pictures.append(picture.copy())
+
+    job = Job(number=0, path=Path(admission.folder) / record.name, cleared=record.digest)
+    with (
+        tempfile.TemporaryDirectory(prefix="wardround-") as scratch,
+        DecodePool(IngestSettings(image_size=64), scratch=Path(scratch), workers=1) as pool,
+    ):
+        reasons = [outcome.reason for _, outcome in pool.run([job], keep)]
+    if not pictures:
+        raise DataError(f"the file cannot be shown ({reasons[0]}). Has it changed since the last ingest?")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(unit_to_uint8(torch.from_numpy(pictures[0]))).save(target, format="PNG")
+    target.chmod(0o600)

@@ -1,0 +1,115 @@
+"""`wardround site quarantine` and `wardround site inspect`: what the data steward of a hospital looks at and decides."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from client.admission_settings import IngestSettings
+from client.reasons import EXPLAINED, Reason
+from common.plan import StudyPlan
+from common.terminal import Commands, emit, json_option
+
+_path = click.Path(path_type=Path)
+home_option = click.option(
+    "--home", type=_path, envvar="WARDROUND_HOME", default="wardround-site", show_default=True,
+    help="The site's home folder (also WARDROUND_HOME).",
+)  # fmt: skip
+plan_option = click.option("--plan", "plan_path", type=_path, help="The study plan; image form by its [data] table.")
+
+
+def settings_of(plan_path: Path | None) -> IngestSettings:
+    """Return the settings of a plan file, or those of a plan that says nothing."""
+    return IngestSettings.from_plan(StudyPlan.load(plan_path) if plan_path else StudyPlan(name="default"))
+
+
+def drawn(table: Table) -> str:
+    """Return a table as the text a person reads."""
+    console = Console()
+    with console.capture() as captured:
+        console.print(table)
+    return captured.get().rstrip()
+
+
+@click.group(cls=Commands)
+def quarantine() -> None:
+    """Look at pictures that may hold a name, and decide on them."""
+
+
+@quarantine.command("list")
+@home_option
+@json_option
+def list_(*, home: Path, as_json: bool) -> None:
+    """List the files that wait."""
+    from client.quarantine import SHORT, waiting
+
+    rows = [{"id": record.digest[:SHORT], "reason": record.verdict, "modality": record.modality, "file": record.name}
+            for record in waiting(home)]  # fmt: skip
+    emit({"waiting": rows}, as_json=as_json, text=_waiting(rows))
+
+
+def _waiting(rows: list[dict[str, str]]) -> Callable[[], str]:
+    def draw() -> str:
+        table = Table(title=f"{len(rows)} files wait")
+        for column in ("id", "modality", "why", "file"):
+            table.add_column(column)
+        for row in rows:
+            table.add_row(row["id"], row["modality"], EXPLAINED[Reason(row["reason"])], row["file"])
+        return drawn(table)
+
+    return draw
+
+
+@quarantine.command("show")
+@click.argument("short")
+@click.option("--to", "target", type=_path, help="PNG to write.  [default: HOME/quarantine/ID.png]")
+@home_option
+@json_option
+def show(short: str, *, target: Path | None, home: Path, as_json: bool) -> None:
+    """Write the picture of a waiting file, named by its ID, as PNG."""
+    from client.quarantine import SHORT, find, picture_of
+
+    record = find(home, short)
+    path = target or home / "quarantine" / f"{record.digest[:SHORT]}.png"
+    picture_of(home, record, path)
+    emit({"picture": str(path)}, as_json=as_json, text=lambda: str(path))
+
+
+def _decision(name: str, told: str) -> click.Command:
+    @click.argument("shorts", nargs=-1)
+    @click.option("--all", "everything", is_flag=True, help="All files that wait.")
+    @home_option
+    @json_option
+    def run(shorts: tuple[str, ...], *, everything: bool, home: Path, as_json: bool) -> None:
+        from client.quarantine import decide, find, waiting
+
+        if bool(shorts) == everything:
+            raise click.UsageError("give IDs, or --all")
+        records = waiting(home) if everything else [find(home, short) for short in shorts]
+        decide(home, [record.digest for record in records], "admit" if name == "admit" else "drop")
+        result: dict[str, Any] = {"decided": len(records), "decision": name}
+        emit(result, as_json=as_json, text=lambda: f"{len(records)} files: {name}. Run `wardround site ingest` again")
+
+    return click.command(name, help=told)(run)
+
+
+quarantine.add_command(_decision("admit", "Let files in: a human has seen that the picture names nobody."))
+quarantine.add_command(_decision("drop", "Leave files out for good."))
+
+
+@click.command("inspect")
+@home_option
+@plan_option
+@click.option("--html", "page", type=_path, help="Also write a page with the rejected files and a contact sheet.")
+@json_option
+def inspect_(*, home: Path, plan_path: Path | None, page: Path | None, as_json: bool) -> None:
+    """Show the cohort, what was left out and why, and what the plan asks for.  Nothing of it leaves the site."""
+    from client.overview import look, write_page
+
+    view = look(home, StudyPlan.load(plan_path) if plan_path else None)
+    if page is not None:
+        write_page(view, home, page)
+    emit(view.to_dict(), as_json=as_json, text=lambda: "\n".join(map(drawn, view.rich_tables())))
