@@ -1,23 +1,32 @@
 """The one door out of a hospital: what may leave, in which form, and the record of what left.
 
 Formal guarantee
-    A reply leaves only through `seal`. It holds the arrays of one phase, exactly the names and shapes the approved plan
-    prescribes, finite float32, computed under a ledger entry that was booked first; and five scalars that follow from
-    the plan and the ledger alone. There is no key for a count, a loss, a file name or an error text.
+    A reply is made by `seal` and leaves through `release`, fresh or from the spool. Both compare it with the site's own
+    approved plan: the arrays of one phase, exactly the names and shapes that the plan prescribes, plain finite
+    float32, so of one known size; and scalars that follow from plan, policy and ledger alone, each in its one form.
+    There is no key for a count, a loss, a file name or an error text. `release` writes the line of the egress log, and
+    the receipt that a rolled-back ledger is measured against, durably before the reply may be sent.
 """
 
 import json
+import math
 import os
+import re
 import time
 from pathlib import Path
 
-from common.errors import EgressRefused, MessageRefused
+import numpy as np
+
+from common.errors import EgressRefused, MessageRefused, StateError
 from common.messages import TrainReply
 from common.moments import release_length
 from common.plan import StudyPlan
 from common.schedule import Round
 from common.vae import START, shapes
-from common.weights import Weights, check, digest
+from common.weights import Weights, check, digest, write_atomically
+
+LOG = "egress.jsonl"
+RECEIPT = "receipt.json"
 
 
 def allowed_shapes(plan: StudyPlan, phase: str) -> dict[str, tuple[int, ...]]:
@@ -27,26 +36,17 @@ def allowed_shapes(plan: StudyPlan, phase: str) -> dict[str, tuple[int, ...]]:
     return {"release": (release_length(plan, phase),)}  # type: ignore[arg-type]
 
 
-def seal(
-    home: Path,
-    *,
-    site: str,
-    plan: StudyPlan,
-    step: Round,
-    arrays: Weights,
-    epsilon: float,
-    entry: int,
-    ledger_head: str,
-) -> TrainReply:
-    """Check what is about to leave, write it to the egress log, and return the only object that may be sent.
+def allowed_bytes(plan: StudyPlan, phase: str) -> int:
+    """Bytes of all arrays that leave a site in `phase`: float32 of `allowed_shapes`, no more and no less."""
+    return 4 * sum(math.prod(shape) for shape in allowed_shapes(plan, phase).values())
+
+
+def seal(*, site: str, plan: StudyPlan, step: Round, arrays: Weights, epsilon: float, ledger_head: str) -> TrainReply:
+    """Check what a round has computed and return it as the only object that may be stored and sent.
 
     Raises:
         EgressRefused: Anything is not exactly what this phase of the approved plan may release.
     """
-    try:
-        check(arrays, allowed_shapes(plan, step.phase), what="reply")
-    except MessageRefused as error:
-        raise EgressRefused(f"{error}; nothing was sent") from error
     reply = TrainReply(
         plan=plan.digest,
         round=step.number,
@@ -57,15 +57,50 @@ def seal(
         delta=plan.privacy.delta,
         ledger_head=ledger_head,
     )
-    record(
-        home,
-        kind="train",
-        payload=digest(arrays),
-        size=sum(array.nbytes for array in arrays.values()),
-        keys=sorted(arrays),
-        entry=entry,
-    )
+    _check(plan, step, reply)
     return reply
+
+
+def release(home: Path, *, plan: StudyPlan, step: Round, reply: TrainReply, entry: int) -> TrainReply:
+    """Check a sealed reply once more, write down that it leaves, and return it to be sent.
+
+    Args:
+        home: The site's home.
+        plan: The site's own approved copy.
+        step: The round that the reply answers.
+        reply: Sealed now, or read from the spool.
+        entry: Ledger entry that paid.
+
+    Raises:
+        EgressRefused: The reply is not exactly what this phase of the approved plan may release.
+        StateError: The disk refuses the record; nothing may be sent then.
+    """
+    _check(plan, step, reply)
+    payload, size = digest(reply.arrays), sum(array.nbytes for array in reply.arrays.values())
+    record(home, kind="train", payload=payload, size=size, keys=sorted(reply.arrays), entry=entry)
+    receipt = {"head": reply.ledger_head, "entry": entry, "plan": reply.plan, "round": reply.round}
+    try:
+        write_atomically(home / RECEIPT, json.dumps(receipt, sort_keys=True).encode())
+    except OSError as error:
+        raise _unwritable(home / RECEIPT, error) from error
+    return reply
+
+
+def last_head(home: Path) -> str:
+    """Hash of the ledger row named by the last reply that left; "" before the first.
+
+    Raises:
+        StateError: The receipt cannot be read.
+    """
+    path = home / RECEIPT
+    try:
+        return str(json.loads(path.read_text())["head"])
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StateError(
+            f"{path} cannot be read ({type(error).__name__}). Restore it and the ledger from their newest backup"
+        ) from error
 
 
 def record(home: Path, *, kind: str, payload: str, size: int, keys: list[str], entry: int) -> None:
@@ -74,10 +109,13 @@ def record(home: Path, *, kind: str, payload: str, size: int, keys: list[str], e
     Args:
         home: The site's home.
         kind: "train", "hello" or "refusal".
-        payload: Digest of the arrays, or the refusal's type.
+        payload: Digest of the arrays or of the plan, or the refusal's type.
         size: Bytes of the arrays.
-        keys: Names of the arrays.
+        keys: Names of the arrays or scalars.
         entry: Ledger entry that paid; 0 where nothing was spent.
+
+    Raises:
+        StateError: The disk refuses.
     """
     line = json.dumps(
         {
@@ -90,7 +128,39 @@ def record(home: Path, *, kind: str, payload: str, size: int, keys: list[str], e
         },
         sort_keys=True,
     )
-    with (home / "egress.jsonl").open("a") as file:
-        file.write(line + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with (home / LOG).open("a") as file:
+            file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise _unwritable(home / LOG, error) from error
+
+
+def _check(plan: StudyPlan, step: Round, reply: TrainReply) -> None:
+    """Refuse a reply that differs in anything from what this round of this plan releases."""
+    try:
+        check(reply.arrays, allowed_shapes(plan, step.phase), what="reply")
+    except MessageRefused as error:
+        raise EgressRefused(f"{error}; nothing was sent") from error
+    limit = plan.privacy.epsilon if plan.privacy.enabled else math.inf
+    forms = {
+        "array type": all(type(array) is np.ndarray for array in reply.arrays.values()),
+        "size": sum(array.nbytes for array in reply.arrays.values()) == allowed_bytes(plan, step.phase),
+        "plan": reply.plan == plan.digest,
+        "round": (reply.round, reply.phase) == (step.number, step.phase),
+        "site": re.fullmatch(r"[a-z0-9][a-z0-9-]{0,31}", reply.site) is not None,
+        "delta": reply.delta == plan.privacy.delta,
+        "epsilon": type(reply.epsilon) is float and 0 < reply.epsilon <= limit,
+        "ledger_head": re.fullmatch(r"[0-9a-f]{64}", reply.ledger_head) is not None,
+    }
+    if wrong := [name for name, right in forms.items() if not right]:
+        raise EgressRefused(
+            f"reply: its {wrong[0]} is not what round {step.number} of plan {plan.name!r} releases; nothing was sent"
+        )
+
+
+def _unwritable(path: Path, error: OSError) -> StateError:
+    return StateError(
+        f"{path} cannot be written ({error.strerror}), so nothing was sent. Free space or mend its rights"
+    )

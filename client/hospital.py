@@ -1,13 +1,21 @@
-"""What a hospital does with a request, in the order that keeps its promise: permit, reserve, train, settle, seal."""
+"""What a hospital does with a request, in the order that keeps its promise: permit, reserve, train, settle, seal.
+
+Formal guarantee
+    Whatever a server sends, in whatever order: nothing is read from a scan before the approved plan, the policy and
+    the ledger let the round pass; nothing is computed before its cost is durably booked; nothing leaves that is not
+    stored, settled and sealed. A reply that is stored is sent again as it is. A round that a crash cut short is
+    computed again from its own key, which is the same draw (`client.noise_key`). Anything else is a new booking.
+"""
 
 import logging
+import re
 
-from client import egress, moments, policy, spool
-from client.ingest import IngestSettings
+from client import egress, moments, noise_key, policy, spool
+from client.admission_settings import IngestSettings
 from client.ledger import Entry
 from client.site import Site
 from client.trainer import PatientTrainer
-from common.errors import CacheCorrupt, CohortTooSmall, LabelsError, PlanRefused
+from common.errors import CacheCorrupt, CohortTooSmall, LabelsError, MessageRefused, PlanRefused, StateError
 from common.messages import Hello, HelloReply, TrainReply, TrainRequest
 from common.plan import StudyPlan
 from common.privacy import GaussianEvent, epsilon
@@ -24,9 +32,12 @@ def greet(site: Site, request: Hello) -> HelloReply:
     Raises:
         Refusal: The plan is not approved, or lies outside the policy.
         DataError: The cohort is too small or lacks one of the plan's labels.
+        StateError: The cache or the ledger cannot be trusted.
     """
     plan = policy.approved_plan(site.home, request.plan)
     _refuse_without_noise(site, plan)
+    policy.inside(site.policy, plan)
+    site.ledger.require(egress.last_head(site.home))
     check_cohort(site, plan)
     egress.record(site.home, kind="hello", payload=plan.digest, size=0, keys=["site"], entry=0)
     return HelloReply(plan=plan.digest, site=site.policy.name)
@@ -42,11 +53,34 @@ def train(site: Site, request: TrainRequest) -> TrainReply:
     plan = policy.approved_plan(site.home, request.plan)
     _refuse_without_noise(site, plan)
     check(request.arrays, shapes(plan), what="request")
-    if (finished := spool.find(site.home, request)) is not None:
-        log.info("round %d answered from the spool", request.round)
-        return finished
-
     step = policy.round_of(plan, request.round)
+    with site.alone():
+        _refuse_rollback(site, request)
+        weights = digest(request.arrays)
+        finished = _stored(site, request) or _train(site, plan, step, request, weights)
+        noise_key.destroy(site.home, noise_key.name_of(plan.digest, step.number, weights, finished.cohort))
+        policy.approved_plan(site.home, request.plan)  # paused or left meanwhile: the reply stays in the spool
+        return egress.release(site.home, plan=plan, step=step, reply=finished.reply, entry=finished.entry)
+
+
+def _stored(site: Site, request: TrainRequest) -> spool.Finished | None:
+    """What this very request already got, unless it is not what was settled, or holds a patient who withdrew since."""
+    finished = spool.find(site.home, request)
+    if finished is None:
+        return None
+    if not site.ledger.settled(finished.entry, plan=request.plan, reply_digest=digest(finished.reply.arrays)):
+        log.warning("round %d: the stored reply is not the one that was settled; it is not sent", request.round)
+        return None
+    if site.ledger.cohorts().get(finished.cohort, frozenset()) & site.ledger.withdrawn():
+        log.info("round %d: a patient withdrew since it was answered; it is computed anew", request.round)
+        return None
+    log.info("round %d answered from the spool", request.round)
+    return finished
+
+
+def _train(site: Site, plan: StudyPlan, step: Round, request: TrainRequest, weights: str) -> spool.Finished:
+    """Permit, reserve, train, settle, seal, store."""
+    _permit_unread(site, plan, step, weights)
     check_cohort(site, plan)
     entry = Entry(
         study=plan.name,
@@ -55,25 +89,26 @@ def train(site: Site, request: TrainRequest) -> TrainReply:
         phase=step.phase,
         event=step.event,
         cohort=site.cache.identity,
+        patients=site.cache.patient_keys,
+        request=weights,
     )
     number = _reserve(site, plan, entry)
 
-    arrays = _compute(site, plan, step, request.arrays)
+    arrays = _compute(site, plan, step, request.arrays, entry)
 
     site.ledger.settle(number, entry, reply_digest=digest(arrays))
     reply = egress.seal(
-        site.home,
         site=site.policy.name,
         plan=plan,
         step=step,
         arrays=arrays,
-        entry=number,
         epsilon=site.ledger.epsilon(delta=plan.privacy.delta, plan=plan.digest),
         ledger_head=site.ledger.head(),
     )
-    spool.keep(site.home, request, reply)
+    finished = spool.Finished(reply=reply, entry=number, cohort=entry.cohort)
+    spool.keep(site.home, request, finished)
     log.info("round %d (%s) done, study epsilon %.3f", step.number, step.phase, reply.epsilon)
-    return reply
+    return finished
 
 
 def check_cohort(site: Site, plan: StudyPlan) -> None:
@@ -94,6 +129,7 @@ def check_cohort(site: Site, plan: StudyPlan) -> None:
             f"{plan.data.min_patients}. Admit more, or agree on a smaller `data.min_patients`"
         )
     counts = site.cache.label_counts()
+    counts += [0] * (len(plan.data.labels) - len(counts))
     if absent := [name for name, count in zip(plan.data.labels, counts, strict=False) if count == 0]:
         raise LabelsError(
             f"site {site.policy.name!r}: no patient has the label {absent[0]!r} of plan {plan.name!r}. "
@@ -102,20 +138,56 @@ def check_cohort(site: Site, plan: StudyPlan) -> None:
 
 
 def _reserve(site: Site, plan: StudyPlan, entry: Entry) -> int:
-    """Book the round if the policy lets it pass, judged by the ledger as it stands at that moment."""
-    delta = plan.privacy.delta
+    """Book the round if the policy lets it pass, judged by the ledger as it stands at that moment.
+
+    A round that a crash cut short is not booked again: its key is still there, so nothing of it was ever sent.
+    """
+    ledger, patients = site.ledger, site.cache.patients
+    key_name = noise_key.name_of(entry.plan, entry.round, entry.request, entry.cohort)
+    booked = [row for row in ledger.booked(entry.plan, entry.round, entry.request) if row.cohort == entry.cohort]
+    if booked and noise_key.kept(site.home, key_name) is not None:
+        _permit(site, plan, None, ledger.events(plan=plan.digest), ledger.events(), patients=patients)
+        log.info("round %d is taken up again under reservation %d", entry.round, booked[-1].id)
+        return booked[-1].id
 
     def permit(study: list[GaussianEvent], everything: list[GaussianEvent]) -> None:
-        if site.simulated and not plan.privacy.enabled:
-            return
-        spent = (epsilon(study, delta=delta), epsilon(everything, delta=delta))
-        after = (
-            epsilon([*study, entry.event], delta=delta),
-            epsilon([*everything, entry.event], delta=delta),
-        )
-        policy.permit(site.policy, plan, patients=site.cache.patients, spent=spent, after=after)
+        _permit(site, plan, entry.event, study, everything, patients=patients)
+        noise_key.make(site.home, key_name)
 
-    return site.ledger.reserve(entry, permit=permit)
+    return ledger.reserve(entry, permit=permit)
+
+
+def _permit_unread(site: Site, plan: StudyPlan, step: Round, weights: str) -> None:
+    """Weigh the round against the budget before the cache is opened; `_reserve` weighs it again under the lock."""
+    again = site.ledger.booked(plan.digest, step.number, weights)
+    study, everything = site.ledger.events(plan=plan.digest), site.ledger.events()
+    _permit(site, plan, None if again else step.event, study, everything, patients=None)
+
+
+def _permit(
+    site: Site,
+    plan: StudyPlan,
+    event: GaussianEvent | None,
+    study: list[GaussianEvent],
+    everything: list[GaussianEvent],
+    *,
+    patients: int | None,
+) -> None:
+    """Weigh `event` on top of what is booked against plan and policy; None weighs what is booked alone."""
+    if site.simulated and not plan.privacy.enabled:
+        return
+    delta, extra = plan.privacy.delta, [] if event is None else [event]
+    spent = (epsilon(study, delta=delta), epsilon(everything, delta=delta))
+    after = (epsilon([*study, *extra], delta=delta), epsilon([*everything, *extra], delta=delta))
+    policy.permit(site.policy, plan, patients=patients, spent=spent, after=after)
+
+
+def _refuse_rollback(site: Site, request: TrainRequest) -> None:
+    """Compare the ledger with the last reply that left this site, as the site and as the server remember it."""
+    if not re.fullmatch(r"[0-9a-f]{64}|", request.last_head):
+        raise MessageRefused("train.last_head is not the hash of a ledger row")
+    site.ledger.require(egress.last_head(site.home))
+    site.ledger.require(request.last_head)
 
 
 def _refuse_without_noise(site: Site, plan: StudyPlan) -> None:
@@ -123,10 +195,13 @@ def _refuse_without_noise(site: Site, plan: StudyPlan) -> None:
         raise PlanRefused(f"plan {plan.name!r} trains without noise; only a simulation may")
 
 
-def _compute(site: Site, plan: StudyPlan, step: Round, weights: Weights) -> Weights:
-    """Run the booked mechanism and return what it releases."""
+def _compute(site: Site, plan: StudyPlan, step: Round, weights: Weights, entry: Entry) -> Weights:
+    """Run the booked mechanism, under the key it was booked with, and return what it releases."""
+    key = noise_key.kept(site.home, noise_key.name_of(entry.plan, entry.round, entry.request, entry.cohort))
+    if key is None:
+        raise StateError(f"{site.home}: the key of round {step.number} is gone. Ask for the round again")
     site.use_threads()
-    random = site.random(plan.digest, step.number, digest(weights))
+    random = site.random(plan.digest, step.number, entry.request, key=key)
     if step.phase != "sgd":
         return moments.release(plan, step, weights, site.cache, random)
     model = Vae(plan)

@@ -1,50 +1,35 @@
-"""The hospital's privacy ledger: every mechanism ever run on its patients, append-only, hash-chained, durable.
+"""The hospital's privacy ledger: every mechanism ever run on its patients, whatever the study, never forgotten.
 
 Formal guarantee
-    An event is on disk (SQLite, WAL, synchronous=FULL) before the first gradient of what it pays for is computed. A
-    crash after that over-counts; nothing under-counts. Events are stored, never sums: epsilon is derived from all of
-    them, whatever the study, because all studies here compose on the same patients. Rows cannot be changed or removed
-    through SQL, and each carries the SHA-256 of its content and its predecessor's, so that an edit made past SQL is
-    noticed at the next opening.
+    An event is on disk before the first gradient of what it pays for is computed: a crash over-counts, nothing
+    under-counts. Events are stored, never sums; epsilon is derived from all of them with `common.privacy.epsilon`
+    (the smaller of two upper bounds, never GDP), because all studies here compose on the same patients. A row cannot
+    be changed or removed unnoticed (`client.ledger_store`).
+
+    One ledger is one data set. Its cohort may change - patients are admitted, patients withdraw - and each row names
+    the cohort it ran on by an HMAC of its sorted patient keys. What was spent on an earlier cohort counts in full for
+    every later one: a patient who was there from the beginning is covered, one who came later is over-counted, and
+    whether a round is refused never depends on who is in the cohort.
+
+Rows by kind
+    reserve   study, plan, round, phase, sigma, rate, steps, cohort; note: digest of the request's weights
+    settle    study, plan, round, phase, cohort; note: `entry:digest` of the reply that reservation `entry` ended in
+    cohort    cohort; note: JSON of the patient keys added and removed since the cohort row before
+    withdraw  note: every key of one patient who withdrew consent, separated by blanks
 """
 
-import hashlib
 import json
-import sqlite3
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from client.ledger_store import GENESIS, Draft, LedgerStore, Row
 from common.errors import LedgerCorrupt
 from common.privacy import GaussianEvent, epsilon
 
-GENESIS = "0" * 64
-_COLUMNS = (
-    "id",
-    "time",
-    "kind",
-    "study",
-    "plan",
-    "round",
-    "phase",
-    "sigma",
-    "rate",
-    "steps",
-    "cohort",
-    "note",
-)
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS events (
-    id INTEGER PRIMARY KEY, time TEXT NOT NULL, kind TEXT NOT NULL CHECK (kind IN ('reserve', 'settle')),
-    study TEXT NOT NULL, plan TEXT NOT NULL, round INTEGER NOT NULL, phase TEXT NOT NULL,
-    sigma REAL NOT NULL, rate REAL NOT NULL, steps INTEGER NOT NULL, cohort TEXT NOT NULL, note TEXT NOT NULL,
-    hash TEXT NOT NULL UNIQUE
-);
-CREATE TRIGGER IF NOT EXISTS no_update BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'append-only'); END;
-CREATE TRIGGER IF NOT EXISTS no_delete BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'append-only'); END;
-"""
+__all__ = ["GENESIS", "Entry", "Ledger", "Withdrawal"]
+
+Permit = Callable[[list[GaussianEvent], list[GaussianEvent]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +43,8 @@ class Entry:
         phase: Phase of that round.
         event: The mechanism.
         cohort: Identity of the data set it runs on.
+        patients: Keys of that data set's patients; empty where membership is not recorded.
+        request: Digest of the weights the round starts from.
     """
 
     study: str
@@ -66,134 +53,148 @@ class Entry:
     phase: str
     event: GaussianEvent
     cohort: str
+    patients: tuple[str, ...] = ()
+    request: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Withdrawal:
+    """One patient's withdrawal of consent: when it was noted (UTC), and every key the patient was known by."""
+
+    time: str
+    keys: tuple[str, ...]
 
 
 class Ledger:
     """One file per hospital data set; safe to open from several processes at once."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create the ledger at `path` and check its chain.
+        """Open or create the ledger at `path` and check every byte of it.
 
         Raises:
-            LedgerCorrupt: The file is not a ledger, or its chain is broken.
+            LedgerCorrupt: The file is not a ledger, was altered, or is an older copy than its seal.
         """
-        self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with self._connect() as database:
-            database.executescript(_SCHEMA)
-        self.head()
+        self._store = LedgerStore(path)
 
-    def reserve(self, entry: Entry, *, permit: Callable[[list[GaussianEvent], list[GaussianEvent]], None]) -> int:
+    def reserve(self, entry: Entry, *, permit: Permit) -> int:
         """Book `entry` durably and return its number. Call before the first gradient; a retry books anew.
 
         Args:
             entry: What is about to run.
-            permit: Called under the ledger's write lock with the events of this plan and of all plans so far; whatever
-                it raises leaves the ledger as it was. Two studies can therefore not both take the last of the budget.
+            permit: Called under the ledger's lock with the events of this plan and of all plans so far; whatever it
+                raises leaves the ledger as it was. Two studies can therefore not both take the last of the budget.
+                It must not open the ledger itself.
         """
-        event = entry.event
 
-        def allowed(database: sqlite3.Connection) -> None:
-            permit(_events(database, entry.plan), _events(database, None))
+        def decide(rows: list[Row]) -> list[Draft]:
+            permit(_events(rows, entry.plan), _events(rows, None))
+            event = entry.event
+            booking = _draft("reserve", entry, sigma=float(event.sigma), rate=float(event.sample_rate),
+                             steps=event.steps, note=entry.request)  # fmt: skip
+            return [*_cohort_change(rows, entry), booking]
 
-        return self._append("reserve", entry, event.sigma, event.sample_rate, event.steps, note="", before=allowed)
+        return self._store.append(decide)[-1].id
 
     def settle(self, number: int, entry: Entry, *, reply_digest: str) -> int:
         """Note that reservation `number` ended in a reply of this digest. Costs nothing and frees nothing."""
-        return self._append("settle", entry, 0.0, 0.0, 0, note=f"{number}:{reply_digest}", before=None)
+        return self._store.append(lambda _: [_draft("settle", entry, note=f"{number}:{reply_digest}")])[-1].id
+
+    def booked(self, plan: str, number: int, request: str) -> list[Row]:
+        """Return every reservation for round `number` of this plan on these weights, oldest first."""
+        wanted = ("reserve", plan, number, request)
+        return [row for row in self.rows() if (row.kind, row.plan, row.round, row.note) == wanted]
+
+    def settled(self, number: int, *, plan: str, reply_digest: str) -> bool:
+        """Whether reservation `number` of this plan is noted to have ended in a reply of this digest."""
+        note = f"{number}:{reply_digest}"
+        return any(row.kind == "settle" and row.plan == plan and row.note == note for row in self.rows())
+
+    def withdraw(self, keys: Sequence[str]) -> None:
+        """Note durably that one patient withdrew consent; twice is as once.
+
+        Args:
+            keys: Every key the patient is known by, that of the PatientID first.
+        """
+        note = " ".join(dict.fromkeys(keys))
+
+        def decide(rows: list[Row]) -> list[Draft]:
+            known = any(row.kind == "withdraw" and row.note == note for row in rows)
+            return [] if known else [Draft(kind="withdraw", note=note)]
+
+        self._store.append(decide)
+
+    def withdrawals(self) -> list[Withdrawal]:
+        """Every patient who withdrew consent, oldest first."""
+        rows = self.rows()
+        return [Withdrawal(time=row.time, keys=tuple(row.note.split())) for row in rows if row.kind == "withdraw"]
+
+    def withdrawn(self) -> frozenset[str]:
+        """Every key of every patient who withdrew consent."""
+        return frozenset(key for withdrawal in self.withdrawals() for key in withdrawal.keys)
+
+    def cohorts(self) -> dict[str, frozenset[str]]:
+        """Patient keys of every cohort that something was booked on, by the cohort's identity, oldest first."""
+        return _cohorts(self.rows())
+
+    def rows(self) -> list[Row]:
+        """Every row, oldest first, checked; raises `LedgerCorrupt` as the constructor does."""
+        return self._store.rows()
 
     def events(self, *, plan: str | None = None) -> list[GaussianEvent]:
         """Every reserved mechanism, oldest first; of one plan alone when its digest is given."""
-        with self._connect() as database:
-            return _events(database, plan)
+        return _events(self.rows(), plan)
 
     def epsilon(self, *, delta: float, plan: str | None = None, extra: tuple[GaussianEvent, ...] = ()) -> float:
         """Epsilon at `delta` of everything booked (of one plan alone if given), `extra` counted as if booked too."""
         return epsilon([*self.events(plan=plan), *extra], delta=delta)
 
     def head(self) -> str:
-        """Check the whole chain and return the hash of its last row (`GENESIS` when empty)."""
-        with self._connect() as database:
-            return _checked_head(database)
+        """Check the whole ledger and return the hash of its last row (`GENESIS` when empty)."""
+        rows = self.rows()
+        return rows[-1].hash if rows else GENESIS
 
-    def _append(
-        self,
-        kind: str,
-        entry: Entry,
-        sigma: float,
-        rate: float,
-        steps: int,
-        *,
-        note: str,
-        before: Callable[[sqlite3.Connection], None] | None,
-    ) -> int:
-        with self._connect() as database:
-            database.execute("BEGIN IMMEDIATE")
-            previous = _checked_head(database)
-            if before is not None:
-                before(database)
-            number = database.execute("SELECT COALESCE(MAX(id), 0) + 1 FROM events").fetchone()[0]
-            now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            row = (
-                number,
-                now,
-                kind,
-                entry.study,
-                entry.plan,
-                entry.round,
-                entry.phase,
-                float(sigma),
-                float(rate),
-                steps,
-                entry.cohort,
-                note,
-            )
-            marks = ", ".join("?" * (len(row) + 1))
-            database.execute(
-                f"INSERT INTO events ({', '.join(_COLUMNS)}, hash) VALUES ({marks})",
-                (*row, _row_hash(previous, row)),
-            )
-            database.execute("COMMIT")
-        return int(number)
+    def require(self, head: str) -> None:
+        """Refuse to go on unless the row with this hash is in the chain: a ledger that lacks it was rolled back.
 
-    @contextmanager
-    def _connect(self) -> Iterator[sqlite3.Connection]:
-        try:
-            database = sqlite3.connect(self._path, timeout=60, isolation_level=None)
-            try:
-                database.execute("PRAGMA journal_mode=WAL")
-                database.execute("PRAGMA synchronous=FULL")
-                yield database
-            finally:
-                database.close()
-        except sqlite3.DatabaseError as error:
+        Raises:
+            LedgerCorrupt: The ledger has no such row, although a reply that names it has left this site.
+        """
+        if head not in ("", GENESIS) and all(row.hash != head for row in self.rows()):
             raise LedgerCorrupt(
-                f"ledger {self._path}: {error}. Nothing is trained until it is readable; restore it from its backup"
-            ) from error
-
-
-def _events(database: sqlite3.Connection, plan: str | None) -> list[GaussianEvent]:
-    rows = database.execute("SELECT sigma, rate, steps, plan FROM events WHERE kind = 'reserve' ORDER BY id")
-    return [
-        GaussianEvent(sigma=sigma, sample_rate=rate, steps=steps)
-        for sigma, rate, steps, digest in rows
-        if plan in (None, digest)
-    ]
-
-
-def _checked_head(database: sqlite3.Connection) -> str:
-    """Walk the chain; return the last hash or raise `LedgerCorrupt`."""
-    previous = GENESIS
-    rows = database.execute(f"SELECT {', '.join(_COLUMNS)}, hash FROM events ORDER BY id")
-    for expected, (*row, stored) in enumerate(rows, start=1):
-        if row[0] != expected or stored != _row_hash(previous, tuple(row)):
-            raise LedgerCorrupt(
-                f"ledger: entry {expected} does not follow from its predecessor; it was altered or removed. "
-                "Nothing is trained; restore the ledger from its backup and find out who touched it"
+                f"ledger: it is behind the receipt {head[:12]} of a reply that has left this site; an older copy is in "
+                "its place. Nothing is trained; restore the newest copy, or retire this data set"
             )
-        previous = stored
-    return previous
 
 
-def _row_hash(previous: str, row: tuple[object, ...]) -> str:
-    return hashlib.sha256(json.dumps([previous, *row]).encode()).hexdigest()
+def _draft(kind: str, entry: Entry, *, sigma: float = 0.0, rate: float = 0.0, steps: int = 0, note: str) -> Draft:
+    return Draft(kind=kind, study=entry.study, plan=entry.plan, round=entry.round, phase=entry.phase, sigma=sigma,
+                 rate=rate, steps=steps, cohort=entry.cohort, note=note)  # fmt: skip
+
+
+def _event(row: Row) -> GaussianEvent:
+    return GaussianEvent(sigma=row.sigma, sample_rate=row.rate, steps=row.steps)
+
+
+def _events(rows: list[Row], plan: str | None) -> list[GaussianEvent]:
+    return [_event(row) for row in rows if row.kind == "reserve" and plan in (None, row.plan)]
+
+
+def _cohort_change(rows: list[Row], entry: Entry) -> list[Draft]:
+    """The row that records who is in the entry's cohort, unless that is known."""
+    known = _cohorts(rows)
+    if not entry.patients or entry.cohort in known:
+        return []
+    before = next(reversed(known.values()), frozenset())
+    change = {"added": sorted(set(entry.patients) - before), "removed": sorted(before - set(entry.patients))}
+    return [Draft(kind="cohort", cohort=entry.cohort, note=json.dumps(change))]
+
+
+def _cohorts(rows: list[Row]) -> dict[str, frozenset[str]]:
+    known: dict[str, frozenset[str]] = {}
+    members: frozenset[str] = frozenset()
+    for row in rows:
+        if row.kind == "cohort":
+            change = json.loads(row.note)
+            members = (members | set(change["added"])) - set(change["removed"])
+            known[row.cohort] = members
+    return known

@@ -1,17 +1,18 @@
-"""The hospital's own rules (`site.toml`) and its approvals: what may run here, and within which limits."""
+"""The hospital's own rules (`site.toml`): what may run here, and within which limits."""
 
-import json
 import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
 
-from common.errors import BudgetExhausted, CohortTooSmall, PlanError, PlanRefused, StateError
+from client.approval import approve, approved_plan
+from common.errors import BudgetExhausted, CohortTooSmall, PlanRefused, StateError
 from common.plan import MAX_EPSILON, StudyPlan
 from common.schedule import Round, schedule
 from common.settings import build
-from common.weights import write_atomically
+
+__all__ = ["Limits", "Resources", "SitePolicy", "approve", "approved_plan", "inside", "permit", "round_of"]
 
 MAX_DELTA = 1e-3
 
@@ -63,8 +64,8 @@ class SitePolicy:
             raise StateError("site.toml: the epsilon limits must be above 0")
         if not 0 < self.limits.max_delta <= MAX_DELTA:
             raise StateError(f"site.toml: `limits.max_delta` must be above 0 and at most {MAX_DELTA:g}")
-        if self.limits.min_patients < 2 or self.declared_patients < 0 or self.resources.threads < 0:
-            raise StateError("site.toml: `limits.min_patients` must be 2 or more; counts cannot be negative")
+        if self.limits.min_patients < 1 or self.declared_patients < 0 or self.resources.threads < 0:
+            raise StateError("site.toml: `limits.min_patients` must be 1 or more; counts cannot be negative")
 
     @classmethod
     def load(cls, home: Path) -> Self:
@@ -77,33 +78,6 @@ class SitePolicy:
         return build(cls, table, what="site.toml", error=StateError)
 
 
-def approve(home: Path, plan: StudyPlan, *, approved_by: str) -> None:
-    """Record that this hospital agrees to `plan`, identified by its digest. Durable; twice is as once."""
-    folder = _folder(home, plan.digest)
-    record = {"digest": plan.digest, "approved_by": approved_by, "plan": plan.to_dict()}
-    write_atomically(folder / "approval.json", json.dumps(record, indent=1, sort_keys=True).encode())
-
-
-def approved_plan(home: Path, digest: str) -> StudyPlan:
-    """Return the plan this hospital approved under `digest`: the site's own copy, never one from the wire.
-
-    Raises:
-        PlanRefused: No plan of this digest was approved here, or the stored copy does not have it.
-    """
-    if not re.fullmatch(r"[0-9a-f]{64}", digest):
-        raise PlanRefused("the request names no plan digest (64 hexadecimal digits)")
-    try:
-        record = json.loads((_folder(home, digest) / "approval.json").read_text())
-        plan = build(StudyPlan, record["plan"], what="approved plan", error=PlanError)
-    except FileNotFoundError as error:
-        raise PlanRefused(f"plan {digest[:12]} is not approved at this site. Review it, then approve it") from error
-    except (OSError, ValueError, KeyError, TypeError, PlanError) as error:
-        raise PlanRefused(f"the approval of plan {digest[:12]} cannot be read ({type(error).__name__})") from error
-    if plan.digest != digest:
-        raise PlanRefused(f"the stored copy of plan {digest[:12]} has another digest; approve the plan again")
-    return plan
-
-
 def round_of(plan: StudyPlan, number: int) -> Round:
     """Return round `number` of the approved plan; raises `PlanRefused` when it has no such round."""
     rounds = schedule(plan)
@@ -112,11 +86,22 @@ def round_of(plan: StudyPlan, number: int) -> Round:
     return rounds[number - 1]
 
 
+def inside(policy: SitePolicy, plan: StudyPlan) -> None:
+    """Refuse a plan that asks for more than this hospital ever grants, whatever is left of its budget.
+
+    Raises:
+        PlanRefused: The plan's delta is above the site's.
+    """
+    limits = policy.limits
+    if plan.privacy.delta > limits.max_delta:
+        raise PlanRefused(f"study {plan.name!r}: delta {plan.privacy.delta:g} is above the site's {limits.max_delta:g}")
+
+
 def permit(
     policy: SitePolicy,
     plan: StudyPlan,
     *,
-    patients: int,
+    patients: int | None,
     spent: tuple[float, float],
     after: tuple[float, float],
 ) -> None:
@@ -125,19 +110,18 @@ def permit(
     Args:
         policy: The site's rules.
         plan: The site's own approved copy.
-        patients: Cohort size, used here only.
-        spent: Epsilon so far, of this study and of all studies.
+        patients: Cohort size, used here only; None where it is not known yet, and then not judged.
+        spent: Epsilon so far, of this study and of all studies, both at the plan's delta.
         after: The same two were the round booked.
 
     Raises:
         PlanRefused: The plan lies outside the policy.
-        CohortTooSmall: Too few patients for the plan or the policy.
+        CohortTooSmall: Too few patients for the policy.
         BudgetExhausted: The round would pass the study's epsilon or a limit of the site.
     """
+    inside(policy, plan)
     limits = policy.limits
-    if plan.privacy.delta > limits.max_delta:
-        raise PlanRefused(f"study {plan.name!r}: delta {plan.privacy.delta:g} is above the site's {limits.max_delta:g}")
-    if patients < limits.min_patients:
+    if patients is not None and patients < limits.min_patients:
         raise CohortTooSmall(
             f"study {plan.name!r}: the site's policy trains on {limits.min_patients} patients or more; there are fewer"
         )
@@ -146,12 +130,8 @@ def permit(
 
 
 def _within(plan: StudyPlan, whose: str, spent: float, after: float, limit: float) -> None:
-    if after > limit:
+    if not after <= limit:  # not a number is past every limit
         raise BudgetExhausted(
             f"study {plan.name!r}: the round would take the {whose}'s epsilon from {spent:.2f} to {after:.2f}, past "
             f"its limit of {limit:.2f}. Raise the limit in the site policy, or end the study here"
         )
-
-
-def _folder(home: Path, digest: str) -> Path:
-    return home / "approved" / digest

@@ -2,8 +2,9 @@
 
 Formal guarantee
     The privacy proof needs noise and sampling masks that the adversary cannot predict. `SecureRandom.from_os` keys the
-    stream with 32 bytes of the operating system's CSPRNG, afresh for every round; the key is never written, sent or
-    logged. `SecureRandom.simulated` is for public or synthetic data only; `client.app` refuses it to a site daemon.
+    stream with 32 bytes of the operating system's CSPRNG, afresh for every round; the key is never sent or logged, and
+    written only for as long as its round is under way (`client.noise_key`). `SecureRandom.simulated` is for public or
+    synthetic data only; `client.app` refuses it to a site daemon.
     Normal values are sums of four Box-Muller draws over two (Holohan & Braghin, 2107.10138), in float64, which closes
     the known attack on the low bits of a single floating-point draw.
 """
@@ -29,10 +30,15 @@ class SecureRandom:
     def __init__(self, key: bytes) -> None:
         self._stream: CipherContext = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor()
 
+    @staticmethod
+    def new_key() -> bytes:
+        """32 bytes of the operating system's CSPRNG."""
+        return os.urandom(32)
+
     @classmethod
     def from_os(cls) -> Self:
         """Key the stream with the operating system's CSPRNG."""
-        return cls(os.urandom(32))
+        return cls(cls.new_key())
 
     @classmethod
     def simulated(cls, seed: int, *context: str | int) -> Self:

@@ -1,5 +1,9 @@
 """One hospital as its code sees it: a home folder with policy, approvals, cache, ledger, spool and egress log."""
 
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,6 +12,7 @@ from typing import Self
 import torch
 
 from client.cache import Cache
+from client.consent import consenting
 from client.ledger import Ledger
 from client.policy import SitePolicy
 from client.randomness import SecureRandom
@@ -40,19 +45,29 @@ class Site:
 
     @cached_property
     def cache(self) -> Cache:
-        """The admitted patients; raises `CacheCorrupt` when nothing was ingested."""
-        return Cache.open(self.home)
+        """The admitted patients who have not withdrawn; raises `CacheCorrupt` when nothing was ingested."""
+        return consenting(Cache.open(self.home), self.home, self.ledger.withdrawn())
 
     @property
     def simulated(self) -> bool:
         """Whether this site exists in a simulation only."""
         return self.simulation_seed is not None
 
-    def random(self, *context: str | int) -> SecureRandom:
-        """Fresh randomness: from the operating system at a hospital, from seed and context in simulation."""
+    def random(self, *context: str | int, key: bytes | None = None) -> SecureRandom:
+        """Randomness: at a hospital from the round's key, or a new one; in simulation from seed and context."""
         if self.simulation_seed is None:
-            return SecureRandom.from_os()
+            return SecureRandom(SecureRandom.new_key() if key is None else key)
         return SecureRandom.simulated(self.simulation_seed, self.policy.name, *context)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the site for one round at a time, across threads and processes; a second request waits for the first."""
+        handle = os.open(self.home / "round.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
 
     def device(self) -> torch.device:
         """The device of `site.toml`; raises `StateError` when CUDA is asked for and absent."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import CheckpointCorrupt
@@ -9,22 +10,40 @@ from common.messages import TrainReply, TrainRequest
 from common.weights import digest, read, write
 
 
-def find(home: Path, request: TrainRequest) -> TrainReply | None:
-    """Return the reply this very request (plan, round, weights) already got, or None.
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A stored reply.
+
+    Attributes:
+        reply: What was sealed.
+        entry: Ledger entry that paid for it.
+        cohort: Identity of the data set it was computed on.
+    """
+
+    reply: TrainReply
+    entry: int
+    cohort: str
+
+
+def find(home: Path, request: TrainRequest) -> Finished | None:
+    """Return what this very request (plan, round, weights) already got, or None.
 
     A spool file that cannot be read counts as absent: the round is then trained, and booked, anew.
     """
     try:
         arrays, metadata = read(_path(home, request))
-        return TrainReply(arrays=arrays, **json.loads(metadata["reply"]))
+        reply = TrainReply(arrays=arrays, **json.loads(metadata["reply"]))
+        return Finished(reply=reply, entry=int(metadata["entry"]), cohort=metadata["cohort"])
     except (CheckpointCorrupt, KeyError, TypeError, ValueError):
         return None
 
 
-def keep(home: Path, request: TrainRequest, reply: TrainReply) -> None:
-    """Store `reply` durably as the answer to `request`."""
+def keep(home: Path, request: TrainRequest, finished: Finished) -> None:
+    """Store a reply durably as the answer to `request`."""
+    reply = finished.reply
     scalars = {f.name: getattr(reply, f.name) for f in dataclasses.fields(reply) if f.name != "arrays"}
-    write(reply.arrays, _path(home, request), metadata={"reply": json.dumps(scalars)})
+    metadata = {"reply": json.dumps(scalars), "entry": str(finished.entry), "cohort": finished.cohort}
+    write(reply.arrays, _path(home, request), metadata=metadata)
 
 
 def _path(home: Path, request: TrainRequest) -> Path:

@@ -76,11 +76,17 @@ class HelloReply(_Message):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRequest(_Message):
-    """Round `round` of the plan with this digest, on these weights. It carries no noise, no steps, no seed."""
+    """Round `round` of the plan with this digest, on these weights. It carries no noise, no steps, no seed.
+
+    Attributes:
+        last_head: The site's `ledger_head` in its last reply that the server accepted, "" before the first: a ledger
+            that does not know it was rolled back.
+    """
 
     kind: ClassVar[str] = "train"
     plan: str
     round: int
+    last_head: str = ""
     arrays: Weights
 
 

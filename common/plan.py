@@ -158,6 +158,9 @@ class PrivacyPlan:
         moments_share: Part of epsilon that the moments phase may take when both phases run.
         mean_clip: Bound on an image in the mean release, root mean square per pixel in [-1, 1] units.
         deviation_clip: Bound on an image's deviation from the released mean, in the same unit.
+        spare_rounds: Rounds that a site may have to compute afresh, whatever phase they are of, without passing
+            epsilon; the noise of every round is a little larger for it. 0 is enough against crashes and lost messages,
+            which cost nothing (docs/decisions/0005); a round whose patients or weights changed needs one.
         enabled: False trains without noise; only a simulation accepts such a plan.
     """
 
@@ -168,6 +171,7 @@ class PrivacyPlan:
     moments_share: float = 0.8
     mean_clip: float = 0.7
     deviation_clip: float = 0.4
+    spare_rounds: int = 0
     enabled: bool = True
     unit: Literal["patient"] = "patient"
 
@@ -194,6 +198,7 @@ class PrivacyPlan:
             "above 0 and at most 2",
             self.deviation_clip,
         )
+        _require(0 <= self.spare_rounds <= 10, "privacy.spare_rounds", "from 0 to 10", self.spare_rounds)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,7 @@ class Round:
 def schedule(plan: StudyPlan) -> tuple[Round, ...]:
     """Derive every round of `plan`, noise included, so that the whole costs at most `plan.privacy.epsilon`.
 
+    "The whole" is every round once and, on top, `plan.privacy.spare_rounds` times the costliest round of either phase.
     The noise follows from the plan alone: no message carries it, and no site's data enters it.
 
     Raises:
@@ -71,8 +72,13 @@ def _moment_events(plan: StudyPlan) -> list[tuple[Phase, GaussianEvent]]:
 
     if not plan.privacy.enabled:
         return events(0.0)
+
+    def cost(multiplier: float) -> float:
+        booked = [event for _, event in events(multiplier)]
+        return epsilon([*booked, *_spare(plan, booked)], delta=plan.privacy.delta)
+
     least = smallest_multiplier(
-        lambda m: epsilon([event for _, event in events(m)], delta=plan.privacy.delta),
+        cost,
         limit=plan.privacy.epsilon * share,
         what="the moments phase",
     )
@@ -90,9 +96,20 @@ def _gradient_events(plan: StudyPlan) -> list[tuple[Phase, GaussianEvent]]:
     if not plan.privacy.enabled:
         return [("sgd", event(0.0, 1))] * training.rounds
     before = [booked for _, booked in _moment_events(plan)]
+
+    def cost(multiplier: float) -> float:
+        booked = [*before, event(multiplier, training.rounds)]
+        spares = [_spare(plan, events) for events in ([event(multiplier, 1)], before) if events]
+        return max(epsilon([*booked, *spare], delta=plan.privacy.delta) for spare in spares)
+
     least = smallest_multiplier(
-        lambda m: epsilon([*before, event(m, training.rounds)], delta=plan.privacy.delta),
+        cost,
         limit=plan.privacy.epsilon,
         what=f"{training.rounds} rounds of {training.local_steps} steps",
     )
     return [("sgd", event(least, 1))] * training.rounds
+
+
+def _spare(plan: StudyPlan, events: list[GaussianEvent]) -> list[GaussianEvent]:
+    """The costliest of one phase's events, which differ in sigma alone, as often as the plan keeps rounds spare."""
+    return [min(events, key=lambda event: event.sigma)] * plan.privacy.spare_rounds

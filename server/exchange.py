@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
@@ -16,7 +16,7 @@ POLL_S = 0.05
 
 
 class Exchange:
-    """A Grid seen as one question to many nodes."""
+    """A Grid seen as one question to each of many nodes."""
 
     def __init__(self, grid: Grid, *, poll_s: float = POLL_S) -> None:
         self._grid = grid
@@ -30,17 +30,23 @@ class Exchange:
         return nodes
 
     def ask(
-        self, question: Hello | TrainRequest, nodes: Sequence[int], *, deadline_s: float
+        self, questions: Mapping[int, Hello | TrainRequest], *, deadline_s: float
     ) -> Iterator[tuple[int, RecordDict | None]]:
-        """Send `question` to every node and yield (node, answer) as answers come, until all did or time is up.
+        """Send each node its question and yield (node, answer) as answers come, until all did or time is up.
 
         Yields None as the answer of a node that Flower reports as failed; nodes that stay silent are not yielded.
         """
-        kind = MessageType.QUERY if isinstance(question, Hello) else MessageType.TRAIN
-        content = question.to_record()
-        messages = [Message(content, dst_node_id=node, message_type=kind, ttl=deadline_s + 60) for node in nodes]
+        messages = [
+            Message(
+                question.to_record(),
+                dst_node_id=node,
+                message_type=MessageType.QUERY if isinstance(question, Hello) else MessageType.TRAIN,
+                ttl=deadline_s + 60,
+            )
+            for node, question in questions.items()
+        ]
         # An error reply names node 1 as its sender, so answers are matched by the message they reply to.
-        waiting = dict(zip(self._grid.push_messages(messages), nodes, strict=True))
+        waiting = dict(zip(self._grid.push_messages(messages), questions, strict=True))
         end = time.monotonic() + deadline_s
         while waiting and time.monotonic() < end:
             for reply in self._grid.pull_messages(list(waiting)):

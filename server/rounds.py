@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from common.errors import MessageRefused, QuorumLost
@@ -75,7 +76,8 @@ def invite(study: Study, exchange: Exchange) -> tuple[Sites, dict[str, str]]:
     nodes = exchange.nodes(at_least=rules.min_sites, wait_s=rules.deadline_s)
     sites: Sites = {}
     absent: dict[str, str] = {}
-    answers = dict(exchange.ask(Hello(plan=study.plan.digest), nodes, deadline_s=rules.deadline_s))
+    hello = Hello(plan=study.plan.digest)
+    answers = dict(exchange.ask(dict.fromkeys(nodes, hello), deadline_s=rules.deadline_s))
     for node in nodes:
         name, reason = _read_hello(study, node, answers)
         if not reason and name in sites.values():
@@ -133,9 +135,10 @@ def _collect(
 ) -> tuple[dict[str, TrainReply], dict[str, str]]:
     """Send the round's request and check each answer on its own: one bad reply costs that site the round, no more."""
     request = TrainRequest(plan=study.plan.digest, round=step.number, arrays=study.weights)
+    requests = {node: replace(request, last_head=study.last_head(name)) for node, name in sites.items()}
     replies: dict[str, TrainReply] = {}
     missing = dict.fromkeys(sites.values(), SILENT)
-    for node, answer in exchange.ask(request, list(sites), deadline_s=study.plan.aggregation.deadline_s):
+    for node, answer in exchange.ask(requests, deadline_s=study.plan.aggregation.deadline_s):
         name = sites[node]
         if answer is None:
             missing[name] = FAILED

@@ -123,6 +123,11 @@ class Study:
         stated = [record.replied[site].epsilon for record in self.records if site in record.replied]
         return stated[-1] if stated else 0.0
 
+    def last_head(self, site: str) -> str:
+        """Head of `site`'s ledger in its last reply that made a round, "" before the first; the site checks it."""
+        heads = [record.replied[site].ledger_head for record in self.records if site in record.replied]
+        return heads[-1] if heads else ""
+
     def sites(self) -> list[str]:
         """Every site that was ever asked, by name."""
         return sorted({name for record in self.records for name in (*record.replied, *record.missing)})

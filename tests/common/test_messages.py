@@ -13,7 +13,8 @@ PLAN = "a" * 64
 
 
 def request() -> TrainRequest:
-    return TrainRequest(plan=PLAN, round=3, arrays={"w": np.arange(6, dtype=np.float32).reshape(2, 3)})
+    weights = np.arange(6, dtype=np.float32).reshape(2, 3)
+    return TrainRequest(plan=PLAN, round=3, last_head="c" * 64, arrays={"w": weights})
 
 
 def reply() -> TrainReply:
@@ -31,7 +32,7 @@ def reply() -> TrainReply:
 
 def test_messages_come_back_as_they_were_sent() -> None:
     back = TrainRequest.from_record(request().to_record())
-    assert (back.plan, back.round) == (PLAN, 3)
+    assert (back.plan, back.round, back.last_head) == (PLAN, 3, "c" * 64)
     np.testing.assert_array_equal(back.arrays["w"], request().arrays["w"])
     assert Hello.from_record(Hello(plan=PLAN).to_record()) == Hello(plan=PLAN)
     answer = read_reply(reply().to_record(), TrainReply)
@@ -66,6 +67,8 @@ def with_scalars(**changes: object) -> RecordDict:
         {"local_steps": 1000},
         {"clip_norm": 100.0},
         {"plan": "x" * 5000},
+        {"last_head": 7},
+        {"last_head": "x" * 257},
     ],
 )
 def test_scalars_that_are_unknown_or_of_another_type_are_refused(changes: dict[str, object]) -> None:

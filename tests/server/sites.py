@@ -1,6 +1,7 @@
 """Scripted sites for tests of the protocol: they answer at once, over no network, and can be told to misbehave."""
 
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from flwr.app import RecordDict
@@ -50,6 +51,11 @@ def honest_release(plan: StudyPlan, phase: str, seed: int) -> Weights:
     return {"release": values.astype(np.float32)}
 
 
+def ledger_head(site: str, number: int) -> str:
+    """What a scripted site says its ledger ends in after a round."""
+    return hashlib.sha256(f"{site} {number}".encode()).hexdigest()
+
+
 def honest_reply(plan: StudyPlan, site: str, request: TrainRequest) -> TrainReply:
     step = schedule(plan)[request.round - 1]
     seed = sum(site.encode()) + step.number
@@ -69,7 +75,7 @@ def honest_reply(plan: StudyPlan, site: str, request: TrainRequest) -> TrainRepl
         site=site,
         epsilon=step.epsilon_after,
         delta=plan.privacy.delta,
-        ledger_head="f" * 64,
+        ledger_head=ledger_head(site, step.number),
         arrays=arrays,
     )
 
@@ -80,22 +86,22 @@ class ScriptedExchange:
     def __init__(self, plan: StudyPlan, names: Sequence[str], faults: dict[str, Fault] | None = None) -> None:
         self._plan, self._names, self._faults = plan, list(names), faults or {}
         self.asked: list[tuple[str, int]] = []
+        self.heads: list[tuple[str, str]] = []
 
     def nodes(self, *, at_least: int, wait_s: float) -> list[int]:
         assert at_least > 0
         assert wait_s > 0
         return list(range(len(self._names)))
 
-    def ask(
-        self, question: Hello | TrainRequest, nodes: Sequence[int], *, deadline_s: float
-    ) -> Iterator[tuple[int, Answer]]:
+    def ask(self, questions: Mapping[int, Hello | TrainRequest], *, deadline_s: float) -> Iterator[tuple[int, Answer]]:
         assert deadline_s == self._plan.aggregation.deadline_s
-        for node in reversed(nodes):
-            name = self._names[node]
+        for node in reversed(questions):
+            name, question = self._names[node], questions[node]
             if isinstance(question, Hello):
                 record = HelloReply(plan=self._plan.digest, site=name).to_record()
             else:
                 self.asked.append((name, question.round))
+                self.heads.append((name, question.last_head))
                 record = honest_reply(self._plan, name, question).to_record()
             fault = self._faults.get(name)
             answer = fault(question, record) if fault else record

@@ -10,7 +10,7 @@ from common.errors import QuorumLost
 from common.messages import Hello, Refused, TrainRequest
 from server import rounds
 from server.study import Study
-from tests.server.sites import PLAN, Fault, ScriptedExchange, tiny_plan
+from tests.server.sites import PLAN, Fault, ScriptedExchange, ledger_head, tiny_plan
 
 NAMES = ("hill", "north", "river")
 
@@ -149,3 +149,22 @@ def test_a_finished_study_asks_nobody(tmp_path: Path) -> None:
     exchange = ScriptedExchange(tiny_plan(), NAMES)
     rounds.run(Study.resume(tmp_path), exchange)  # type: ignore[arg-type]
     assert exchange.asked == []
+
+
+def test_each_site_is_told_the_head_of_its_own_ledger_in_its_last_counted_reply(tmp_path: Path) -> None:
+    study = begin(tmp_path)
+    exchange = ScriptedExchange(study.plan, NAMES, {"hill": during_training(fails_in_round_two)})
+    rounds.run(study, exchange)  # type: ignore[arg-type]
+    told = {name: [head for other, head in exchange.heads if other == name] for name in NAMES}
+    assert told["north"] == ["", *(ledger_head("north", n) for n in (1, 2, 3, 4))]
+    assert told["hill"] == [
+        "",
+        ledger_head("hill", 1),
+        ledger_head("hill", 1),
+        *(ledger_head("hill", n) for n in (3, 4)),
+    ]
+    assert Study.resume(tmp_path).last_head("north") == ledger_head("north", 5)
+
+
+def fails_in_round_two(record: RecordDict) -> RecordDict | None:
+    return None if record["message"]["round"] == 2 else record

@@ -1,0 +1,199 @@
+"""`wardround site init|approve|pause|resume|leave|limit|budget|withdraw|withdrawn`: the data steward's commands.
+
+`COMMANDS` is attached to the `site` group by whoever builds it.
+"""
+
+import getpass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from common.plan import StudyPlan
+from common.terminal import emit, json_option
+
+_folder = click.Path(path_type=Path)
+_home = click.option(
+    "--home",
+    type=_folder,
+    envvar="WARDROUND_HOME",
+    default="wardround-site",
+    show_default=True,
+    help="The site's home folder (also WARDROUND_HOME).",
+)
+_by = click.option("--by", default=getpass.getuser, show_default="the user logged in", help="Who decides; recorded.")
+
+
+@click.command()
+@click.option("--name", required=True, help="The site's public name: lower-case letters, digits and dashes.")
+@_home
+@json_option
+def init(*, name: str, home: Path, as_json: bool) -> None:
+    """Make the site's home with a commented site.toml; one that is there stays as it is."""
+    from client import site_file
+
+    created = site_file.init(home, name)
+    path = home / "site.toml"
+    said = f"wrote {path}. Read it, set the limits, then `wardround site ingest`"
+    emit(
+        {"site_toml": str(path), "created": created},
+        as_json=as_json,
+        text=lambda: said if created else f"{path} is there already; nothing was changed",
+    )
+
+
+@click.command()
+@click.argument("plan_file", metavar="PLAN", type=_folder)
+@_home
+@_by
+@click.option(
+    "--yes", is_flag=True, help="Approve without asking; with --json nothing is approved unless this is given."
+)
+@json_option
+def approve(plan_file: Path, *, home: Path, by: str, yes: bool, as_json: bool) -> None:
+    """Show in plain words what PLAN would do here, and record the approval of exactly this plan."""
+    from client import approval
+    from client.ledger import Ledger
+    from client.policy import SitePolicy
+    from client.proposal import Proposal
+
+    plan = StudyPlan.load(plan_file)
+    proposal = Proposal.weigh(plan, SitePolicy.load(home), Ledger(home / "ledger.sqlite"))
+    if not as_json:
+        click.echo(proposal.text())
+    if agreed := yes or (not as_json and click.confirm(f"Approve this plan as {by}?")):
+        approval.approve(home, plan, approved_by=by)
+    emit(
+        {**proposal.to_dict(), "approved": agreed, "by": by},
+        as_json=as_json,
+        text=lambda: f"approved by {by}: plan {plan.digest}" if agreed else "not approved; nothing was recorded",
+    )
+
+
+@click.command()
+@click.argument("study", required=False)
+@_home
+@_by
+@json_option
+def pause(study: str | None, *, home: Path, by: str, as_json: bool) -> None:
+    """Answer no more requests of STUDY (name or digest), or of any study, until `resume`."""
+    from client import approval
+
+    approval.pause(home, _digest(home, study), by=by)
+    _said("paused", study, by, as_json=as_json)
+
+
+@click.command()
+@click.argument("study", required=False)
+@_home
+@_by
+@json_option
+def resume(study: str | None, *, home: Path, by: str, as_json: bool) -> None:
+    """Undo `pause` of STUDY, or of the whole site."""
+    from client import approval
+
+    approval.resume(home, _digest(home, study), by=by)
+    _said("resumed", study, by, as_json=as_json)
+
+
+@click.command()
+@click.argument("study")
+@_home
+@_by
+@json_option
+def leave(study: str, *, home: Path, by: str, as_json: bool) -> None:
+    """Take the approval of STUDY back. What it has cost stays in the ledger."""
+    from client import approval
+
+    approval.leave(home, approval.find(home, study).plan.digest, by=by)
+    _said("left", study, by, as_json=as_json)
+
+
+@click.command()
+@click.option("--study", type=float, help="New most that one study may cost a patient (epsilon).")
+@click.option("--total", type=float, help="New most that all studies together may cost a patient (epsilon).")
+@_home
+@json_option
+def limit(*, study: float | None, total: float | None, home: Path, as_json: bool) -> None:
+    """Lower the budget, from the next request on. Raising it takes an edit of site.toml by its owner."""
+    from client import site_file
+
+    limits = site_file.lower(home, study=study, total=total)
+    result = {"max_epsilon_per_study": limits.max_epsilon_per_study, "max_epsilon_total": limits.max_epsilon_total}
+    emit(result, as_json=as_json, text=lambda: "\n".join(f"{key} = {value:g}" for key, value in result.items()))
+
+
+@click.command()
+@_home
+@json_option
+def budget(*, home: Path, as_json: bool) -> None:
+    """Show what each study has cost a patient, what all of them have, and what is left."""
+    from client.budget import Account
+
+    account = Account.of(home)
+    emit(account.to_dict(), as_json=as_json, text=account.text)
+
+
+@click.command()
+@click.argument("patient_id")
+@_home
+@click.option("--issuer", default="", help="IssuerOfPatientID, where one id is used by several issuers.")
+@json_option
+def withdraw(patient_id: str, *, home: Path, issuer: str, as_json: bool) -> None:
+    """Mark the patient with this PATIENT_ID withdrawn: in no later round."""
+    from client import consent
+    from client.ledger import Ledger
+
+    known = consent.withdraw(home, Ledger(home / "ledger.sqlite"), patient_id, issuer=issuer)
+    unknown = "; no patient of this id is in the cache or in any earlier round: check the id"
+    emit(
+        {"withdrawn": True, "known": known},
+        as_json=as_json,
+        text=lambda: "the patient is in no later round" + ("" if known else unknown),
+    )
+
+
+@click.command()
+@_home
+@json_option
+def withdrawn(*, home: Path, as_json: bool) -> None:
+    """List the patients who withdrew, by their key, and the releases that contain them."""
+    from client import consent
+    from client.ledger import Ledger
+
+    ledger = Ledger(home / "ledger.sqlite")
+    patients: list[dict[str, Any]] = [
+        {
+            "patient": withdrawal.keys[0],
+            "since": withdrawal.time,
+            "releases": [vars(release) for release in consent.releases_with(ledger, withdrawal.keys)],
+        }
+        for withdrawal in ledger.withdrawals()
+    ]
+
+    def text() -> str:
+        lines = [f"{len(patients)} withdrawn"]
+        for patient in patients:
+            lines.append(f"{patient['patient'][:12]} since {patient['since']}: {len(patient['releases'])} releases")
+            lines += [
+                f"  entry {r['entry']}  {r['time']}  {r['study']} round {r['round']} ({r['phase']})"
+                f"{'' if r['finished'] else '  booked, nothing left'}"
+                for r in patient["releases"]
+            ]
+        return "\n".join(lines)
+
+    emit({"patients": patients}, as_json=as_json, text=text)
+
+
+def _digest(home: Path, study: str | None) -> str | None:
+    from client import approval
+
+    return None if study is None else approval.find(home, study).plan.digest
+
+
+def _said(done: str, study: str | None, by: str, *, as_json: bool) -> None:
+    whom = study or "the whole site"
+    emit({"state": done, "study": study, "by": by}, as_json=as_json, text=lambda: f"{whom}: {done} by {by}")
+
+
+COMMANDS = [init, approve, pause, resume, leave, limit, budget, withdraw, withdrawn]

@@ -1,0 +1,168 @@
+"""Withdrawal of consent: a patient marked withdrawn is in no later round, whatever ids and merges it came under.
+
+The mark is a row of the ledger (key, time), so it is as durable, and as hard to undo unnoticed, as what was spent. The
+cache is not rewritten: training sees it through `ConsentingCohort`, which has another data-set identity. What left
+before is listed by `releases_with`; noise cannot be taken back, and the patient's bound keeps covering it.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from client.admission import ADMISSION_FILE, Admission
+from client.cache import Cache, current_generation
+from client.identity import cohort_identity, patient_key, site_secret
+from client.ledger import Ledger
+from common.errors import CacheCorrupt
+
+
+class ConsentingCohort(Cache):
+    """A cache seen without some of its patients; indices run over those who remain.
+
+    It opens no files of its own: whatever a `Cache` answers is asked of the whole one, by the whole one's indices.
+    """
+
+    def __init__(self, whole: Cache, kept: list[int], *, secret: bytes) -> None:
+        self._whole = whole
+        self._kept = kept
+        self.settings_digest = whole.settings_digest
+        self.generation = whole.generation
+        self.patient_keys = tuple(whole.patient_keys[i] for i in kept)
+        self.identity = cohort_identity(secret, self.patient_keys)
+
+    @property
+    def patients(self) -> int:
+        """Number of patients who remain."""
+        return len(self._kept)
+
+    @property
+    def images(self) -> int:
+        """Number of their images."""
+        return sum(len(self._whole.patient_rows(i)) for i in self._kept)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square images, pixels."""
+        return self._whole.image_size
+
+    def label_counts(self) -> list[int]:
+        """Return the number of remaining patients that have an image of each label."""
+        counts = self._whole.label_counts()
+        for i in set(range(self._whole.patients)) - set(self._kept):
+            for label in set(self._whole.patient(i)[1].tolist()):
+                counts[label] -= 1
+        return counts
+
+    def patient(self, i: int) -> tuple[Tensor, Tensor]:
+        """Return all images and labels of one patient, see `Cache.patient`."""
+        return self._whole.patient(self._at(i))
+
+    def patients_images(
+        self, indices: list[int] | Tensor, k: int, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return at most `k` images of each patient, see `Cache.patients_images`."""
+        return self._whole.patients_images([self._at(int(i)) for i in indices], k, generator)
+
+    def patient_rows(self, i: int) -> range:
+        """Return the rows of one patient's images in the whole cache."""
+        return self._whole.patient_rows(self._at(i))
+
+    def _at(self, i: int) -> int:
+        if not 0 <= i < len(self._kept):
+            raise IndexError(f"patient {i} asked for, the cohort has {len(self._kept)}")
+        return self._kept[i]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """One reply that a patient's scans went into.
+
+    Attributes:
+        entry: Number of the reservation in the ledger.
+        time: When it was booked.
+        study: Name of the study.
+        plan: Digest of its plan.
+        round: Round number.
+        phase: Phase of that round.
+        finished: Whether it ended in a reply; otherwise it was booked and nothing left.
+    """
+
+    entry: int
+    time: str
+    study: str
+    plan: str
+    round: int
+    phase: str
+    finished: bool
+
+
+def consenting(whole: Cache, home: Path, withdrawn: Iterable[str]) -> Cache:
+    """Return the cache as training may see it: without the patients whose key is in `withdrawn`.
+
+    Raises:
+        CacheCorrupt: The record that leads from PatientIDs to cached patients is of another generation.
+    """
+    out = _patients_of(whole, home, set(withdrawn))
+    if not out:
+        return whole
+    return ConsentingCohort(whole, sorted(set(range(whole.patients)) - out), secret=site_secret(home))
+
+
+def withdraw(home: Path, ledger: Ledger, patient_id: str, *, issuer: str = "") -> bool:
+    """Mark the patient of this PatientID withdrawn, under every key it is known by at this moment.
+
+    Args:
+        home: The site's home.
+        ledger: Its ledger.
+        patient_id: PatientID as in the DICOM files.
+        issuer: IssuerOfPatientID; empty means every patient of that id, whoever issued it.
+
+    Returns:
+        Whether the patient is in the cache or in any earlier cohort; a wrong id is marked, too, and is in neither.
+
+    Raises:
+        CacheCorrupt: The cache cannot be read, so nobody can tell what else the patient is known by.
+    """
+    key = patient_key(site_secret(home), patient_id, issuer)
+    cached: set[str] = set()
+    if current_generation(home) is not None:
+        whole = Cache.open(home)
+        cached = {whole.patient_keys[i] for i in _patients_of(whole, home, {key})}
+    ledger.withdraw([key, *sorted(cached)])
+    return bool(cached) or any(key in members for members in ledger.cohorts().values())
+
+
+def releases_with(ledger: Ledger, keys: Iterable[str]) -> list[Release]:
+    """Every booked round whose cohort held a patient of one of these keys, oldest first."""
+    rows = ledger.rows()
+    finished = {int(row.note.partition(":")[0]) for row in rows if row.kind == "settle"}
+    containing = {identity for identity, members in ledger.cohorts().items() if members & set(keys)}
+    return [
+        Release(entry=row.id, time=row.time, study=row.study, plan=row.plan, round=row.round, phase=row.phase,
+                finished=row.id in finished)
+        for row in rows
+        if row.kind == "reserve" and row.cohort in containing
+    ]  # fmt: skip
+
+
+def _patients_of(whole: Cache, home: Path, keys: set[str]) -> set[int]:
+    """Indices of the cached patients that any of `keys` leads to, by their own key or by that of one of their files."""
+    if not keys:
+        return set()
+    found = {i for i, key in enumerate(whole.patient_keys) if key in keys}
+    admission = Admission.load(home)
+    if admission is None and not (home / ADMISSION_FILE).exists():
+        return found
+    if admission is None or admission.generation != whole.generation:
+        raise CacheCorrupt(
+            "the last ingest's record is of another cache; nobody can tell who withdrew. Run `wardround site ingest`"
+        )
+    starts = [whole.patient_rows(i).start for i in range(whole.patients)]
+    for record in admission.records:
+        if record.first >= 0 and (record.bare in keys or record.full in keys):
+            found.add(bisect_right(starts, record.first) - 1)
+    return found

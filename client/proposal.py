@@ -1,0 +1,154 @@
+"""What a plan would do here, in plain words: what is trained, with which noise, at what cost, and what would leave.
+
+Everything is derived from the plan, the policy and the ledger; no scan is read.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Self
+
+from client import egress, policy
+from client.ledger import Ledger
+from client.policy import SitePolicy
+from common.errors import BudgetExhausted, PlanRefused
+from common.plan import StudyPlan
+from common.schedule import Phase, Round, schedule
+
+_DOES: dict[Phase, str] = {
+    "mean": "the average image and the class shares",
+    "subspace": "the directions in which images differ",
+    "prior": "how images of each class spread along them",
+    "sgd": "the refined generator",
+}
+NEVER = "images, patient or study identifiers, exact counts, losses, file names, error texts"
+"""What no message of a site has a place for (`client.egress`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """A plan weighed against a site's budget.
+
+    Attributes:
+        plan: The plan.
+        rounds: Its rounds, noise included.
+        spent: Epsilon of everything booked so far, at the plan's delta.
+        after: The same were every round of the plan that is not booked yet booked, too.
+        limit: Most that all studies together may cost here.
+    """
+
+    plan: StudyPlan
+    rounds: tuple[Round, ...]
+    spent: float
+    after: float
+    limit: float
+
+    @classmethod
+    def weigh(cls, plan: StudyPlan, rules: SitePolicy, ledger: Ledger) -> Self:
+        """Weigh `plan` against what the ledger holds.
+
+        Raises:
+            PlanRefused: The plan lies outside the policy or trains without noise.
+            BudgetExhausted: The whole study, or all studies with it, would pass a limit.
+        """
+        if not plan.privacy.enabled:
+            raise PlanRefused(f"plan {plan.name!r} trains without noise; only a simulation may")
+        policy.inside(rules, plan)
+        rounds, delta = schedule(plan), plan.privacy.delta
+        booked = {row.round for row in ledger.rows() if row.kind == "reserve" and row.plan == plan.digest}
+        missing = [step.event for step in rounds if step.number not in booked]
+        proposal = cls(
+            plan=plan,
+            rounds=rounds,
+            spent=ledger.epsilon(delta=delta),
+            after=ledger.epsilon(delta=delta, extra=tuple(missing)),
+            limit=rules.limits.max_epsilon_total,
+        )
+        proposal._refuse_too_much(rules)
+        return proposal
+
+    @property
+    def cost(self) -> float:
+        """Epsilon of the whole study at a site that takes part in every round once."""
+        return self.rounds[-1].epsilon_after
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the proposal as plain JSON types."""
+        data, privacy = self.plan.data, self.plan.privacy
+        return {
+            "study": self.plan.name,
+            "digest": self.plan.digest,
+            "data": {"modality": list(data.modality), "body_part": data.body_part, "labels": list(data.labels),
+                     "image_size": data.image_size, "min_patients": data.min_patients},
+            "unit": privacy.unit,
+            "delta": privacy.delta,
+            "epsilon": self.cost,
+            "rounds": [
+                {"round": r.number, "phase": r.phase, "sigma": r.event.sigma, "sample_rate": r.event.sample_rate,
+                 "steps": r.event.steps, "epsilon_after": r.epsilon_after}
+                for r in self.rounds
+            ],
+            "site": {"spent": self.spent, "after": self.after, "limit": self.limit, "left": self.limit - self.after},
+            "leaves": {phase: {"arrays": len(egress.allowed_shapes(self.plan, phase)),
+                               "bytes": egress.allowed_bytes(self.plan, phase)} for phase in self._phases()},
+            "never_leaves": NEVER,
+        }  # fmt: skip
+
+    def text(self) -> str:
+        """Return the proposal as a data steward reads it."""
+        plan, data = self.plan, self.plan.data
+        kinds = f"{', '.join(data.modality) or 'any modality'}; {data.body_part or 'any body part'}"
+        classes = f"classes {', '.join(data.labels)}" if data.labels else "no classes"
+        lines = [
+            f"Study {plan.name!r}, plan {plan.digest}",
+            f"  trains   one generator of {data.image_size} x {data.image_size} images ({kinds}; {classes}), together",
+            f"           with other hospitals; at least {data.min_patients} patients here",
+            *self._noise_lines(),
+            f"  costs    a patient epsilon {self.cost:.2f} at delta {plan.privacy.delta:g} in all",
+            f"           after each round: {', '.join(f'{r.epsilon_after:.2f}' for r in self.rounds)}",
+            f"           in words: nobody's odds on whether a given patient took part change by more than a factor of "
+            f"{math.exp(self.cost):,.0f}",
+            f"  budget   all studies: {self.spent:.2f} spent, {self.after:.2f} after this one, of {self.limit:.2f}",
+            *self._leaves_lines(),
+            "           and with each: site name, epsilon, delta, hash of the ledger's last row",
+            f"  never    {NEVER}",
+        ]
+        return "\n".join(lines)
+
+    def _phases(self) -> list[Phase]:
+        return list(dict.fromkeys(r.phase for r in self.rounds))
+
+    def _noise_lines(self) -> list[str]:
+        lines = []
+        for phase in self._phases():
+            mine = [r for r in self.rounds if r.phase == phase]
+            event = mine[0].event
+            drawn = (
+                "every patient" if event.sample_rate == 1 else f"each patient drawn with chance {event.sample_rate:g}"
+            )
+            times = (
+                f"{len(mine)} round{'s' if len(mine) > 1 else ''} of {event.steps} step{'s' if event.steps > 1 else ''}"
+            )
+            lines.append(f"{phase}: {times}, {drawn}, noise {event.sigma:.2f} times what one patient can add")
+        return [f"  {'noise' if i == 0 else '':8} {line}" for i, line in enumerate(lines)]
+
+    def _leaves_lines(self) -> list[str]:
+        lines = [
+            f"{phase}: {_DOES[phase]}, {len(egress.allowed_shapes(self.plan, phase))} array(s), "
+            f"{egress.allowed_bytes(self.plan, phase):,} bytes a round, all of it noised"
+            for phase in self._phases()
+        ]
+        return [f"  {'leaves' if i == 0 else '':8} {line}" for i, line in enumerate(lines)]
+
+    def _refuse_too_much(self, rules: SitePolicy) -> None:
+        most = rules.limits.max_epsilon_per_study
+        if self.cost > most:
+            raise BudgetExhausted(
+                f"study {self.plan.name!r} would cost a patient epsilon {self.cost:.2f}; one study may cost {most:.2f} "
+                "here. Agree on a smaller `privacy.epsilon`, or raise `max_epsilon_per_study` in site.toml"
+            )
+        if self.after > self.limit:
+            raise BudgetExhausted(
+                f"study {self.plan.name!r} costs epsilon {self.cost:.2f}; {self.spent:.2f} is spent, and "
+                f"{self.after:.2f} would pass the {self.limit:.2f} that all studies together may cost here. Agree on a "
+                "smaller `privacy.epsilon`, or raise `max_epsilon_total` in site.toml"
+            )

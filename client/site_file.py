@@ -1,0 +1,114 @@
+"""Writing `site.toml`: the commented first one, and a lower budget in place of a higher one."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+from client.policy import Limits, SitePolicy
+from common.errors import PlanRefused, StateError
+from common.weights import write_atomically
+
+_TEMPLATE = """\
+# The rules of this hospital. The data steward owns them; every request reads them afresh.
+# Losing nothing needs a backup of this whole folder; a ledger restored from an older copy is refused.
+
+# The name that other parties see. Lower-case letters, digits and dashes.
+name = "{name}"
+
+# A cohort size that the hospital states publicly; gradient sums are divided by it. 0 takes the plan's minimum.
+# Never count it from the data: the divisor would then tell who is in the cohort.
+declared_patients = {declared_patients}
+
+[limits]
+# Most that one study may cost a patient (epsilon at the plan's delta).
+max_epsilon_per_study = {limits.max_epsilon_per_study}
+# Most that all studies together may cost a patient; all of them draw on the same patients.
+max_epsilon_total = {limits.max_epsilon_total}
+# Largest delta a plan may state. Keep it well below 1 / number of patients.
+max_delta = {limits.max_delta}
+# Fewest patients that may train at all.
+min_patients = {limits.min_patients}
+
+[resources]
+# "auto" takes a GPU where there is one; "cpu" and "cuda" insist.
+device = "{resources.device}"
+# Threads of a round; 0 takes every core.
+threads = {resources.threads}
+"""
+
+_LOWERED = ("max_epsilon_per_study", "max_epsilon_total")
+
+
+def init(home: Path, name: str) -> bool:
+    """Make a hospital's home with a commented `site.toml` that states every default; return whether it was absent.
+
+    Raises:
+        StateError: The name is not one, the file that is there is not readable, or the disk refuses.
+    """
+    if (home / "site.toml").exists():
+        if SitePolicy.load(home).name != name:
+            raise StateError(f"{home / 'site.toml'} is that of another site. Name another --home, or edit that file")
+        return False
+    text = _TEMPLATE.format(**{field.name: getattr(SitePolicy(name=name), field.name)
+                               for field in dataclasses.fields(SitePolicy)})  # fmt: skip
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomically(home / "site.toml", text.encode())
+    except OSError as error:
+        raise StateError(f"{home} cannot be written ({error.strerror}). Free space or mend its rights") from error
+    return True
+
+
+def lower(home: Path, *, study: float | None, total: float | None) -> Limits:
+    """Lower the epsilon limits in `site.toml`, leaving every other line of it as it is; in force at the next request.
+
+    Args:
+        home: The site's home.
+        study: New `max_epsilon_per_study`; None leaves it.
+        total: New `max_epsilon_total`; None leaves it.
+
+    Returns:
+        The limits now in force.
+
+    Raises:
+        PlanRefused: A limit would rise; that takes an edit of the file by its owner.
+        StateError: The file cannot be read, or not be changed safely.
+    """
+    policy = SitePolicy.load(home)
+    old = policy.limits
+    new = dataclasses.replace(
+        old,
+        max_epsilon_per_study=old.max_epsilon_per_study if study is None else study,
+        max_epsilon_total=old.max_epsilon_total if total is None else total,
+    )
+    changes = {key: getattr(new, key) for key in _LOWERED if getattr(new, key) != getattr(old, key)}
+    for key, value in changes.items():
+        if not 0 < value < getattr(old, key):
+            raise PlanRefused(
+                f"`{key}` is {getattr(old, key):g}; {value:g} is no lower one above 0. To raise it, edit "
+                f"{home / 'site.toml'}"
+            )
+    wanted = dataclasses.replace(policy, limits=new)
+    path, text = home / "site.toml", (home / "site.toml").read_text()
+    draft = text
+    for key, value in changes.items():
+        draft = _with(draft, key, value)
+    write_atomically(path, draft.encode())
+    try:
+        kept = SitePolicy.load(home) == wanted
+    except StateError:
+        kept = False
+    if not kept:
+        write_atomically(path, text.encode())
+        raise StateError(f"{path} is laid out in a way that cannot be changed safely here. Edit its [limits] by hand")
+    return new
+
+
+def _with(text: str, key: str, value: float) -> str:
+    """Set one key below `[limits]`; the layout is checked by whoever reads the result."""
+    line = f"{key} = {value!r}"
+    if re.search(rf"(?m)^{key}\s*=", text):
+        return re.sub(rf"(?m)^{key}\s*=.*$", line, text)
+    if re.search(r"(?m)^\[limits\]\s*$", text):
+        return re.sub(r"(?m)^\[limits\]\s*$", f"[limits]\n{line}", text)
+    return f"{text.rstrip()}\n\n[limits]\n{line}\n"

@@ -1,0 +1,174 @@
+"""A patient who withdrew is in no later round, whatever ids and merges it came under; what left before is listed."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from client import consent, hospital
+from client.admission import Admission, FileRecord
+from client.cache import Cache
+from client.identity import patient_key, site_secret
+from client.ledger import Ledger
+from client.site import Site
+from common.errors import BudgetExhausted, CacheCorrupt, CohortTooSmall, LabelsError
+from common.schedule import schedule
+from common.weights import digest
+from tests.client.hospitals import build_home, fill_cache, request, tiny_plan
+
+PLAN = tiny_plan()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return build_home(tmp_path / "north", PLAN)
+
+
+def ledger(home: Path) -> Ledger:
+    return Ledger(home / "ledger.sqlite")
+
+
+def key(home: Path, patient_id: str, issuer: str = "") -> str:
+    return patient_key(site_secret(home), patient_id, issuer)
+
+
+def record(home: Path, index: int, *, bare: str, full: str, generation: str = "") -> None:
+    """Write the admission record of one file, which holds the first image of cached patient `index`."""
+    whole = Cache.open(home)
+    first = whole.patient_rows(index).start
+    file = FileRecord(name="f", stamp=(1, 1, 1, 1), bare=bare, full=full, first=first, pictures=1)
+    values = {field.name: "x" for field in dataclasses.fields(Admission)}
+    values |= {"generation": generation or whole.generation, "patients": 12, "records": [file]}  # type: ignore[dict-item]
+    Admission(**values).save(home)  # type: ignore[arg-type]
+
+
+def test_a_withdrawn_patient_is_not_in_the_cohort_and_everybody_else_is(home: Path) -> None:
+    whole = Cache.open(home)
+    out = whole.patient_keys.index(key(home, "P3"))
+    assert consent.withdraw(home, ledger(home), "P3")
+    cohort = Site.open(home).cache
+    assert cohort.patients == whole.patients - 1
+    assert cohort.patient_keys == tuple(k for k in whole.patient_keys if k != key(home, "P3"))
+    assert cohort.images == whole.images - len(whole.patient(out)[1])
+    assert cohort.image_size == whole.image_size
+    kept = [i for i in range(whole.patients) if i != out]
+    for place, i in enumerate(kept):
+        assert torch.equal(cohort.patient(place)[0], whole.patient(i)[0])
+        assert cohort.patient_rows(place) == whole.patient_rows(i)
+    draws = [torch.Generator().manual_seed(1) for _ in range(2)]
+    mine = cohort.patients_images([0, 10, 3], 2, draws[0])
+    theirs = whole.patients_images([kept[0], kept[10], kept[3]], 2, draws[1])
+    assert all(torch.equal(one, other) for one, other in zip(mine, theirs, strict=True))
+    for i in (-1, 11):
+        with pytest.raises(IndexError):
+            cohort.patient(i)
+    for label, count in enumerate(cohort.label_counts()):
+        assert count == whole.label_counts()[label] - (label in whole.patient(out)[1].tolist())
+
+
+def test_the_cohort_without_the_patient_is_another_data_set_and_the_budget_carries_over(home: Path) -> None:
+    before = Site.open(home).cache.identity
+    hospital.train(Site.open(home), request(PLAN, 1))
+    consent.withdraw(home, ledger(home), "P3")
+    assert Site.open(home).cache.identity != before
+    reply = hospital.train(Site.open(home), request(PLAN, 2))
+    assert reply.epsilon == pytest.approx(schedule(PLAN)[1].epsilon_after)
+    first, second = ledger(home).cohorts().values()
+    assert first - second == {key(home, "P3")}
+
+
+def test_a_release_computed_before_the_withdrawal_is_not_sent_after_it(home: Path) -> None:
+    before = hospital.train(Site.open(home), request(PLAN, 1))
+    consent.withdraw(home, ledger(home), "nobody")
+    assert digest(hospital.train(Site.open(home), request(PLAN, 1)).arrays) == digest(before.arrays)
+    consent.withdraw(home, ledger(home), "P3")
+    after = hospital.train(Site.open(home), request(PLAN, 1))
+    assert digest(after.arrays) != digest(before.arrays)
+    assert len(ledger(home).events()) == 2
+    assert digest(hospital.train(Site.open(home), request(PLAN, 1)).arrays) == digest(after.arrays)
+
+
+def test_a_round_to_compute_afresh_fits_where_the_plan_keeps_one_spare(tmp_path: Path) -> None:
+    for spare in (0, 1):
+        plan = tiny_plan(f'[privacy]\nphases = ["moments"]\nspare_rounds = {spare}')
+        home = build_home(tmp_path / f"site-{spare}", plan)
+        for step in schedule(plan):
+            hospital.train(Site.open(home), request(plan, step.number))
+        consent.withdraw(home, ledger(home), "P3")
+        if spare:
+            assert hospital.train(Site.open(home), request(plan, 2)).epsilon <= plan.privacy.epsilon
+        else:
+            with pytest.raises(BudgetExhausted):
+                hospital.train(Site.open(home), request(plan, 2))
+
+
+def test_releases_that_contain_the_patient_are_listed_and_no_others(home: Path) -> None:
+    hospital.train(Site.open(home), request(PLAN, 1))
+    fill_cache(home, PLAN, [f"P{i}" for i in range(13)])
+    hospital.train(Site.open(home), request(PLAN, 2))
+    consent.withdraw(home, ledger(home), "P3")
+    hospital.train(Site.open(home), request(PLAN, 3))
+    listed = {p: consent.releases_with(ledger(home), [key(home, p)]) for p in ("P3", "P12", "P5", "nobody")}
+    rounds = {p: [release.round for release in releases] for p, releases in listed.items()}
+    assert rounds == {"P3": [1, 2], "P12": [2, 3], "P5": [1, 2, 3], "nobody": []}
+    assert all(release.finished and release.study == "tiny" for release in listed["P5"])
+
+
+def test_an_unfinished_booking_is_listed_as_such(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hospital, "_compute", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        hospital.train(Site.open(home), request(PLAN, 1))
+    (release,) = consent.releases_with(ledger(home), [key(home, "P3")])
+    assert not release.finished
+
+
+def test_a_patient_who_comes_back_with_the_next_ingest_stays_out(home: Path) -> None:
+    assert not consent.withdraw(home, ledger(home), "P12")
+    fill_cache(home, PLAN, [f"P{i}" for i in range(13)])
+    assert Cache.open(home).patients == 13
+    assert key(home, "P12") not in Site.open(home).cache.patient_keys
+
+
+@pytest.mark.parametrize("how", ["issuer", "merge"])
+def test_a_patient_is_found_by_its_id_whatever_key_the_cache_has_it_under(home: Path, how: str) -> None:
+    bare = key(home, "A-77")
+    full = key(home, "A-77", "clinic") if how == "issuer" else bare
+    record(home, 4, bare=bare, full=full)
+    kept_under = Cache.open(home).patient_keys[4]
+    assert consent.withdraw(home, ledger(home), "A-77")
+    assert kept_under not in Site.open(home).cache.patient_keys
+    assert {bare, kept_under} <= ledger(home).withdrawn()
+    (home / "admission.json").unlink()  # the key it was cached under is remembered, too
+    assert kept_under not in Site.open(home).cache.patient_keys
+
+
+def test_only_the_issuers_own_patient_withdraws_where_the_issuer_is_given(home: Path) -> None:
+    record(home, 4, bare=key(home, "A-77"), full=key(home, "A-77", "clinic"))
+    assert not consent.withdraw(home, ledger(home), "A-77", issuer="other clinic")
+    assert Site.open(home).cache.patients == 12
+    assert consent.withdraw(home, ledger(home), "A-77", issuer="clinic")
+    assert Site.open(home).cache.patients == 11
+
+
+def test_a_record_of_another_cache_cannot_tell_who_withdrew_so_nothing_is_trained(home: Path) -> None:
+    record(home, 4, bare="b", full="f", generation="0" * 32)
+    hospital.train(Site.open(home), request(PLAN, 1))
+    with pytest.raises(CacheCorrupt, match="who withdrew"):
+        consent.withdraw(home, ledger(home), "P3")
+    ledger(home).withdraw([key(home, "P3")])
+    with pytest.raises(CacheCorrupt, match="who withdrew"):
+        hospital.train(Site.open(home), request(PLAN, 2))
+
+
+def test_minimum_and_labels_are_judged_without_those_who_withdrew(home: Path, tmp_path: Path) -> None:
+    for i in range(3):
+        consent.withdraw(home, ledger(home), f"P{i}")
+    with pytest.raises(CohortTooSmall):
+        hospital.train(Site.open(home), request(PLAN))
+    other = build_home(tmp_path / "south", PLAN)
+    whole = Cache.open(other)
+    lesion = [k for i, k in enumerate(whole.patient_keys) if 1 in whole.patient(i)[1].tolist()]
+    ledger(other).withdraw(lesion)
+    with pytest.raises(LabelsError, match="lesion"):
+        hospital.check_cohort(Site.open(other), tiny_plan(minimum=2))

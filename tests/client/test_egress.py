@@ -1,0 +1,129 @@
+"""One door out: exactly what the round of the plan releases passes, and whatever leaves is written down first."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from client import egress
+from common.errors import EgressRefused, StateError
+from common.messages import TrainReply
+from common.schedule import schedule
+from common.weights import Weights, digest
+from tests.client.hospitals import tiny_plan
+
+PLAN = tiny_plan()
+MEAN, SGD = schedule(PLAN)[0], schedule(PLAN)[3]
+HEAD = "a" * 64
+
+
+def arrays(step: Any = MEAN) -> Weights:
+    shapes = egress.allowed_shapes(PLAN, step.phase)
+    return {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+
+
+def sealed(**changes: Any) -> TrainReply:
+    values = {"site": "north", "plan": PLAN, "step": MEAN, "arrays": arrays(), "epsilon": 1.0, "ledger_head": HEAD}
+    return egress.seal(**{**values, **changes})
+
+
+class Masked(np.ndarray):
+    """An array that may carry more than it shows."""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"arrays": {}},
+        {"arrays": {"release": arrays()["release"][:-1]}},
+        {"arrays": {"release": arrays()["release"].reshape(1, -1)}},
+        {"arrays": {"release": arrays()["release"].astype(np.float64)}},
+        {"arrays": {"release": arrays()["release"].astype(np.int32)}},
+        {"arrays": {"release": np.full_like(arrays()["release"], np.nan)}},
+        {"arrays": {"release": np.full_like(arrays()["release"], np.inf)}},
+        {"arrays": {"release": arrays()["release"].view(Masked)}},
+        {"arrays": {**arrays(), "count": np.ones(1, np.float32)}},
+        {"arrays": {**arrays(), "images": np.ones((4, 28, 28), np.float32)}},
+        {"arrays": arrays(SGD)},
+        {"epsilon": float("nan")},
+        {"epsilon": float("inf")},
+        {"epsilon": 8.0001},
+        {"epsilon": 0.0},
+        {"epsilon": np.float64(1.0)},
+        {"ledger_head": ""},
+        {"ledger_head": "patient Doe"},
+        {"site": "DOE^JANE"},
+        {"site": "x" * 33},
+    ],
+)
+def test_anything_that_is_not_this_rounds_release_is_refused(change: dict[str, Any]) -> None:
+    sealed()
+    with pytest.raises(EgressRefused, match="nothing was sent"):
+        sealed(**change)
+
+
+def test_weights_that_are_not_trained_here_do_not_leave() -> None:
+    names = egress.allowed_shapes(PLAN, "sgd")
+    assert names
+    assert not any(name.startswith("start.") for name in names)
+    assert egress.allowed_bytes(PLAN, "sgd") == sum(a.nbytes for a in arrays(SGD).values())
+
+
+def test_what_leaves_is_logged_with_digest_size_names_and_entry_before_it_is_returned(tmp_path: Path) -> None:
+    reply = egress.release(tmp_path, plan=PLAN, step=MEAN, reply=sealed(), entry=7)
+    (line,) = (tmp_path / egress.LOG).read_text().splitlines()
+    assert {k: v for k, v in json.loads(line).items() if k != "time"} == {
+        "kind": "train",
+        "payload": digest(reply.arrays),
+        "bytes": egress.allowed_bytes(PLAN, "mean"),
+        "keys": ["release"],
+        "entry": 7,
+    }
+    assert egress.last_head(tmp_path) == HEAD
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"arrays": {"release": np.zeros(3, np.float32)}},
+        {"plan": "b" * 64},
+        {"round": 2},
+        {"phase": "sgd"},
+        {"delta": 1e-3},
+        {"epsilon": 9.0},
+        {"ledger_head": "x"},
+    ],
+)
+def test_a_stored_reply_is_checked_again_and_leaves_no_trace_when_refused(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    reply = TrainReply(**{**vars(sealed()), **change})
+    with pytest.raises(EgressRefused):
+        egress.release(tmp_path, plan=PLAN, step=MEAN, reply=reply, entry=7)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_log_only_grows(tmp_path: Path) -> None:
+    for kind in ("hello", "refusal", "hello"):
+        egress.record(tmp_path, kind=kind, payload="p", size=0, keys=[], entry=0)
+    kinds = [json.loads(line)["kind"] for line in (tmp_path / egress.LOG).read_text().splitlines()]
+    assert kinds == ["hello", "refusal", "hello"]
+
+
+def test_nothing_is_sent_that_cannot_be_written_down(tmp_path: Path) -> None:
+    (tmp_path / egress.LOG).mkdir()
+    with pytest.raises(StateError, match="nothing was sent"):
+        egress.release(tmp_path, plan=PLAN, step=MEAN, reply=sealed(), entry=7)
+    (tmp_path / egress.LOG).rmdir()
+    (tmp_path / egress.RECEIPT).mkdir()
+    with pytest.raises(StateError, match="nothing was sent"):
+        egress.release(tmp_path, plan=PLAN, step=MEAN, reply=sealed(), entry=7)
+
+
+def test_before_the_first_reply_there_is_no_receipt_and_a_spoilt_one_is_an_error(tmp_path: Path) -> None:
+    assert egress.last_head(tmp_path) == ""
+    (tmp_path / egress.RECEIPT).write_text("{}")
+    with pytest.raises(StateError, match="newest backup"):
+        egress.last_head(tmp_path)

@@ -1,0 +1,152 @@
+"""With the noise off the federation computes what one computer with all patients would; with too much it stops."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from client.moments import patient_sum
+from common.errors import StudyStopped
+from common.moments import coefficients, cosine_basis
+from common.plan import StudyPlan
+from common.schedule import schedule
+from common.vae import initial
+from common.weights import Weights
+from server.closed_form import absorb
+from tests.client.moment_cohorts import Patient, cache_of, moments_plan, random_patients
+
+PLAN = moments_plan(private=False)
+SIZE, BASE, LATENT = 28, 4, 3
+
+
+def federate(plan: StudyPlan, sites: Sequence[Sequence[Patient]], folder: Path) -> Weights:
+    """The weights after the three moments rounds, without noise."""
+    caches = [cache_of(folder / str(i), plan, patients) for i, patients in enumerate(sites)]
+    weights = initial(plan).arrays()
+    for step in schedule(plan):
+        releases = [patient_sum(plan, step, weights, cache).astype(np.float32) for cache in caches]
+        weights = absorb(plan, step, weights, releases)
+    return weights
+
+
+def start(weights: Weights) -> dict[str, NDArray[np.float64]]:
+    return {n.removeprefix("start."): a.astype(np.float64) for n, a in weights.items() if n.startswith("start.")}
+
+
+def by_patient(patients: Sequence[Patient]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Every patient's one image as a row [n, base * base] of cosine coefficients, and its label."""
+    images = np.concatenate([images for images, _ in patients])
+    return coefficients(images, base=BASE), np.array([labels[0] for _, labels in patients])
+
+
+def test_sites_together_equal_one_site_that_holds_all_their_patients(tmp_path: Path) -> None:
+    patients = random_patients(60, seed=5)
+    apart = start(federate(PLAN, [patients[:9], patients[9:33], patients[33:]], tmp_path / "apart"))
+    pooled = start(federate(PLAN, [patients], tmp_path / "pooled"))
+    assert apart.keys() == pooled.keys()
+    for name, value in pooled.items():
+        np.testing.assert_allclose(apart[name], value, rtol=2e-4, atol=2e-5, err_msg=name)
+
+
+def test_one_site_equals_the_textbook_computation_on_its_images(tmp_path: Path) -> None:
+    patients = random_patients(50, seed=6, most_images=1)
+    found = start(federate(PLAN, [patients], tmp_path))
+    rows, labels = by_patient(patients)
+    mean = rows.mean(axis=0)
+    basis = cosine_basis(SIZE, BASE)
+    np.testing.assert_allclose(found["mean"], basis @ mean * SIZE, atol=1e-6)
+    np.testing.assert_allclose(found["frequency"], np.bincount(labels) / len(labels), atol=1e-6)
+    leading = np.linalg.svd(rows - mean)[2][:LATENT].T
+    np.testing.assert_allclose(np.abs((basis @ leading).T @ found["basis"]), np.eye(LATENT), atol=1e-4)
+    np.testing.assert_allclose(found["basis"].T @ found["basis"], np.eye(LATENT), atol=1e-5)
+    pixels = np.concatenate([images for images, _ in patients]).reshape(len(labels), -1)
+    latents = (pixels - found["mean"]) @ found["basis"]
+    for label in (0, 1):
+        np.testing.assert_allclose(found["centre"][label], latents[labels == label].mean(axis=0), atol=1e-4)
+    _check_spread_of_the_classes(found, latents, labels)
+
+
+def _check_spread_of_the_classes(
+    found: dict[str, NDArray[np.float64]], latents: NDArray[np.float64], labels: NDArray[np.int64]
+) -> None:
+    """Each class's covariance is its own, drawn towards the pooled one by ten patients' worth."""
+    own = [np.cov(latents[labels == label].T, bias=True) for label in (0, 1)]
+    counts = np.bincount(labels)
+    pooled = sum(count * covariance for count, covariance in zip(counts, own, strict=True)) / counts.sum()
+    for label in (0, 1):
+        trust = counts[label] / (counts[label] + 10.0)
+        expected = trust * own[label] + (1 - trust) * pooled
+        factor = found["factor"][label]
+        np.testing.assert_allclose(factor @ factor.T, expected, rtol=1e-3, atol=1e-4)
+
+
+def planted(count: int, *, seed: int) -> tuple[list[Patient], dict[str, NDArray[np.float64]]]:
+    """Images drawn from a linear model within the band of the base: mean + V (m_c + L_c u)."""
+    random = np.random.default_rng(seed)
+    basis = cosine_basis(SIZE, BASE)
+    truth = {
+        "mean": basis @ random.normal(0, 1.0, BASE**2),
+        "basis": basis @ np.linalg.qr(random.normal(size=(BASE**2, LATENT)))[0],
+        "centre": np.array([[0.9, 0.0, 0.3], [-0.9, 0.3, -0.3]]),
+        "factor": np.stack([np.diag([1.2, 0.8, 0.5]), np.diag([0.9, 1.0, 0.4])]),
+    }
+    labels = random.integers(0, 2, count)
+    latents = truth["centre"][labels] + np.einsum("nij,nj->ni", truth["factor"][labels], random.normal(size=(count, 3)))
+    images = (truth["mean"] + latents @ truth["basis"].T).reshape(count, 1, SIZE, SIZE).astype(np.float32)
+    assert np.abs(images).max() < 1
+    return [(image, [int(label)]) for image, label in zip(images, labels, strict=True)], truth
+
+
+def test_a_planted_linear_model_is_recovered(tmp_path: Path) -> None:
+    patients, truth = planted(3000, seed=9)
+    found = start(federate(PLAN, [patients[:1000], patients[1000:]], tmp_path))
+    cosines = np.linalg.svd(truth["basis"].T @ found["basis"])[1]
+    assert cosines.min() > 0.999
+    for label in (0, 1):
+        middle = truth["mean"] + truth["basis"] @ truth["centre"][label]
+        np.testing.assert_allclose(found["mean"] + found["basis"] @ found["centre"][label], middle, atol=0.02)
+        spread, planted_spread = (
+            model["basis"] @ model["factor"][label] @ model["factor"][label].T @ model["basis"].T
+            for model in (found, truth)
+        )
+        assert np.linalg.norm(spread - planted_spread) < 0.1 * np.linalg.norm(planted_spread)
+
+
+def test_the_encoder_is_the_exact_posterior_of_the_found_model(tmp_path: Path) -> None:
+    found = start(federate(PLAN, [random_patients(40, seed=7)], tmp_path))
+    variance = PLAN.model.observation_std**2
+    for label in (0, 1):
+        factor = found["factor"][label]
+        posterior = np.linalg.inv(np.eye(LATENT) + factor.T @ factor / variance)
+        np.testing.assert_allclose(found["gain"][label], posterior @ factor.T / variance, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(np.exp(found["spread"][label]), np.diag(posterior), rtol=1e-3)
+
+
+@pytest.mark.parametrize("phase", ["mean", "subspace", "prior"])
+def test_a_cohort_that_the_noise_drowns_stops_the_study(tmp_path: Path, phase: str) -> None:
+    plan = StudyPlan.parse(
+        'name = "drowned"\n[model]\nlatent = 3\nbase = 4\n[privacy]\nepsilon = 0.2\nphases = ["moments"]\n'
+    )
+    step = next(step for step in schedule(plan) if step.phase == phase)
+    cache = cache_of(tmp_path, plan, random_patients(4, seed=1, size=64))
+    weights = initial(plan).arrays()
+    with pytest.raises(StudyStopped, match=r"noised patient count.*Add sites or raise epsilon"):
+        absorb(plan, step, weights, [patient_sum(plan, step, weights, cache).astype(np.float32)])
+
+
+def test_noise_alone_leaves_no_spread_that_was_not_there(tmp_path: Path) -> None:
+    """What Wigner's law says the noise made is taken out, so a cohort of one image has no latent spread."""
+    image = np.full((1, SIZE, SIZE), 0.3, np.float32)
+    plan = moments_plan()
+    steps = {step.phase: step for step in schedule(plan)}
+    cache = cache_of(tmp_path, plan, [(image, [i % 2]) for i in range(400)])
+    weights = initial(plan).arrays()
+    random = np.random.default_rng(3)
+    for phase in ("mean", "subspace", "prior"):
+        total = patient_sum(plan, steps[phase], weights, cache)  # type: ignore[index]
+        deviation = 0.0 if phase == "mean" else 1.0
+        release = total + deviation * random.normal(0, steps[phase].event.sigma, total.shape)  # type: ignore[index]
+        weights = absorb(plan, steps[phase], weights, [release.astype(np.float32)])  # type: ignore[index]
+    assert np.abs(start(weights)["factor"]).max() < 0.05
