@@ -1,0 +1,88 @@
+"""`wardround plan budget`: what a plan costs a patient, what its noise leaves to learn, and what would change that."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from common.plan import StudyPlan
+from common.terminal import emit, json_option
+
+if TYPE_CHECKING:
+    from deploy.planner import Forecast, RoundForecast
+
+
+@click.command("budget")
+@click.argument("plan_file", type=click.Path(path_type=Path))
+@click.option("--patients", type=click.IntRange(1), required=True, help="Patients at one hospital.")
+@click.option("--plot", "plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw it into this SVG file.")
+@click.option("--calibrate/--no-calibrate", default=True, show_default=True, help="Time a few steps on this machine.")
+@json_option
+def budget_(plan_file: Path, *, patients: int, plot: Path | None, calibrate: bool, as_json: bool) -> None:
+    """Print what PLAN_FILE costs and buys at a hospital of so many patients, before anybody agrees to it."""
+    from deploy import calibration, planner  # torch takes seconds to load, and `--help` must not wait for it
+
+    plan = StudyPlan.load(plan_file)
+    measured = calibration.calibrate(plan) if calibrate else None
+    found = planner.forecast(plan, patients=patients, calibration=measured)
+    if plot is not None:
+        from deploy.planner_plot import draw
+
+        draw(found, plot)
+    emit(found.to_dict(), as_json=as_json, text=_text(found, plot))
+
+
+def _text(found: "Forecast", plot: Path | None) -> Callable[[], str]:
+    """Return what draws the forecast for a person."""
+
+    def lines() -> str:
+        plan = found.plan
+        out = [f"{plan.name}: one hospital of {found.patients} patients, delta {plan.privacy.delta:g}", ""]
+        out += ["round  phase     sigma     steps  epsilon after  signal/noise  relative error"]
+        out += [_round(entry) for entry in found.rounds]
+        out += [
+            "",
+            "signal/noise: if all patients agreed, at one site; S averaged sites have sqrt(S) times as much",
+            "",
+        ]
+        out += ["what would change it                  patients  rounds  epsilon     sigma  first round  last phase"]
+        out += [
+            f"{a.change:36}  {a.patients:8}  {a.rounds:6}  {a.epsilon:7.3f}  {a.sigma:8.3f}  {a.first_ratio:11.3g}"
+            f"  {a.whole_ratio:10.3g}"
+            for a in found.alternatives
+        ]
+        return "\n".join([*out, "", _effort(found), *([f"drawn in {plot}"] if plot else [])])
+
+    return lines
+
+
+def _round(entry: "RoundForecast") -> str:
+    error = "" if entry.relative_error is None else f"{entry.relative_error:16.3g}"
+    return (
+        f"{entry.number:5}  {entry.phase:8}  {entry.sigma:8.3f}  {entry.steps:5}  {entry.epsilon_after:13.3f}"
+        f"  {entry.signal_to_noise:12.3g}{error}"
+    )
+
+
+def _effort(found: "Forecast") -> str:
+    if found.calibration is None or found.seconds is None:
+        return "run time and memory: not measured (--no-calibrate)"
+    seen = found.calibration
+    return (
+        f"about {_duration(found.seconds)} of computing at the site and {seen.memory_bytes / 2**30:.2f} GiB of memory, "
+        f"by a short calibration on this machine ({seen.threads} threads, as busy as it is now); network not counted"
+    )
+
+
+def _duration(seconds: float) -> str:
+    """A length of time in its natural unit, two digits."""
+    for size, unit in ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{max(1, math.ceil(seconds))} seconds"
+
+
+COMMANDS = [budget_]
+"""What the `plan` group takes in."""

@@ -1,0 +1,106 @@
+"""Take each guard of the privacy core out, one at a time, and see that a test notices.
+
+    .venv/bin/python scripts/mutation_check.py              every mutation of `scripts/mutations.py`
+    .venv/bin/python scripts/mutation_check.py noise clip   those whose name holds one of the words
+    .venv/bin/python scripts/mutation_check.py --list       which guards there are, and whether each still applies
+
+The source is patched in a temporary copy of the tree, never in place, and only the tests named beside the guard run.
+Exit code 1 if a mutation survives its tests, 2 if one no longer applies to the source.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from mutations import MUTATIONS, Mutation
+
+ROOT = Path(__file__).resolve().parents[1]
+_COPIED = ("common", "client", "server", "deploy", "tests", "pyproject.toml")
+_KILLED, _PASSED = 1, 0
+"""Exit codes of pytest: tests failed, tests passed; all others mean that they did not run."""
+
+
+def main(words: list[str]) -> int:
+    """Check the mutations whose name holds one of the words (all without any) and print a table."""
+    chosen = [m for m in MUTATIONS if not words or any(word in m.name for word in words)]
+    if stale := [m for m in chosen if _occurrences(ROOT, m) != 1]:
+        for mutation in stale:
+            _say(f"{mutation.name}: its text occurs {_occurrences(ROOT, mutation)} times in {mutation.file}, not once")
+        return 2
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        _copy_tree(copy)
+        survivors = [mutation.name for mutation in chosen if not _check(copy, mutation)]
+    _say(f"\n{len(chosen)} guards taken out, {len(chosen) - len(survivors)} noticed")
+    for name in survivors:
+        _say(f"SURVIVED: {name}")
+    return 1 if survivors else 0
+
+
+def list_guards() -> int:
+    """Print every guard and whether its mutation still applies; exit code 2 if one does not."""
+    for mutation in MUTATIONS:
+        _say(f"{'ok   ' if _occurrences(ROOT, mutation) == 1 else 'STALE'}  {mutation.name:58}  {mutation.file}")
+    return 0 if all(_occurrences(ROOT, mutation) == 1 for mutation in MUTATIONS) else 2
+
+
+def _copy_tree(copy: Path) -> None:
+    """Copy every tracked or new file, and see that the copy is what Python would import there."""
+    names = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *_COPIED],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    for name in names:
+        if (ROOT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, copy / name)
+    found = subprocess.run(
+        [sys.executable, "-c", "import client; print(client.__file__)"],
+        cwd=copy, env=_environment(copy), capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    if not Path(found.strip()).is_relative_to(copy.resolve()):
+        raise SystemExit(f"the copy is shadowed by {found.strip()}; nothing would have been mutated")
+
+
+def _check(copy: Path, mutation: Mutation) -> bool:
+    """Apply one mutation in the copy, run its tests, undo it; whether a test failed."""
+    path = copy / mutation.file
+    sound = path.read_text()
+    path.write_text(sound.replace(mutation.old, mutation.new))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no", *mutation.tests],
+            cwd=copy, env=_environment(copy), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    finally:
+        path.write_text(sound)
+    if done.returncode not in (_KILLED, _PASSED):
+        raise SystemExit(f"{mutation.name}: its tests did not run\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    noticed = re.search(r"^FAILED \S+?::(\S+)", done.stdout, re.MULTILINE)
+    killer = noticed.group(1) if noticed else "(a fixture)"
+    _say(f"{mutation.name:58}  {killer if done.returncode == _KILLED else 'SURVIVED'}")
+    return done.returncode == _KILLED
+
+
+def _environment(copy: Path) -> dict[str, str]:
+    """The copy first on the path, also in child processes; no byte code that would outlive its source."""
+    return {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def _occurrences(root: Path, mutation: Mutation) -> int:
+    path = root / mutation.file
+    return path.read_text().count(mutation.old) if path.exists() else 0
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    arguments = sys.argv[1:]
+    sys.exit(list_guards() if "--list" in arguments else main(arguments))

@@ -1,0 +1,139 @@
+"""One patient moves a moments release by at most its sensitivity, whatever the server sent and the patient holds."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from client.moments import patient_sum, release
+from client.randomness import SecureRandom
+from common.moments import COUNT_WEIGHT, clip, release_length, sensitivity
+from common.plan import StudyPlan
+from common.schedule import Phase, Round, schedule
+from common.vae import initial
+from common.weights import Weights
+from tests.client.moment_cohorts import Patient, cache_of, moments_plan, random_patients
+
+PHASES: tuple[Phase, ...] = ("mean", "subspace", "prior")
+PLAN = moments_plan()
+BRIGHT = np.ones((1, 28, 28), np.float32)
+
+
+def step_of(plan: StudyPlan, phase: Phase) -> Round:
+    return next(step for step in schedule(plan) if step.phase == phase)
+
+
+def weights(kind: str) -> Weights:
+    """What a server may send: an honest start, or one made to blow a contribution up."""
+    arrays = initial(PLAN).arrays()
+    random = np.random.default_rng(4)
+    if kind == "honest":
+        arrays["start.mean"] = random.normal(0, 0.1, 784).astype(np.float32)
+        arrays["start.basis"] = np.linalg.qr(random.normal(size=(784, 3)))[0].astype(np.float32)
+    elif kind == "huge mean":
+        arrays["start.mean"] = np.full(784, 1e30, np.float32)
+        arrays["start.basis"] = np.ones((784, 3), np.float32)
+    elif kind == "huge basis":
+        arrays["start.basis"] = np.full((784, 3), 3e38, np.float32)
+    elif kind == "one patient's pixels":
+        arrays["start.mean"] = -1e6 * BRIGHT.reshape(784)
+        arrays["start.basis"] = np.repeat(1e6 * BRIGHT.reshape(784, 1), 3, axis=1)
+    return arrays
+
+
+def odd_patients() -> list[Patient]:
+    """Patients that a clip has to hold: saturated images, many images, both classes at once."""
+    checks = np.indices((28, 28)).sum(0) % 2 * 2.0 - 1.0
+    return [
+        (BRIGHT, [0]),
+        (-BRIGHT, [1]),
+        (np.repeat(BRIGHT, 40, axis=0), [1] * 40),
+        (np.concatenate([BRIGHT, -BRIGHT]), [0, 1]),
+        (checks[None].astype(np.float32), [0]),
+        *random_patients(3, seed=8),
+    ]
+
+
+def influences(tmp_path: Path, phase: Phase, kind: str) -> list[float]:
+    """How far the sum moves when each of the odd patients is taken out of the cohort."""
+    patients, sent, step = odd_patients(), weights(kind), step_of(PLAN, phase)
+    whole = patient_sum(PLAN, step, sent, cache_of(tmp_path / "all", PLAN, patients))
+    moved = []
+    for i in range(len(patients)):
+        rest = cache_of(tmp_path / str(i), PLAN, patients[:i] + patients[i + 1 :])
+        moved.append(float(np.linalg.norm(whole - patient_sum(PLAN, step, sent, rest))))
+    return moved
+
+
+@pytest.mark.parametrize("kind", ["honest", "huge mean", "huge basis", "one patient's pixels"])
+@pytest.mark.parametrize("phase", PHASES)
+def test_removing_a_patient_moves_the_sum_by_at_most_the_sensitivity(tmp_path: Path, phase: Phase, kind: str) -> None:
+    moved = influences(tmp_path, phase, kind)
+    assert 0 < max(moved) <= sensitivity(PLAN, phase) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(("phase", "kind"), [("mean", "honest"), ("subspace", "huge mean"), ("prior", "huge mean")])
+def test_the_sensitivity_is_reached_so_the_noise_is_not_wasted(tmp_path: Path, phase: Phase, kind: str) -> None:
+    assert max(influences(tmp_path, phase, kind)) >= 0.999 * sensitivity(PLAN, phase)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_vector_that_is_not_finite_counts_as_zero(value: float) -> None:
+    rows = np.array([[3.0, 4.0], [value, 0.0], [0.3, 0.4]])
+    np.testing.assert_allclose(clip(rows, 1.0), [[0.6, 0.8], [0.0, 0.0], [0.3, 0.4]], rtol=1e-9)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_patient_with_many_images_weighs_as_one(tmp_path: Path, phase: Phase) -> None:
+    (images, labels), *others = random_patients(4, seed=1, most_images=1)
+    once = cache_of(tmp_path / "once", PLAN, [(images, labels), *others])
+    often = cache_of(tmp_path / "often", PLAN, [(np.repeat(images, 30, axis=0), list(labels) * 30), *others])
+    sums = [patient_sum(PLAN, step_of(PLAN, phase), weights("honest"), cache) for cache in (once, often)]
+    np.testing.assert_allclose(sums[1], sums[0], rtol=1e-9, atol=1e-12)
+
+
+def test_class_counts_are_of_patients_and_a_patient_of_both_classes_is_half_of_each(tmp_path: Path) -> None:
+    patients = [(BRIGHT, [0]), (BRIGHT, [0]), (BRIGHT, [1]), (np.repeat(BRIGHT, 4, axis=0), [0, 1, 1, 1])]
+    cache = cache_of(tmp_path, PLAN, patients)
+    expected = np.array([2.25, 1.75])
+    mean = patient_sum(PLAN, step_of(PLAN, "mean"), weights("honest"), cache)
+    np.testing.assert_allclose(mean[-2:] / PLAN.privacy.mean_clip, expected)
+    subspace = patient_sum(PLAN, step_of(PLAN, "subspace"), weights("honest"), cache)
+    assert subspace[-1] / COUNT_WEIGHT == pytest.approx(4)
+    prior = patient_sum(PLAN, step_of(PLAN, "prior"), weights("honest"), cache).reshape(2, -1)
+    np.testing.assert_allclose(prior[:, -1] / COUNT_WEIGHT, expected)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_noise_is_gaussian_of_sigma_times_the_sensitivity_on_every_value(tmp_path: Path, phase: Phase) -> None:
+    cache, step, sent = cache_of(tmp_path, PLAN, random_patients(5, seed=2)), step_of(PLAN, phase), weights("honest")
+    exact = patient_sum(PLAN, step, sent, cache)
+    draws = np.stack(
+        [release(PLAN, step, sent, cache, SecureRandom.simulated(7, i))["release"] - exact for i in range(400)]
+    )
+    assert draws.shape == (400, release_length(PLAN, phase))
+    expected = step.event.sigma * sensitivity(PLAN, phase)
+    assert draws.std() == pytest.approx(expected, rel=0.05)
+    assert draws.std(axis=0).min() > 0.8 * expected
+    assert abs(draws.mean()) < 5 * expected / math.sqrt(draws.size)
+    correlation = np.corrcoef(draws.T) - np.eye(draws.shape[1])
+    assert np.abs(correlation).max() < 0.35
+
+
+def test_two_releases_of_a_hospital_never_carry_the_same_noise(tmp_path: Path) -> None:
+    cache, step, sent = cache_of(tmp_path, PLAN, random_patients(3, seed=2)), step_of(PLAN, "mean"), weights("honest")
+    one, two = (release(PLAN, step, sent, cache, SecureRandom.from_os())["release"] for _ in range(2))
+    assert (one != two).all()
+
+
+def test_a_cohort_larger_than_one_batch_is_summed_whole(tmp_path: Path) -> None:
+    patients = random_patients(300, seed=3, most_images=1)
+    cache = cache_of(tmp_path / "all", PLAN, patients)
+    parts = [cache_of(tmp_path / str(i), PLAN, patients[i::2]) for i in range(2)]
+    for phase in PHASES:
+        step = step_of(PLAN, phase)
+        halves = [patient_sum(PLAN, step, weights("honest"), part) for part in parts]
+        np.testing.assert_allclose(
+            patient_sum(PLAN, step, weights("honest"), cache), halves[0] + halves[1], rtol=1e-9, atol=1e-9
+        )
