@@ -17,7 +17,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 		|| { echo "wardround needs Python 3.11 or 3.12; set PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt "torch==2.13.0"
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[ray,test]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[ocr,ray,test]"
 	touch $@
 
 demo: install
