@@ -63,7 +63,9 @@ class IngestSettings:
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Self:
         """Undo `to_dict`."""
-        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()}
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()
+        }
         return cls(**values)
 
     @property

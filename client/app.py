@@ -13,7 +13,7 @@ from flwr.clientapp import ClientApp
 
 from client import egress, hospital
 from client.site import Site
-from common.errors import MessageRefused, PlanRefused, SeedRefused, WardroundError
+from common.errors import MessageRefused, PlanRefused, SeedRefused, StateError, WardroundError
 from common.messages import Hello, Refused, TrainRequest
 from common.simulation import SimulationSetup
 
@@ -56,7 +56,10 @@ def _answer(message: Message, context: Context, kind: type[Hello] | type[TrainRe
 def _refusal(site: Site | None, plan: str, reason: str) -> RecordDict:
     known = plan if len(plan) == 64 else ""
     if site is not None:
-        egress.record(site.home, kind="refusal", payload=reason, size=0, keys=["reason"], entry=0)
+        try:
+            egress.record(site.home, kind="refusal", payload=reason, size=0, keys=["reason"], entry=0)
+        except StateError:  # an exception raised here would leave with its text, as Flower's own error
+            log.exception("a refusal could not be written to the egress log")
     return Refused(plan=known, site=site.policy.name if site else "", reason=reason).to_record()
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,6 @@ from client.identity import patient_key
 from client.quarantine import Decisions
 from client.reasons import QUARANTINE, Reason
 from client.scan import Job, Outcome
-from common.errors import CacheCorrupt
 from common.images import fit_square, unit_to_uint16
 
 Progress = Callable[[int, int], None]
@@ -29,7 +27,6 @@ _COHORT_VERDICTS = frozenset({Reason.DUPLICATE, Reason.UNLABELLED, Reason.CONTRA
 _NO_DICOM = frozenset({Reason.NOT_DICOM, Reason.POLYGLOT, Reason.NOT_REGULAR, Reason.SYMLINK})
 _SQUARE_PIXEL = 0.01
 """Aspect ratios within this of 1 are square."""
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,25 +83,19 @@ class Batch:
             record = self.records[name]
             yield from self.old.stored(record.first, record.first + record.pictures)
 
-    def carry_over(self, prior: Admission | None, entries: list[Entry], *, home: Path, decisions: Decisions) -> list[Entry]:
+    def carry_over(self, prior: Admission | None, entries: list[Entry], decisions: Decisions) -> list[Entry]:
         """Take over what is known of unchanged files.
 
         Args:
-            prior: The last ingest's record, made by the same settings; None for none.
+            prior: The last ingest's record, which belongs to `old`; None for none.
             entries: What lies in the folder now.
-            home: The site's home.
             decisions: What humans have decided on quarantined files.
 
         Returns:
             The files to read.
         """
-        known: dict[str, FileRecord] = {}
-        if prior is not None:
-            try:
-                self.old = Cache.open(home)
-                known = {record.name: record for record in prior.records if _still_valid(record, decisions)}
-            except CacheCorrupt:
-                _log.warning("ingest: the old cache fails its check; every file is read again")
+        records = () if prior is None else prior.records
+        known = {record.name: record for record in records if _still_valid(record, decisions)}
         changed: list[Entry] = []
         for entry in entries:
             record = known.get(entry.name)
@@ -126,9 +117,10 @@ class Batch:
         if not changed:
             return
         workers = max(1, min(how.workers, len(changed)))
-        with _one_thread(), DecodePool(
-            how.settings, scratch=how.scratch, workers=workers, limits=how.limits, ocr=how.ocr
-        ) as pool:
+        with (
+            _one_thread(),
+            DecodePool(how.settings, scratch=how.scratch, workers=workers, limits=how.limits, ocr=how.ocr) as pool,
+        ):
             jobs = [Job(number=number, path=entry.path) for number, entry in enumerate(changed)]
             cleared = self._run(pool, jobs, changed, how)
             self._run(pool, cleared, changed, how)

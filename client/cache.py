@@ -64,7 +64,8 @@ class Cache:
             cache = cls(folder, checked_index(folder))
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise CacheCorrupt(
-                f"the training cache in {home} fails its check ({type(error).__name__}). Run `wardround site ingest` again"
+                f"the training cache in {home} fails its check ({type(error).__name__}). "
+                "Run `wardround site ingest` again"
             ) from error
         cache._check_shapes()
         return cache

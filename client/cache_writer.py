@@ -117,7 +117,8 @@ def write_generation(folder: Path, content: Content, images: Iterable[Stored]) -
         return _write(folder, content, images)
     except OSError as error:
         raise StateError(
-            f"the training cache could not be written ({error.strerror}); the old one stays in use. Free space and ingest again"
+            f"the training cache could not be written ({error.strerror}); the old one stays in use. "
+            "Free space and ingest again"
         ) from error
 
 
@@ -189,7 +190,7 @@ def _write_bytes(path: Path, data: bytes) -> None:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Put `data` in the place of a file, mode 0600: a reader sees the old bytes or the new ones, and so does a crash."""
+    """Put `data` in the place of a file, mode 0600; a reader and a crash see the old bytes or the new ones."""
     draft = path.with_name(f"{path.name}.new")
     with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:  # noqa: PTH123
         file.write(data)

@@ -1,4 +1,4 @@
-"""From single files to a cohort: who is one person, what counts once, which label applies, in which order all stands."""
+"""From single files to a cohort: who is one person, what counts once, which label applies, in which order."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -53,14 +53,14 @@ def judge(
     places: list[Place] = []
     for patient, record in usable:
         label = _label(record, labels, names)
-        if record.uid in uids or record.digest in pictures:
-            verdicts[record.name] = Reason.DUPLICATE
-        elif isinstance(label, Reason):
+        if isinstance(label, Reason):
             verdicts[record.name] = label
+        elif record.uid in uids or record.digest in pictures:
+            verdicts[record.name] = Reason.DUPLICATE
         else:
             places.append(Place(name=record.name, patient=patient, label=label))
-        uids.update({record.uid} - {""})
-        pictures.add(record.digest)
+            uids.update({record.uid} - {""})
+            pictures.add(record.digest)
     return [replace(record, verdict=verdicts[record.name]) for record in records], places
 
 

@@ -29,7 +29,13 @@ class DecodePool:
     """Decoder processes, started at once and killed on exit."""
 
     def __init__(
-        self, settings: IngestSettings, *, scratch: Path, workers: int = 2, limits: Limits | None = None, ocr: bool = False
+        self,
+        settings: IngestSettings,
+        *,
+        scratch: Path,
+        workers: int = 2,
+        limits: Limits | None = None,
+        ocr: bool = False,
     ) -> None:
         """Start the processes.
 
@@ -106,9 +112,7 @@ class DecodePool:
         except BrokenProtocol:
             yield from self._replace(process, waiting, Reason.CRASHED)
 
-    def _replace(
-        self, process: DecodeProcess, waiting: deque[Job], reason: Reason
-    ) -> Iterator[tuple[int, Outcome]]:
+    def _replace(self, process: DecodeProcess, waiting: deque[Job], reason: Reason) -> Iterator[tuple[int, Outcome]]:
         """Kill a process, blame the file it was at, and hand its queue to a new one."""
         self._selector.unregister(process.pipe)
         process.kill()

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 import client
 from client.admission_settings import IngestSettings
 from client.decode_worker import SLOT_BYTES, SLOTS
+from client.dicom_pixels import MAX_FRAMES
 from client.reasons import QUARANTINE, Reason
 from client.scan import Facts, Job, Outcome
 
@@ -30,6 +31,8 @@ _READ = 1 << 16
 _FILE_DIGEST = 64
 _SLOWEST_START = 120.0
 _STEEPEST_ASPECT = 64.0
+_START = "import sys; sys.modules.update(requests=None, tqdm=None); from client.decode_worker import main; main()"
+"""Without the network code that pydicom would load for its test data: a decoder has no business there."""
 
 
 class BrokenProtocol(Exception):
@@ -64,8 +67,9 @@ class DecodeProcess:
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         self._memory = mmap.mmap(descriptor, SLOTS * SLOT_BYTES)
         command = [
-            sys.executable, "-P", "-m", "client.decode_worker", f"--memory-fd={descriptor}", f"--seconds={limits.seconds}",
-            f"--memory-limit={limits.memory_bytes + SLOTS * SLOT_BYTES}", f"--settings={json.dumps(settings.to_dict())}",
+            sys.executable, "-P", "-c", _START,
+            f"--memory-fd={descriptor}", f"--memory-limit={limits.memory_bytes + SLOTS * SLOT_BYTES}",
+            f"--seconds={limits.seconds}", f"--settings={json.dumps(settings.to_dict())}",
         ]  # fmt: skip
         # a session of its own: what a decoder starts (dcmtk) dies with it, and Ctrl-C reaches the daemon alone
         self._process = subprocess.Popen(
@@ -78,6 +82,7 @@ class DecodeProcess:
         self._limits = limits
         self._since = time.monotonic()
         self._buffer = b""
+        self._pictures = 0
         self._outgoing: list[bytes] = []
 
     @property
@@ -130,8 +135,12 @@ class DecodeProcess:
     def picture(self, message: dict[str, Any]) -> tuple[Picture, float]:
         """Return the picture a message points at, and the aspect of its pixels (height over width).
 
-        The picture is a view that is valid until `free`. Raises `BrokenProtocol` when it lies outside the memory.
+        The picture is a view that is valid until `free`. Raises `BrokenProtocol` when it lies outside the memory, or
+        when a file has more pictures than any may have.
         """
+        self._pictures += 1
+        if self._pictures > MAX_FRAMES:
+            raise BrokenProtocol
         try:
             slot, height, width, aspect = (message[key] for key in ("slot", "height", "width", "aspect"))
             fits = slot in range(SLOTS) and height > 0 and width > 0 and 4 * height * width <= SLOT_BYTES
@@ -150,6 +159,7 @@ class DecodeProcess:
         """Take the first file off the queue and return its outcome; raises `BrokenProtocol` when it makes no sense."""
         outcome = _outcome(message)
         self.jobs.popleft()
+        self._pictures = 0
         self._since = time.monotonic()
         return outcome
 

@@ -29,7 +29,7 @@ from client.dicom_rendering import grey_plane, only_regions, rendering_of
 from client.pixels import render
 from client.reasons import QUARANTINE, Reason
 from client.scan import Facts, Job
-from client.screening import may_hold_text, screen
+from client.screening import may_hold_text, screen, screen_type
 from client.text_finder import TextFinder
 from common.errors import ScanRefused
 
@@ -126,9 +126,12 @@ class Decoder:
 
         Frames without content are left out; a file without any other is refused.
         """
+        provenance = dicom_reader.provenance_of(header)
+        if header.keyword or facts.sop_class:
+            screen_type(facts, provenance)
         if not header.keyword:
             raise ScanRefused(Reason.NO_PIXELS)
-        screen(facts, dicom_reader.provenance_of(header), self._settings, cleared=cleared)
+        screen(facts, provenance, self._settings, cleared=cleared)
         check_pixels(header, facts)
         finder = None if cleared or not may_hold_text(facts) else self._finder
         read_in = {0, facts.frames // 2, facts.frames - 1}
@@ -186,7 +189,3 @@ def _own_stdout() -> TextIO:
     os.dup2(silence, 1)
     os.dup2(silence, 2)
     return pipe
-
-
-if __name__ == "__main__":
-    main()

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.pixels import get_decoder
@@ -29,6 +30,8 @@ _UNDEFINED = 0xFFFFFFFF
 _ITEM = struct.Struct("<HHL")
 _ITEM_START = (0xFFFE, 0xE000)
 _SEQUENCE_END = (0xFFFE, 0xE0DD)
+_CELLS = (1, 8, 16, 32, 64)
+"""Bits that a pixel cell can have."""
 _FRAMES_BY_INDEX = 500
 """Up to here frames are fetched by number, which without an offset table costs the square of it."""
 _DCMTK_SYNTAXES = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1)
@@ -47,7 +50,7 @@ def check_pixels(header: Header, facts: Facts) -> None:
     if not syntax or not syntax.is_transfer_syntax:
         raise ScanRefused(Reason.UNSUPPORTED_SYNTAX)
     samples, bits = _count(header.dataset, "SamplesPerPixel"), _count(header.dataset, "BitsAllocated")
-    if facts.rows < 1 or facts.columns < 1 or facts.frames < 1 or samples not in (1, 3) or bits not in (1, 8, 16, 32, 64):
+    if min(facts.rows, facts.columns, facts.frames) < 1 or samples not in (1, 3) or bits not in _CELLS:
         raise ScanRefused(Reason.MALFORMED)
     plane = facts.rows * facts.columns * samples
     if plane > MAX_FRAME_PIXELS or facts.frames > MAX_FRAMES or plane * facts.frames > MAX_FILE_PIXELS:
@@ -124,22 +127,10 @@ def decoded_frames(header: Header, facts: Facts) -> Iterator[tuple[Stored, str]]
 
 
 def _frames(header: Header, facts: Facts) -> Iterator[tuple[Stored, str]]:
-    syntax = header.syntax
-    header.source.seek(header.start)
+    """Decode by pydicom and its plug-ins."""
     count = 0
     try:
-        options = as_pixel_options(header.dataset, transfer_syntax_uid=syntax, pixel_keyword=header.keyword)
-        if high_bit_shift(header.dataset) > 0:
-            options["correct_unused_bits"] = False  # it would cut the bits that count
-        if header.vr:
-            options["pixel_vr"] = header.vr
-        decoder = get_decoder(syntax)
-        if facts.frames <= _FRAMES_BY_INDEX:
-            # not `iter_array`: it fails on streams whose sign differs from the header's (pydicom 3.0.2)
-            frames = (decoder.as_array(header.source, index=index, **options) for index in range(facts.frames))
-        else:
-            frames = decoder.iter_array(header.source, **options)
-        for array, properties in itertools.islice(frames, facts.frames):
+        for array, properties in itertools.islice(_decoder_frames(header, facts.frames), facts.frames):
             count += 1
             yield array, str(properties["photometric_interpretation"])
     except NotImplementedError:
@@ -155,6 +146,21 @@ def _frames(header: Header, facts: Facts) -> Iterator[tuple[Stored, str]]:
         raise ScanRefused(Reason.DECODE_FAILED, "decode_failed: panic") from None
     if count < facts.frames:
         raise ScanRefused(Reason.TRUNCATED)
+
+
+def _decoder_frames(header: Header, frames: int) -> Iterator[tuple[Stored, dict[str, Any]]]:
+    header.source.seek(header.start)
+    options = as_pixel_options(header.dataset, transfer_syntax_uid=header.syntax, pixel_keyword=header.keyword)
+    if high_bit_shift(header.dataset) > 0:
+        options["correct_unused_bits"] = False  # it would cut the bits that count
+    if header.vr:
+        options["pixel_vr"] = header.vr
+    decoder = get_decoder(header.syntax)
+    if frames > _FRAMES_BY_INDEX:
+        yield from decoder.iter_array(header.source, **options)
+    for index in range(frames):
+        # not `iter_array`: it fails on streams whose sign differs from the header's (pydicom 3.0.2)
+        yield decoder.as_array(header.source, index=index, **options)
 
 
 def _by_dcmtk(header: Header) -> Header | None:

@@ -33,11 +33,33 @@ _LONG_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 _UNDEFINED = 0xFFFFFFFF
 _GROUPS_WITHOUT_PREFIX = (b"\x02\x00", b"\x08\x00", b"\x00\x08")
 _FOREIGN_MAGICS = (
-    b"MZ", b"\x7fELF", b"#!", b"%PDF", b"%!PS", b"PK\x03\x04", b"\xca\xfe\xba\xbe", b"\xcf\xfa\xed\xfe",
-    b"\xfe\xed\xfa", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!", b"\x89PNG", b"GIF8", b"\xff\xd8\xff",
-    b"<?", b"<!", b"<html", b"<script", b"{\\rtf", b"\xd0\xcf\x11\xe0", b"Cr24", b"L\x00\x00\x00\x01\x14",
+    b"MZ",
+    b"\x7fELF",
+    b"#!",
+    b"%PDF",
+    b"%!PS",
+    b"PK\x03\x04",
+    b"\xca\xfe\xba\xbe",
+    b"\xcf\xfa\xed\xfe",
+    b"\xfe\xed\xfa",
+    b"\x1f\x8b",
+    b"BZh",
+    b"\xfd7zXZ",
+    b"7z\xbc\xaf",
+    b"Rar!",
+    b"\x89PNG",
+    b"GIF8",
+    b"\xff\xd8\xff",
+    b"<?",
+    b"<!",
+    b"<html",
+    b"<script",
+    b"{\\rtf",
+    b"\xd0\xcf\x11\xe0",
+    b"Cr24",
+    b"L\x00\x00\x00\x01\x14",
 )
-"""Starts of programs, scripts, archives, documents and web pictures. TIFF is none of them: PS3.10 7.1 provides for it."""
+"""Starts of programs, scripts, archives, documents and web pictures; not of TIFF, which PS3.10 7.1 provides for."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -167,7 +189,9 @@ def _inflated(body: bytes) -> bytes:
     return plain
 
 
-def _locate_pixels(dataset: Dataset, source: io.BytesIO, syntax: UID | None, seen: list[tuple[int, str, int]]) -> Header:
+def _locate_pixels(
+    dataset: Dataset, source: io.BytesIO, syntax: UID | None, seen: list[tuple[int, str, int]]
+) -> Header:
     """Say where the pixel data begins; `source` stands at its element, or at the end where there is none."""
     if not seen:
         return Header(dataset=dataset, source=source, syntax=syntax)

@@ -83,7 +83,9 @@ def _used_bits(stored: Stored, dataset: Dataset) -> Stored:
     return stored if low <= int(stored.min()) and int(stored.max()) < high else stored >> shift
 
 
-def rendering_of(dataset: Dataset, frame: int, *, photometric: str, full_scale: tuple[float, float] | None) -> Rendering:
+def rendering_of(
+    dataset: Dataset, frame: int, *, photometric: str, full_scale: tuple[float, float] | None
+) -> Rendering:
     """Return how one frame is to be shown.
 
     Args:

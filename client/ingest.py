@@ -18,7 +18,7 @@ from client import text_finder
 from client.admission import Admission, FileRecord, IngestSummary
 from client.admission_settings import IngestSettings
 from client.batch import Batch, Progress, Reading
-from client.cache import current_generation
+from client.cache import Cache
 from client.cache_writer import Content, Spool, exclusive, write_generation
 from client.cohort import Place, judge
 from client.decode_pool import Limits
@@ -46,6 +46,8 @@ class _Context:
         merges: merges.csv.
         decisions: What humans have decided on quarantined files.
         ocr: Look for text in the pictures.
+        reading: Digest of all that the reading of one file depends on.
+        judging: Digest of all that verdicts depend on beside the files, taken before any file is read.
     """
 
     folder: Path
@@ -56,19 +58,8 @@ class _Context:
     merges: Merges
     decisions: Decisions
     ocr: bool
-
-    @property
-    def reading(self) -> str:
-        """Digest of all that the reading of one file depends on."""
-        return hashlib.sha256(f"{self.settings.digest} {self.ocr}".encode()).hexdigest()
-
-    @property
-    def judging(self) -> str:
-        """Digest of all that verdicts depend on beside the reading."""
-        seal = hashlib.sha256(self.reading.encode())
-        for path in (self.folder / LABELS_FILE, self.folder / MERGES_FILE, self.home / QUARANTINE_FILE):
-            seal.update(hashlib.sha256(path.read_bytes()).digest() if path.exists() else bytes(32))
-        return seal.hexdigest()
+    reading: str
+    judging: str
 
 
 def ingest(
@@ -109,16 +100,16 @@ def ingest(
     context = _context(folder, home, settings, dry_run=dry_run, ocr=ocr)
     with contextlib.ExitStack() as stack:
         place = None if dry_run else stack.enter_context(exclusive(home))
-        prior = _prior(context)
+        prior, cache = _prior(context)
         stamps = [(entry.name, entry.stamp) for entry in entries]
         if prior is not None and prior.judging == context.judging and prior.stamps == stamps:
             return IngestSummary.of(prior.records, patients=prior.patients, reused=len(entries))
         scratch = stack.enter_context(_scratch(place))
-        batch = Batch()
+        batch = Batch(old=cache)
         if place is not None:
             batch.spool = Spool(scratch, image_size=settings.image_size)
             stack.callback(batch.spool.close)
-        changed = batch.carry_over(prior, entries, home=home, decisions=context.decisions)
+        changed = batch.carry_over(prior, entries, context.decisions)
         how = Reading(settings=settings, secret=context.secret, scratch=scratch, decisions=context.decisions,
                       ocr=context.ocr, workers=workers, limits=limits, progress=progress)  # fmt: skip
         with _told_of_the_disk():
@@ -137,6 +128,7 @@ def ingest(
 
 def _context(folder: Path, home: Path, settings: IngestSettings, *, dry_run: bool, ocr: bool | None) -> _Context:
     """Read everything that can be wrong before any file is opened."""
+    reading, judging = _digests(folder, home, settings, ocr=text_finder.installed() if ocr is None else ocr)
     # a dry run at a fresh site must not leave a secret behind; counts do not depend on it
     secret = os.urandom(SECRET_BYTES) if dry_run and not (home / "secret.key").exists() else site_secret(home)
     labels = None
@@ -147,20 +139,29 @@ def _context(folder: Path, home: Path, settings: IngestSettings, *, dry_run: boo
     return _Context(
         folder=folder, home=home, settings=settings, secret=secret, labels=labels,
         merges=Merges.read(folder / MERGES_FILE, secret), decisions=Decisions.load(home),
-        ocr=text_finder.installed() if ocr is None else ocr,
+        ocr=text_finder.installed() if ocr is None else ocr, reading=reading, judging=judging,
     )  # fmt: skip
 
 
-def _prior(context: _Context) -> Admission | None:
-    """Return the last ingest's record when it is of this folder, read the same way, and of the cache in use."""
+def _digests(folder: Path, home: Path, settings: IngestSettings, *, ocr: bool) -> tuple[str, str]:
+    reading = hashlib.sha256(f"{settings.digest} {ocr}".encode()).hexdigest()
+    judging = hashlib.sha256(reading.encode())
+    for path in (folder / LABELS_FILE, folder / MERGES_FILE, home / QUARANTINE_FILE):
+        judging.update(hashlib.sha256(path.read_bytes()).digest() if path.exists() else bytes(32))
+    return reading, judging.hexdigest()
+
+
+def _prior(context: _Context) -> tuple[Admission, Cache] | tuple[None, None]:
+    """Return the last ingest's record and cache when they are of this folder, read the same way, and whole."""
     prior = Admission.load(context.home)
+    if prior is None or prior.folder != str(context.folder.resolve()) or prior.reading != context.reading:
+        return None, None
     try:
-        generation = current_generation(context.home)
+        cache = Cache.open(context.home)
     except CacheCorrupt:
-        return None
-    if prior is None or generation != prior.generation or prior.folder != str(context.folder.resolve()):
-        return None
-    return prior if prior.reading == context.reading else None
+        _log.warning("ingest: the old cache fails its check; every file is read again")
+        return None, None
+    return (prior, cache) if cache.generation == prior.generation else (None, None)
 
 
 @contextlib.contextmanager

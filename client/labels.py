@@ -1,6 +1,7 @@
 """`labels.csv`: which class each image has, matched by patient key so that no id is kept.
 
-Columns `patient_id,sop_instance_uid,label`; an empty UID means all images of that patient, a line with a UID outweighs it.
+Columns `patient_id,sop_instance_uid,label`; an empty UID means all images of that patient, and a line with a UID
+outweighs it.
 """
 
 import csv
@@ -51,7 +52,8 @@ class Labels:
                 raise LabelsError(f"{path.name}: line {number} names no patient")
             if label.strip() not in names:
                 raise LabelsError(
-                    f"{path.name}: line {number} has a label that the plan does not know. The plan has: {', '.join(names)}"
+                    f"{path.name}: line {number} has a label that the plan does not know. "
+                    f"The plan has: {', '.join(names)}"
                 )
             place = (patient_key(secret, patient), uid.strip())
             classes[place] = classes.get(place, frozenset()) | {names.index(label.strip())}
@@ -96,8 +98,8 @@ class Labels:
         shared = sorted(line for (bare, uid), line in self.lines.items() if not uid and len(issuers.get(bare, ())) > 1)
         if shared:
             raise LabelsError(
-                f"{LABELS_FILE}: {len(shared)} ids belong to patients of two issuers. Name their images by SOP instance UID: "
-                f"{_shown(shared)}"
+                f"{LABELS_FILE}: {len(shared)} ids belong to patients of two issuers. "
+                f"Name their images by SOP instance UID: {_shown(shared)}"
             )
 
 

@@ -108,7 +108,9 @@ def look(home: Path, plan: StudyPlan | None = None) -> View:
     cache = Cache.open(home)
     admission = Admission.load(home)
     if admission is None or admission.generation != cache.generation:
-        raise CacheCorrupt(f"the record of the last ingest in {home} is not the cache's. Run `wardround site ingest` again")
+        raise CacheCorrupt(
+            f"the record of the last ingest in {home} is not the cache's. Run `wardround site ingest` again"
+        )
     summary = IngestSummary.of(admission.records, patients=cache.patients, reused=0)
     left_out: dict[str, list[str]] = {}
     for name, reason in summary.refusals:
@@ -157,7 +159,8 @@ def _demands(cache: Cache, inside: list[FileRecord], plan: StudyPlan) -> Iterabl
     yield Demand(asked=f"at least {data.min_patients} patients", there=str(cache.patients),
                  met=cache.patients >= data.min_patients)  # fmt: skip
     same = cache.settings_digest == IngestSettings.from_plan(plan).digest
-    yield Demand(asked="the plan's image form", there="the same" if same else "another: ingest with this plan", met=same)
+    there = "the same" if same else "another: ingest with this plan"
+    yield Demand(asked="the plan's image form", there=there, met=same)
     if data.modality:
         found = {record.modality for record in inside}
         yield Demand(asked=f"modality {', '.join(data.modality)}", there=", ".join(sorted(found)),

@@ -164,9 +164,7 @@ def _rises(rendering: Rendering) -> bool:
     return rendering.modality_lut is None and not isinstance(rendering.voi, Lut)
 
 
-def _counts(
-    index: NDArray[np.int64] | None, usable: NDArray[np.bool_], *, always: bool
-) -> NDArray[np.int64] | None:
+def _counts(index: NDArray[np.int64] | None, usable: NDArray[np.bool_], *, always: bool) -> NDArray[np.int64] | None:
     """Count how often each level occurs, where that matters; None where it does not."""
     if index is None:
         return np.ones(usable.shape, dtype=np.int64)
@@ -182,7 +180,10 @@ def _modality(levels: Floats, rendering: Rendering) -> Floats:
 
 
 def _window(
-    values: Floats, counts: NDArray[np.int64] | None, present: NDArray[np.bool_], rendering: Rendering,
+    values: Floats,
+    counts: NDArray[np.int64] | None,
+    present: NDArray[np.bool_],
+    rendering: Rendering,
     window: str | tuple[float, float],
 ) -> Floats:
     """Return the unit value of each level under the window that applies."""

@@ -56,7 +56,9 @@ class Decisions:
         except FileNotFoundError:
             return cls()
         except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise StateError(f"{path} is damaged ({type(error).__name__}). Restore it, or remove it and decide again") from None
+            raise StateError(
+                f"{path} is damaged ({type(error).__name__}). Restore it, or remove it and decide again"
+            ) from None
         if not right:
             raise StateError(f"{path} holds an unknown decision. Restore it, or remove it and decide again")
         return cls(taken)

@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 
 _DRAWS = 4
 """Box-Muller draws per normal value; the attack's cost grows exponentially with it."""
+_BLOCK = 1 << 13
+"""Normal values made at a time: their intermediate arrays fit a processor's cache."""
 
 
 class SecureRandom:
@@ -48,21 +50,17 @@ class SecureRandom:
     def uniform(self, count: int) -> NDArray[np.float64]:
         """`count` values in (0, 1), multiples of 2^-53 shifted by half a step; never 0 or 1."""
         words = np.frombuffer(self._stream.update(bytes(8 * count)), dtype="<u8")
-        uniform: NDArray[np.float64] = ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
-        return uniform
+        return _to_unit(words >> np.uint64(11), np.empty(count))
 
     def normal(self, shape: tuple[int, ...], *, std: float) -> NDArray[np.float64]:
         """Gaussian noise of this shape, float64, mean 0."""
         count = math.prod(shape)
-        half = (count + 1) // 2
-        total = np.zeros(2 * half)
-        for _ in range(_DRAWS):
-            radius = np.sqrt(-2.0 * np.log(self.uniform(half)))
-            angle = 2.0 * np.pi * self.uniform(half)
-            total[:half] += radius * np.cos(angle)
-            total[half:] += radius * np.sin(angle)
-        noise: NDArray[np.float64] = (total[:count] * (std / math.sqrt(_DRAWS))).reshape(shape)
-        return noise
+        noise = np.empty(count)
+        maker = _NormalMaker(self._stream, pairs=min(_BLOCK, count + 1) // 2, std=std)
+        for first in range(0, count, _BLOCK):
+            part = noise[first : first + _BLOCK]
+            part[:] = maker.draw((len(part) + 1) // 2)[: len(part)]
+        return noise.reshape(shape)
 
     def poisson_sample(self, population: int, *, rate: float) -> NDArray[np.int64]:
         """Indices of a Poisson sample: each of `population` patients with probability `rate`, independently."""
@@ -72,3 +70,40 @@ class SecureRandom:
         """A torch generator seeded from this stream, for draws that need not be secret (augmentation, latents)."""
         word = int.from_bytes(self._stream.update(bytes(8)), "little")
         return torch.Generator().manual_seed(word >> 1)
+
+
+class _NormalMaker:
+    """Makes normal values a block at a time, in arrays that it keeps.
+
+    A pair of uniforms makes two Box-Muller draws, the cosine's and the sine's, and both are used: in different values,
+    so that the draws that are added up are independent. Torch computes the functions, about ten times faster than
+    NumPy does in float64.
+    """
+
+    def __init__(self, stream: CipherContext, *, pairs: int, std: float) -> None:
+        count = 2 * _DRAWS * pairs
+        self._stream = stream
+        self._zeros = memoryview(bytes(8 * count))  # what the cipher is applied to: the key stream itself
+        self._bytes = bytearray(8 * count)
+        self._integers = np.empty(count, dtype=np.uint64)
+        self._uniform = np.empty(count)
+        self._scale = -2.0 * std**2 / _DRAWS
+
+    def draw(self, pairs: int) -> NDArray[np.float64]:
+        """[2 * pairs] values; valid until the next draw."""
+        count = 2 * _DRAWS * pairs
+        self._stream.update_into(self._zeros[: 8 * count], self._bytes)
+        words = np.frombuffer(self._bytes, dtype="<u8", count=count)
+        np.right_shift(words, np.uint64(11), out=self._integers[:count])
+        unit = torch.from_numpy(_to_unit(self._integers[:count], self._uniform[:count])).view(2, _DRAWS, pairs)
+        radius = unit[0].log_().mul_(self._scale).sqrt_()
+        angle = unit[1].mul_(2.0 * math.pi)
+        cosines = torch.cos(angle).mul_(radius).sum(0)
+        return torch.cat([cosines, angle.sin_().mul_(radius).sum(0)]).numpy()
+
+
+def _to_unit(integers: NDArray[np.uint64], out: NDArray[np.float64]) -> NDArray[np.float64]:
+    """53-bit integers to the middles of the 2^53 steps of (0, 1)."""
+    np.multiply(integers, 2.0**-53, out=out)
+    out += 2.0**-54
+    return out

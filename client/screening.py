@@ -11,15 +11,50 @@ _STORAGE = "1.2.840.10008.5.1.4.1.1."
 IMAGE_CLASSES = frozenset(
     _STORAGE + tail
     for tail in (
-        "1", "1.1", "1.1.1", "1.2", "1.2.1", "1.3", "1.3.1",  # CR, DX, mammography, intra-oral
-        "2", "2.1", "2.2",  # CT, enhanced, legacy converted
-        "3", "3.1", "5", "6", "6.1", "6.2",  # ultrasound multi-frame, retired forms, single, enhanced volume
-        "4", "4.1", "4.3", "4.4",  # MR, enhanced, enhanced colour, legacy converted
-        "12.1", "12.1.1", "12.2", "12.2.1", "12.3",  # angiography, fluoroscopy
-        "13.1.1", "13.1.2", "13.1.3", "13.1.4", "13.1.5",  # 3D X-ray, tomosynthesis
-        "20", "128", "128.1", "130",  # nuclear medicine, PET
-        "77.1.1", "77.1.1.1", "77.1.2", "77.1.2.1", "77.1.3", "77.1.4", "77.1.4.1",  # visible light
-        "77.1.5.1", "77.1.5.2", "77.1.5.4",  # ophthalmology
+        "1",
+        "1.1",
+        "1.1.1",
+        "1.2",
+        "1.2.1",
+        "1.3",
+        "1.3.1",  # CR, DX, mammography, intra-oral
+        "2",
+        "2.1",
+        "2.2",  # CT, enhanced, legacy converted
+        "3",
+        "3.1",
+        "5",
+        "6",
+        "6.1",
+        "6.2",  # ultrasound multi-frame, retired forms, single, enhanced volume
+        "4",
+        "4.1",
+        "4.3",
+        "4.4",  # MR, enhanced, enhanced colour, legacy converted
+        "12.1",
+        "12.1.1",
+        "12.2",
+        "12.2.1",
+        "12.3",  # angiography, fluoroscopy
+        "13.1.1",
+        "13.1.2",
+        "13.1.3",
+        "13.1.4",
+        "13.1.5",  # 3D X-ray, tomosynthesis
+        "20",
+        "128",
+        "128.1",
+        "130",  # nuclear medicine, PET
+        "77.1.1",
+        "77.1.1.1",
+        "77.1.2",
+        "77.1.2.1",
+        "77.1.3",
+        "77.1.4",
+        "77.1.4.1",  # visible light
+        "77.1.5.1",
+        "77.1.5.2",
+        "77.1.5.4",  # ophthalmology
     )
 )
 """SOP classes of images of a patient (PS3.4 B.5); everything else is left out by type."""
@@ -60,7 +95,7 @@ class Provenance:
 
 
 def screen(facts: Facts, provenance: Provenance, settings: IngestSettings, *, cleared: bool = False) -> None:
-    """Let an image of the study pass.
+    """Let an image of the study pass, its type apart (`screen_type`).
 
     Args:
         facts: Its header.
@@ -69,9 +104,8 @@ def screen(facts: Facts, provenance: Provenance, settings: IngestSettings, *, cl
         cleared: A human has looked at the picture and found no text that identifies.
 
     Raises:
-        ScanRefused: With the first reason that applies, in the order type, inclusion, identity, burned-in text.
+        ScanRefused: With the first reason that applies, in the order inclusion, identity, burned-in text.
     """
-    _screen_type(facts, provenance)
     _screen_inclusion(facts, settings)
     if not facts.patient_id.strip():
         raise ScanRefused(Reason.NO_PATIENT_ID)
@@ -98,7 +132,12 @@ def may_hold_text(facts: Facts) -> bool:
     return facts.modality not in _CLEAN_BY_NATURE
 
 
-def _screen_type(facts: Facts, provenance: Provenance) -> None:
+def screen_type(facts: Facts, provenance: Provenance) -> None:
+    """Let an object that is an image of a patient pass.
+
+    Raises:
+        ScanRefused: `synthetic`, `secondary_capture`, `unsupported_object` or `localizer`.
+    """
     if provenance.synthetic:
         raise ScanRefused(Reason.SYNTHETIC)
     if facts.sop_class == _SECONDARY or facts.sop_class.startswith(_SECONDARY + "."):

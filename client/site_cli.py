@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from client.admission import IngestSummary
 
 _folder = click.Path(path_type=Path)
+
+
 @click.group(cls=Commands)
 def site() -> None:
     """What a hospital does with its own scans."""

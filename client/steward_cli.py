@@ -1,4 +1,4 @@
-"""`wardround site quarantine` and `wardround site inspect`: what the data steward of a hospital looks at and decides."""
+"""`wardround site quarantine` and `wardround site inspect`: what a hospital's data steward looks at and decides."""
 
 from collections.abc import Callable
 from pathlib import Path

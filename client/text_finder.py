@@ -23,7 +23,8 @@ _LEAST_SCORE = 0.7
 _ALIKE = 0.75
 _INNOCENT = (
     "LEFT", "RIGHT", "LATERAL", "SUPINE", "PRONE", "ERECT", "UPRIGHT", "STANDING", "SITTING", "SEMIERECT", "PORTABLE",
-    "MOBILE", "INSPIRATION", "EXPIRATION", "CHEST", "THORAX", "DECUBITUS", "WEIGHTBEARING", "LINKS", "RECHTS", "LIEGEND",
+    "MOBILE", "INSPIRATION", "EXPIRATION", "CHEST", "THORAX", "DECUBITUS", "WEIGHTBEARING", "LINKS", "RECHTS",
+    "LIEGEND",
     "STEHEND", "SITZEND", "HALBSITZEND", "BETTAUFNAHME", "BETTLUNGE", "GAUCHE", "DROITE", "DEBOUT", "COUCHE", "ASSIS",
     "WARD", "BEDSIDE", "STATION", "INTENSIV", "AUFNAHME",
 )  # fmt: skip
@@ -58,6 +59,9 @@ class TextFinder:
 
 
 def identifies(text: str) -> bool:
-    """Return whether a line of text may hold a name, a number or a date: any word of four and more that is no marker."""
-    words = re.findall(r"[^\W_]{%d,}" % _SHORTEST_WORD, re.sub(r"[-/.:]", "", text).upper())
-    return any(not difflib.get_close_matches(word, _INNOCENT, n=1, cutoff=_ALIKE) for word in words)
+    """Return whether a line may hold a name, a number or a date: any word of four and more that is no marker."""
+    words = re.findall(r"[^\W_]+", re.sub(r"[-/.:]", "", text).upper())
+    return any(
+        len(word) >= _SHORTEST_WORD and not difflib.get_close_matches(word, _INNOCENT, n=1, cutoff=_ALIKE)
+        for word in words
+    )

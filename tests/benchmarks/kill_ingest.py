@@ -26,7 +26,9 @@ from common.errors import CacheCorrupt
 from tests.client.scans import cohort
 
 SETTINGS = IngestSettings(image_size=32)
-EVENTS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "shutil.rmtree", "fcntl.flock", "os.scandir")
+EVENTS = (
+    "open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "shutil.rmtree", "fcntl.flock", "os.scandir",
+)  # fmt: skip
 STATES = ("none", "older", "changed")
 
 

@@ -1,4 +1,4 @@
-"""Real DICOM files for tests: written here, byte for byte what a scanner would send, with one thing changed at a time."""
+"""Real DICOM files for tests: written here, byte for byte what a scanner would send, one thing changed at a time."""
 
 from pathlib import Path
 from typing import Any

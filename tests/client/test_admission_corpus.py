@@ -1,4 +1,4 @@
-"""Admission against files that others made: the pydicom, pydicom-data and deid-data corpora, and the Hannover chests."""
+"""Admission against files that others made: pydicom's, pydicom-data's, deid-data's, and the Hannover chests."""
 
 import csv
 import hashlib
@@ -138,8 +138,15 @@ def hannover() -> Iterator[tuple[dict[str, str], np.ndarray]]:
 def chests(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hannover") / "in"
     for number, (row, pixels) in enumerate(hannover(), start=1):
-        dataset = scan(pixels, seed=number, patient=row["patient_id"], SOPClassUID=ComputedRadiographyImageStorage,
-                       Modality=row["modality"].upper() or "CR", ViewPosition=row["projection"].upper(), BodyPartExamined="CHEST")  # fmt: skip
+        dataset = scan(
+            pixels,
+            seed=number,
+            patient=row["patient_id"],
+            SOPClassUID=ComputedRadiographyImageStorage,
+            Modality=row["modality"].upper() or "CR",
+            ViewPosition=row["projection"].upper(),
+            BodyPartExamined="CHEST",
+        )
         save(dataset, folder / f"{number}.dcm")
     return folder
 

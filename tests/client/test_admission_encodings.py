@@ -1,4 +1,4 @@
-"""One image in every encoding that can hold it gives the same cache; frames, colour and geometry go where they belong."""
+"""One image in every encoding that can hold it gives one cache; frames, colour and geometry go where they belong."""
 
 from pathlib import Path
 from typing import Any

@@ -16,7 +16,9 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, MediaS
 from client import dicom_reader
 from client.cache import Cache
 from client.decode_pool import Limits
+from client.decode_process import BrokenProtocol, DecodeProcess
 from client.ingest import IngestSettings, ingest
+from client.scan import Job
 from common.errors import ScanRefused, StateError
 from tests.client.scans import cohort, picture, save, scan
 
@@ -169,6 +171,30 @@ def test_decoder_that_hangs_costs_one_file(tmp_path: Path) -> None:
     assert reasons == {"timed_out": 1}
 
 
+def test_a_decoder_that_was_taken_over_is_not_believed(tmp_path: Path) -> None:
+    process = DecodeProcess(SETTINGS, Limits(), ocr=False, scratch=tmp_path)
+    try:
+        process.jobs.append(Job(number=4, path=tmp_path))
+        honest = {"job": 4, "slot": 0, "height": 2, "width": 3, "aspect": 1.0}
+        assert process.picture(honest)[0].shape == (2, 3)
+        for lie in ({"slot": 2}, {"slot": -1}, {"height": 1 << 20, "width": 1 << 20}, {"height": -5, "width": -5},
+                    {"width": "3"}, {"aspect": 0}, {"aspect": 1e99}, {"slot": None}):  # fmt: skip
+            with pytest.raises(BrokenProtocol):
+                process.picture({**honest, **lie})
+        told = {"job": 4, "reason": None, "facts": {"patient_id": "P"}, "digest": ""}
+        facts = ({"patient_id": 7}, {"rows": "x"}, None, {"secret": ""}, {"patient_id": "P" * 5000})
+        for lie in ({"reason": "so_be_it"}, {"reason": "burned_in"}, *({"facts": fact} for fact in facts)):
+            with pytest.raises(BrokenProtocol):
+                process.finish({**told, **lie})
+        with pytest.raises(BrokenProtocol):
+            process.answers_first({"job": 5})
+        process.finish(told)
+        with pytest.raises(BrokenProtocol):
+            [process.picture(honest) for _ in range(10_001)]
+    finally:
+        process.kill()
+
+
 def test_no_decoder_outlives_the_ingest(tmp_path: Path) -> None:
     cohort(tmp_path / "in", patients=1)
     before = set(psutil.Process().children())
@@ -194,7 +220,7 @@ def test_full_disk_leaves_the_old_cache(tmp_path: Path) -> None:
     for limit in (1000, 20_000, 100_000):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, old[1]))
         try:
-            with pytest.raises(StateError, match="old cache|old one|cannot be written"):
+            with pytest.raises(StateError, match=r"old cache|old one|cannot be written"):
                 ingest(tmp_path / "in", tmp_path / "home", SETTINGS)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, old)
@@ -218,14 +244,13 @@ def test_two_ingests_do_not_meet(tmp_path: Path) -> None:
 
 
 def test_spoilt_cache_is_made_afresh(tmp_path: Path) -> None:
-    files = cohort(tmp_path / "in", patients=3)
+    cohort(tmp_path / "in", patients=3)
     ingest(tmp_path / "in", tmp_path / "home", SETTINGS)
     before = Cache.open(tmp_path / "home").generation
     (path,) = (tmp_path / "home" / "cache").rglob("images.npy")
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    os.utime(files[0])
     summary = ingest(tmp_path / "in", tmp_path / "home", SETTINGS)
     assert summary.reused == 0
     assert Cache.open(tmp_path / "home").generation == before

@@ -87,3 +87,24 @@ def test_label_can_come_from_an_attribute(tmp_path: Path) -> None:
     summary = ingest(tmp_path / "in", tmp_path / "home", settings)
     assert (summary.admitted, summary.reasons) == (2, {"unlabelled": 1})
     assert Cache.open(tmp_path / "home").label_counts() == [1, 1]
+
+
+def test_a_twin_without_a_label_does_not_keep_a_labelled_image_out(tmp_path: Path) -> None:
+    for number, patient in enumerate("ABCDEFGH"):
+        save(scan(seed=5, patient=patient, SOPInstanceUID=f"1.2.{number}"), tmp_path / "in" / f"{number}.dcm")
+    write_labels(tmp_path / "in", "D,,yes")
+    summary = ingest(tmp_path / "in", tmp_path / "home", SETTINGS)
+    assert (summary.admitted, summary.reasons) == (1, {"unlabelled": 7})
+
+
+def test_labels_that_change_while_files_are_read_are_seen_by_the_next_ingest(tmp_path: Path) -> None:
+    cohort(tmp_path / "in", patients=2)
+    write_labels(tmp_path / "in", "P0,,no", "P1,,no")
+
+    def progress(_done: int, _total: int) -> None:
+        write_labels(tmp_path / "in", "P0,,no", "P1,,yes")
+
+    ingest(tmp_path / "in", tmp_path / "home", SETTINGS, progress=progress)
+    assert Cache.open(tmp_path / "home").label_counts() == [2]
+    ingest(tmp_path / "in", tmp_path / "home", SETTINGS)
+    assert Cache.open(tmp_path / "home").label_counts() == [1, 1]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from pydicom.uid import SecondaryCaptureImageStorage, UltrasoundImageStorage
+from pydicom.uid import BasicTextSRStorage, SecondaryCaptureImageStorage, UltrasoundImageStorage
 
 from client.cache import Cache
 from client.identity import Merges, cohort_identity, patient_key, site_secret
@@ -102,6 +102,8 @@ def test_unknown_or_ambiguous_ids_are_refused(waiting: Path) -> None:
         ({"SOPClassUID": SecondaryCaptureImageStorage}, {}, "secondary_capture"),
         ({"SyntheticData": "YES"}, {}, "synthetic"),
         ({"SOPClassUID": "1.2.3.4"}, {}, "unsupported_object"),
+        ({"SOPClassUID": BasicTextSRStorage, "PixelData": None}, {}, "unsupported_object"),
+        ({"PixelData": None, "Rows": None}, {}, "no_pixels"),
         ({"SOPClassUID": UltrasoundImageStorage, "Modality": "US"}, {}, "burned_in"),
         ({"ConversionType": "DF"}, {}, "burned_in"),
         ({"Manufacturer": "Vidar Systems"}, {}, "burned_in"),
@@ -192,8 +194,9 @@ def test_merges_form_chains(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "suspect"),
     [
-        ("MEYER^ANNA", True), ("12.03.1961", True), ("00047431395", True), ("5/25/2011", True), ("L", False), ("PA", False),
-        ("R 12", False), ("Bettaufnahme", False), ("liegeed", False), ("SUPINE", False), ("semi-erect", False),
+        ("MEYER^ANNA", True), ("12.03.1961", True), ("00047431395", True), ("5/25/2011", True), ("L", False),
+        ("PA", False), ("R 12", False), ("Bettaufnahme", False), ("liegeed", False), ("SUPINE", False),
+        ("semi-erect", False),
     ],
 )  # fmt: skip
 def test_words_that_may_identify_are_told_from_markers(text: str, *, suspect: bool) -> None:
@@ -216,3 +219,8 @@ def test_patient_whose_files_vanish_leaves_and_the_identity_changes(tmp_path: Pa
         path.unlink()
     assert ingest(tmp_path / "in", tmp_path / "home", SETTINGS).patients == 1
     assert Cache.open(tmp_path / "home").identity != before
+
+
+def test_every_reason_is_in_the_documentation() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "admission.md").read_text()
+    assert [reason for reason in Reason if f"`{reason}`" not in text] == []

@@ -130,3 +130,11 @@ def test_a_record_of_no_known_kind_is_refused_and_the_daemon_goes_on(home: Path)
     for record in (RecordDict({}), Hello(plan=PLAN.digest).to_record()):
         assert refusal(ask(record, where, train=True)).reason == "MessageRefused"
     assert isinstance(read_reply(ask(request(PLAN), where), TrainReply), TrainReply)
+
+
+def test_a_full_disk_leaves_as_a_type_too(home: Path) -> None:
+    (home / "egress.jsonl").mkdir()
+    for question in (Hello(plan=PLAN.digest), request(PLAN)):
+        answer = ask(question, context({"site-home": str(home)}))
+        assert refusal(answer).reason == "StateError"
+        assert str(home) not in str(answer)

@@ -1,5 +1,6 @@
 """A crash costs a patient nothing, a rollback stops the site, and nothing that was not settled is sent."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from client.ledger_store import LedgerStore
 from client.site import Site
 from common.errors import BudgetExhausted, LedgerCorrupt, MessageRefused, PlanRefused, StateError
 from common.messages import TrainReply
+from common.plan import StudyPlan
 from common.schedule import schedule
 from common.weights import digest
 from tests.benchmarks import crash_ledger
@@ -259,6 +261,22 @@ def test_every_sending_is_logged_the_second_one_too(home: Path) -> None:
     assert len({line["payload"] for line in lines}) == len({line["entry"] for line in lines}) == 1
 
 
+def test_a_site_works_on_one_round_at_a_time(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed, busy = hospital._compute, []
+
+    def compute(*args: object) -> object:
+        handle = os.open(home / "round.lock", os.O_RDWR)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(handle)
+        busy.append(True)
+        return computed(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(hospital, "_compute", compute)
+    ask(home)
+    assert busy == [True]
+
+
 def test_two_requests_at_once_are_one_round(home: Path) -> None:
     children = []
     for _ in range(2):
@@ -301,3 +319,20 @@ def test_kills_at_random_moments_never_make_the_ledger_forget_nor_lose_a_reply(t
     assert figures.kills >= 12
     assert figures.extra_bookings == 0
     assert figures.released == 5 * figures.homes
+
+
+def test_the_counting_of_kills_sees_a_hospital_that_forgets_to_book(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book = hospital._reserve
+
+    def forget(site: Site, plan: StudyPlan, entry: hospital.Entry) -> int:
+        if entry.round == 1:
+            return book(site, plan, entry)
+        noise_key.make(site.home, noise_key.name_of(entry.plan, entry.round, entry.request, entry.cohort))
+        return 2
+
+    monkeypatch.setattr(hospital, "_reserve", forget)
+    figures = crash_ledger.run(kills=1, seed=4, folder=tmp_path)
+    assert figures.ledger_below_released > 0
+    assert not figures.sound

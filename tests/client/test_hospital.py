@@ -156,7 +156,7 @@ def test_noise_is_fresh_for_each_hospital_and_weights(home: Path, tmp_path: Path
     assert not np.array_equal(one, two)
 
 
-def spoilt(home: Path, how: str) -> None:
+def spoilt(home: Path, how: str) -> None:  # noqa: C901 - one flat list of ways to spoil a home
     if how == "unapproved":
         (home / "approved" / PLAN.digest / "approval.json").unlink()
     elif how == "altered approval":

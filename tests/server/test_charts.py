@@ -25,11 +25,7 @@ def test_a_sheet_shows_the_first_images_in_order_over_a_strip_of_words() -> None
     assert sheet is not None
     picture = opened(sheet.uri)
     assert (picture.size, sheet.shown) == ((sheet.width, sheet.height), 24)
-    shown = [
-        picture.getpixel((4 + column * 116 + 56, 4 + row * 116 + 56))
-        for row in range(4)
-        for column in range(6)
-    ]
+    shown = [picture.getpixel((4 + column * 116 + 56, 4 + row * 116 + 56)) for row in range(4) for column in range(6)]
     assert shown == [8 * n for n in range(24)]
     strip = np.asarray(picture)[-30:]
     assert strip.max() > 180 > strip[:, :40].max()

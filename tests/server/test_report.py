@@ -195,9 +195,7 @@ def test_delta_is_never_rounded_below_its_value(delta: float, shown: str) -> Non
 
 
 def test_the_highest_spender_is_the_study_s_figure_and_passing_the_limit_is_said() -> None:
-    page = read(
-        sites=[a_site(epsilon=3.0), a_site(name="hill", epsilon=8.4), a_site(name="valley", epsilon=7.0)]
-    )
+    page = read(sites=[a_site(epsilon=3.0), a_site(name="hill", epsilon=8.4), a_site(name="valley", epsilon=7.0)])
     assert "ε at most 8.40 " in page.text
     assert "This is above the plan’s limit of 8." in page.text
     assert "105 %, over" in page.text
@@ -237,9 +235,7 @@ def test_every_key_of_the_plan_is_listed() -> None:
 
 def test_a_missed_round_is_told_by_symbol_and_word() -> None:
     page = read()
-    cells = [
-        attrs["class"] for attrs in page.all("td") if attrs.get("class") in ("joined", "missed", "not-asked")
-    ]
+    cells = [attrs["class"] for attrs in page.all("td") if attrs.get("class") in ("joined", "missed", "not-asked")]
     assert (len(cells), cells.count("missed"), cells.index("missed")) == (24, 1, 8 + 5)
     assert "✕ missed" in page.text
     assert "hill: BudgetExhausted" in page.text
