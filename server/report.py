@@ -126,9 +126,7 @@ class ReportData:
     def __post_init__(self) -> None:
         for label, images in self.images.items():
             if images.ndim != 3 or images.dtype != np.uint8:
-                raise ValueError(
-                    f"images of {label!r} must be [n, h, w] uint8, not {images.shape} {images.dtype}"
-                )
+                raise ValueError(f"images of {label!r} must be [n, h, w] uint8, not {images.shape} {images.dtype}")
 
     @property
     def private(self) -> bool:
@@ -226,9 +224,7 @@ def _reason(text: str) -> str:
 
 def _reasons(data: ReportData) -> dict[str, str]:
     """Return each reason in the report that is one of our error types, with what that type means."""
-    named = {why for line in data.rounds for why in line.missing.values()} | {
-        site.last_refusal for site in data.sites
-    }
+    named = {why for line in data.rounds for why in line.missing.values()} | {site.last_refusal for site in data.sites}
     kinds = {name: by_name(name) for name in sorted({_reason(name) for name in named if name})}
     return {
         name: (kind.__doc__ or "").strip().partition("\n")[0]
