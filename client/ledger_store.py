@@ -42,6 +42,8 @@ CREATE TRIGGER IF NOT EXISTS no_update BEFORE UPDATE ON events BEGIN SELECT RAIS
 CREATE TRIGGER IF NOT EXISTS no_delete BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 """
 _SEAL_SCHEMA = 1
+_PATIENCE_S = 60.0
+"""How long a write waits for another program that reads the file."""
 
 
 @dataclass(frozen=True)
@@ -252,7 +254,7 @@ class LedgerStore:
             if read_only:  # the bytes have just been compared with the seal, and the lock is ours
                 database = sqlite3.connect(f"{self._path.resolve().as_uri()}?immutable=1", uri=True)
             else:
-                database = sqlite3.connect(self._path, timeout=60, isolation_level=None)
+                database = sqlite3.connect(self._path, timeout=_PATIENCE_S, isolation_level=None)
             try:
                 if not read_only:
                     database.execute("PRAGMA journal_mode=WAL")

@@ -73,6 +73,12 @@ def test_init_writes_a_commented_file_that_is_the_default_policy_and_never_twice
     assert not (tmp_path / "b").exists()
 
 
+def test_init_in_a_place_that_cannot_be_written_is_an_error_of_its_type(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StateError, match="cannot be written"):
+        site_file.init(tmp_path / "file" / "home", "north")
+
+
 def test_approve_says_in_plain_words_what_would_happen_and_asks(home: Path, plan_file: Path) -> None:
     (home / "approved" / PLAN.digest / "approval.json").unlink()
     refused = run("approve", plan_file, "--home", home, "--by", "Dr. Steward", answer="n\n")

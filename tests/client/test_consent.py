@@ -161,6 +161,13 @@ def test_a_record_of_another_cache_cannot_tell_who_withdrew_so_nothing_is_traine
         hospital.train(Site.open(home), request(PLAN, 2))
 
 
+def test_a_patient_can_withdraw_before_anything_was_ingested(home: Path) -> None:
+    (home / "cache" / "CURRENT").unlink()
+    assert not consent.withdraw(home, ledger(home), "P3")
+    fill_cache(home, PLAN, [f"P{i}" for i in range(12)])
+    assert Site.open(home).cache.patients == 11
+
+
 def test_minimum_and_labels_are_judged_without_those_who_withdrew(home: Path, tmp_path: Path) -> None:
     for i in range(3):
         consent.withdraw(home, ledger(home), f"P{i}")

@@ -154,6 +154,13 @@ def test_keys_are_for_the_owner_alone_and_never_twice_the_same(home: Path, monke
     assert second.read_bytes() != key
 
 
+def test_a_key_that_cannot_be_written_stops_the_round_before_it_is_booked(home: Path) -> None:
+    (home / "keys").write_text("in the way")
+    with pytest.raises(StateError, match="cannot be written"):
+        ask(home)
+    assert booked(home) == 0
+
+
 def some_entry(home: Path) -> hospital.Entry:
     step = schedule(PLAN)[0]
     weights = digest(request(PLAN).arrays)

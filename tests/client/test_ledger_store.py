@@ -169,6 +169,28 @@ def test_a_full_disk_is_an_error_of_its_type_and_changes_nothing(path: Path, mon
     assert Ledger(path).head() == head
 
 
+def test_a_seal_has_one_valid_form(path: Path) -> None:
+    seal = path.with_suffix(".seal")
+    values = json.loads(seal.read_bytes())
+    for other in (json.dumps(values), json.dumps({**values, "more": 1}), json.dumps({**values, "schema": 2}), "[]", ""):
+        seal.write_text(other)
+        with pytest.raises(LedgerCorrupt, match="seal"):
+            Ledger(path)
+
+
+def test_a_row_that_another_program_keeps_from_being_folded_in_is_not_reported_as_booked(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_store, "_PATIENCE_S", 0.05)
+    reader = sqlite3.connect(path, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT COUNT(*) FROM events").fetchone()
+    with pytest.raises(LedgerCorrupt, match="close that program"):
+        Ledger(path).reserve(entry(number=2), permit=anything)
+    reader.close()
+    assert len(Ledger(path).rows()) == 5  # over-counted, never under-counted
+
+
 POINTS = ("begin", "announced", "committed", "folded", "end")
 
 
@@ -242,6 +264,15 @@ def test_a_row_that_was_never_announced_is_refused_after_a_crash(path: Path) -> 
     seal["next"] = "f" * 64
     path.with_suffix(".seal").write_bytes(json.dumps(seal, sort_keys=True, separators=(",", ":")).encode())
     with pytest.raises(LedgerCorrupt, match="never announced"):
+        Ledger(path)
+
+
+def test_tables_that_were_changed_while_a_write_was_interrupted_are_refused(path: Path) -> None:
+    killed_while_appending(path, "announced")
+    database = sqlite3.connect(path)
+    database.execute("DROP TRIGGER no_delete")
+    database.close()
+    with pytest.raises(LedgerCorrupt, match="tables are damaged"):
         Ledger(path)
 
 
