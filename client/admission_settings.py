@@ -11,9 +11,6 @@ from common.plan import StudyPlan
 PIPELINE = 1
 """Raised whenever the same file would give other pixels than before; a cache of another pipeline is made afresh."""
 
-_OPTIONAL = ("body_parts", "views", "min_side", "label_attribute")
-"""Inclusion keys a plan's [data] table may carry."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class IngestSettings:
@@ -52,8 +49,16 @@ class IngestSettings:
     def from_plan(cls, plan: StudyPlan) -> Self:
         """Take what admission needs from a plan's [data] table."""
         data = plan.data
-        extra = {key: getattr(data, key) for key in _OPTIONAL if hasattr(data, key)}
-        return cls(image_size=data.image_size, modality=data.modality, window=data.window, labels=data.labels, **extra)
+        return cls(
+            image_size=data.image_size,
+            modality=data.modality,
+            window=data.window,
+            labels=data.labels,
+            body_parts=data.body_parts,
+            views=data.views,
+            min_side=data.min_side,
+            label_attribute=data.label_attribute,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain JSON types."""

@@ -29,18 +29,26 @@ class DataPlan:
     Attributes:
         modality: DICOM Modality codes that are admitted, e.g. ("CR", "DX"); empty admits any.
         body_part: DICOM BodyPartExamined written into synthetic images.
+        body_parts: BodyPartExamined codes that are admitted; empty admits any.
+        views: ViewPosition codes that are admitted, e.g. ("PA", "AP"); empty admits any.
+        min_side: Fewest rows and fewest columns of an admitted image, pixels.
         image_size: Side of the square training image, pixels.
         window: "dicom" (the file's own VOI window), "percentile" (1st to 99th percentile of the one image), or
             (centre, width) in the modality's unit (HU for CT): a public constant.
         labels: The classes, in order; empty trains an unconditional model.
+        label_attribute: DICOM keyword whose value is an image's label; empty reads the site's `labels.csv`.
         min_patients: Fewest patients a site must have to take part.
     """
 
     image_size: int = 64
     modality: tuple[str, ...] = ()
     body_part: str = ""
+    body_parts: tuple[str, ...] = ()
+    views: tuple[str, ...] = ()
+    min_side: int = 16
     window: str | tuple[float, float] = "dicom"
     labels: tuple[str, ...] = ()
+    label_attribute: str = ""
     min_patients: int = 50
 
     def __post_init__(self) -> None:
@@ -76,6 +84,20 @@ class DataPlan:
             self.body_part,
         )
         _require(self.min_patients >= 1, "data.min_patients", "1 or more", self.min_patients)
+        for key, codes in (("body_parts", self.body_parts), ("views", self.views)):
+            _require(
+                all(re.fullmatch(r"[A-Z0-9 _]{1,16}", code) for code in codes),
+                f"data.{key}",
+                "DICOM codes such as CHEST or PA",
+                list(codes),
+            )
+        _require(1 <= self.min_side <= 65_535, "data.min_side", "from 1 to 65535", self.min_side)
+        _require(
+            re.fullmatch(r"([A-Z][A-Za-z0-9]{0,63})?", self.label_attribute) is not None,
+            "data.label_attribute",
+            "a DICOM keyword such as PatientSex",
+            self.label_attribute,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -181,6 +181,17 @@ def test_settings_follow_the_plan() -> None:
     assert IngestSettings.from_dict(settings.to_dict()) == settings
 
 
+def test_every_inclusion_key_of_a_plan_reaches_admission() -> None:
+    plan = StudyPlan.parse(
+        'name = "a"\n[data]\nbody_parts = ["CHEST"]\nviews = ["PA", "AP"]\nmin_side = 200\n'
+        'labels = ["F", "M"]\nlabel_attribute = "PatientSex"\n'
+    )
+    settings = IngestSettings.from_plan(plan)
+    assert settings.body_parts == ("CHEST",)
+    assert settings.views == ("PA", "AP")
+    assert (settings.min_side, settings.label_attribute) == (200, "PatientSex")
+
+
 def test_stored_form_is_exact_to_half_a_step() -> None:
     image = torch.rand(4, 4) * 2 - 1
     torch.testing.assert_close(uint16_to_unit(unit_to_uint16(image)), image, atol=1.7e-5, rtol=0)
