@@ -177,7 +177,7 @@ def test_the_hospitals_own_reader_admits_every_good_file_and_gives_each_bad_one_
     assert {name.removeprefix("unsorted/"): reason for name, reason in summary.refusals} == {
         "truncated.dcm": "truncated",
         "readme.dcm": "not_dicom",
-        "report.dcm": "no_pixels",
+        "report.dcm": "unsupported_object",
         "no-pixels.dcm": "no_pixels",
         "empty.dcm": "not_dicom",
         "constant.dcm": "constant_image",
