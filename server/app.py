@@ -5,6 +5,7 @@ from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
+from threadpoolctl import threadpool_limits
 
 from common.errors import PlanError
 from server import release, rounds
@@ -22,6 +23,9 @@ def main(grid: Grid, context: Context) -> None:
     config = context.run_config
     if not config.get("run-dir"):
         raise PlanError("no `run-dir` in the run configuration. Name the folder that holds the study's plan.toml")
-    study = Study.resume(Path(str(config["run-dir"])))
-    rounds.run(study, Exchange(grid))
-    release.publish(study, simulated=bool(config.get("simulation")))
+    # One BLAS thread: OpenBLAS takes its pool down when the process forks, which Ray does while this thread computes,
+    # and a product that is under way then never ends. Seen as a hang in `flwr run`.
+    with threadpool_limits(limits=1, user_api="blas"):
+        study = Study.resume(Path(str(config["run-dir"])))
+        rounds.run(study, Exchange(grid))
+        release.publish(study, simulated=bool(config.get("simulation")))
