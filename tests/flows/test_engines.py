@@ -53,7 +53,11 @@ def test_flowers_engine_gives_the_same_decoder_as_the_in_process_one(
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(1200)  # Flower's simulation process shares its interpreter with busy threads: slow, never wrong
+@pytest.mark.timeout(1200)
+@pytest.mark.skipif(
+    os.environ.get("WARDROUND_TEST_FLWR_RUN") != "1",
+    reason="starts Flower's detached SuperLink on a fixed port; run by hand with WARDROUND_TEST_FLWR_RUN=1",
+)
 def test_flwr_run_on_the_shims_gives_the_same_decoder(study: tuple[Path, list[Path], str], tmp_path: Path) -> None:
     plan, sites, expected = study
     run = tmp_path / "run"
