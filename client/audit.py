@@ -29,9 +29,9 @@ import numpy as np
 import scipy.stats
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from client.cache import Cache
+from client.gradients import DenseGradients, PatientGradients
 from client.randomness import SecureRandom
 from client.trainer import PatientTrainer
 from common.errors import PlanError
@@ -167,16 +167,15 @@ class Canaries:
 class CanaryTrainer(PatientTrainer):
     """The real trainer; only what a patient's gradient is has been replaced."""
 
-    def patient_gradients(self, patients: list[int]) -> Iterator[dict[str, Tensor]]:
-        """Yield unclipped gradients [p, *shape] by parameter: patient i has ten clip norms on its one coordinate."""
-        shapes = {name: p.shape for name, p in self.model.named_parameters() if p.requires_grad}
+    def patient_gradients(self, patients: list[int]) -> Iterator[PatientGradients]:
+        """Yield unclipped gradients, [p, parameters]: patient i has ten clip norms on its one coordinate."""
+        size = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         members = cast(Canaries, self.cache).members
         for first in range(0, len(patients), _CHUNK):
             chosen = members[patients[first : first + _CHUNK]]
-            flat = torch.zeros((len(chosen), sum(math.prod(shape) for shape in shapes.values())))
+            flat = torch.zeros((len(chosen), size))
             flat[torch.arange(len(chosen)), torch.from_numpy(chosen)] = _OVER_CLIP * self.optimizer.max_grad_norm
-            parts = torch.split(flat.to(self.device), [math.prod(shape) for shape in shapes.values()], dim=1)
-            yield {n: part.view(-1, *shape) for (n, shape), part in zip(shapes.items(), parts, strict=True)}
+            yield DenseGradients(flat.to(self.device))
 
 
 def _judge(

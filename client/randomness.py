@@ -50,17 +50,16 @@ class SecureRandom:
     def uniform(self, count: int) -> NDArray[np.float64]:
         """`count` values in (0, 1), multiples of 2^-53 shifted by half a step; never 0 or 1."""
         words = np.frombuffer(self._stream.update(bytes(8 * count)), dtype="<u8")
-        return _to_unit(words >> np.uint64(11), np.empty(count))
+        return _spread(words >> np.uint64(11), np.empty(count), width=1.0)
 
     def normal(self, shape: tuple[int, ...], *, std: float) -> NDArray[np.float64]:
         """Gaussian noise of this shape, float64, mean 0."""
         count = math.prod(shape)
-        noise = np.empty(count)
-        maker = _NormalMaker(self._stream, pairs=min(_BLOCK, count + 1) // 2, std=std)
-        for first in range(0, count, _BLOCK):
-            part = noise[first : first + _BLOCK]
-            part[:] = maker.draw((len(part) + 1) // 2)[: len(part)]
-        return noise.reshape(shape)
+        noise = np.empty(count + count % 2)
+        maker = _NormalMaker(self._stream, most=min(_BLOCK, len(noise)), std=std)
+        for first in range(0, len(noise), _BLOCK):
+            maker.fill(noise[first : first + _BLOCK])
+        return noise[:count].reshape(shape)
 
     def poisson_sample(self, population: int, *, rate: float) -> NDArray[np.int64]:
         """Indices of a Poisson sample: each of `population` patients with probability `rate`, independently."""
@@ -75,35 +74,36 @@ class SecureRandom:
 class _NormalMaker:
     """Makes normal values a block at a time, in arrays that it keeps.
 
-    A pair of uniforms makes two Box-Muller draws, the cosine's and the sine's, and both are used: in different values,
-    so that the draws that are added up are independent. Torch computes the functions, about ten times faster than
-    NumPy does in float64.
+    Two uniforms make two Box-Muller draws, the cosine's and the sine's, and both are used: in different values, so that
+    the draws that are added up are independent. Torch computes the functions, several times faster than NumPy.
     """
 
-    def __init__(self, stream: CipherContext, *, pairs: int, std: float) -> None:
-        count = 2 * _DRAWS * pairs
+    def __init__(self, stream: CipherContext, *, most: int, std: float) -> None:
+        words = _DRAWS * most
         self._stream = stream
-        self._zeros = memoryview(bytes(8 * count))  # what the cipher is applied to: the key stream itself
-        self._bytes = bytearray(8 * count)
-        self._integers = np.empty(count, dtype=np.uint64)
-        self._uniform = np.empty(count)
+        self._zeros = memoryview(bytes(8 * words))  # what the cipher is applied to: the key stream itself
+        self._bytes = bytearray(8 * words)
+        self._integers = np.empty(words, dtype=np.uint64)
+        self._radius, self._angle = np.empty(words // 2), np.empty(words // 2)
         self._scale = -2.0 * std**2 / _DRAWS
 
-    def draw(self, pairs: int) -> NDArray[np.float64]:
-        """[2 * pairs] values; valid until the next draw."""
-        count = 2 * _DRAWS * pairs
-        self._stream.update_into(self._zeros[: 8 * count], self._bytes)
-        words = np.frombuffer(self._bytes, dtype="<u8", count=count)
-        np.right_shift(words, np.uint64(11), out=self._integers[:count])
-        unit = torch.from_numpy(_to_unit(self._integers[:count], self._uniform[:count])).view(2, _DRAWS, pairs)
-        radius = unit[0].log_().mul_(self._scale).sqrt_()
-        angle = unit[1].mul_(2.0 * math.pi)
-        cosines = torch.cos(angle).mul_(radius).sum(0)
-        return torch.cat([cosines, angle.sin_().mul_(radius).sum(0)]).numpy()
+    def fill(self, out: NDArray[np.float64]) -> None:
+        """Fill an array of even length with independent normal values."""
+        half, pairs = _DRAWS * len(out) // 2, len(out) // 2
+        self._stream.update_into(self._zeros[: 16 * half], self._bytes)
+        words = np.frombuffer(self._bytes, dtype="<u8", count=2 * half)
+        integers = np.right_shift(words, np.uint64(11), out=self._integers[: 2 * half])
+        unit = _spread(integers[:half], self._radius[:half], width=1.0)
+        radius = torch.from_numpy(unit).view(_DRAWS, pairs).log_().mul_(self._scale).sqrt_()
+        turn = _spread(integers[half:], self._angle[:half], width=2.0 * math.pi)
+        angle = torch.from_numpy(turn).view(_DRAWS, pairs)
+        cosines, sines = torch.from_numpy(out).view(2, pairs)
+        torch.sum(torch.cos(angle).mul_(radius), 0, out=cosines)
+        torch.sum(angle.sin_().mul_(radius), 0, out=sines)
 
 
-def _to_unit(integers: NDArray[np.uint64], out: NDArray[np.float64]) -> NDArray[np.float64]:
-    """53-bit integers to the middles of the 2^53 steps of (0, 1)."""
-    np.multiply(integers, 2.0**-53, out=out)
-    out += 2.0**-54
+def _spread(integers: NDArray[np.uint64], out: NDArray[np.float64], *, width: float) -> NDArray[np.float64]:
+    """Map 53-bit integers to the middles of the 2^53 steps of (0, width)."""
+    np.multiply(integers, width * 2.0**-53, out=out)
+    out += width * 2.0**-54
     return out

@@ -1,33 +1,44 @@
-"""Patient-level DP-SGD: per-patient gradients by torch.func, Opacus' DPOptimizer for the clip and the noise.
+"""Patient-level DP-SGD: each step is one subsampled Gaussian mechanism, and a round is the steps that were booked.
 
 Formal guarantee (one step)
-    Neighbouring relation: add or remove all images of one patient. A Poisson sample holds each patient with
-    probability `sample_rate`. A sampled patient's gradient is that of the mean loss over at most K of the patient's
-    images; it is clipped to L2 norm C, so the sum moves by at most C. Gaussian noise of standard deviation sigma C is
-    added to the sum, drawn in float64 from `SecureRandom`. The divisor is a public constant, never the realised
-    sample. An empty sample takes the same step on noise alone. So each step is one subsampled Gaussian mechanism with
-    noise multiplier sigma, and what follows (Adam, averaging, sending) is post-processing.
+    Neighbouring relation: add or remove all images of one patient.
+    Sampling: each patient is drawn with probability `sample_rate`, independently, by `SecureRandom`.
+    Sensitivity: a drawn patient's gradient is that of the mean loss over at most K of the patient's images (and their
+    views), clipped to L2 norm C, and gradients are summed in float64. So one patient moves the sum by at most C, with
+    however many images (`client.gradients` has the proof).
+    Noise: standard deviation sigma C on every coordinate, drawn by `SecureRandom` and added in float64; only the
+    noised sum is rounded to the parameters' float32, once.
+    What follows is post-processing: the division by a public constant (never the realised sample), the optimizer, the
+    average, the reply. A step on which nobody is drawn is the same step on noise alone; it is taken and counted.
+    So a step is (sigma, sample_rate)-subsampled Gaussian, and a round what its ledger entry says.
 
-Why not Opacus' hooks: its convolution samplers are silently wrong on non-contiguous input, its per-sample unit is the
-image, and its loader and memory manager lose steps across rounds (docs/sharp_edges.md).
+Opacus' optimizer carries sigma, C and the divisor. Its hooks are not used: their convolution samplers are silently
+wrong on non-contiguous input, their unit is the image, and Opacus' loader and memory manager lose steps across rounds
+(docs/sharp_edges.md).
 """
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from opacus.optimizers import DPOptimizer
-from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch import nn
 
 from client.cache import Cache
+from client.gradients import Layout, PatientGradients, book_keep, clipped_sum
+from client.gradients_layers import Owners
 from client.randomness import SecureRandom
+from client.views import passes
 from common.errors import PlanRefused
 from common.plan import StudyPlan
 from common.privacy import GaussianEvent
-from common.vae import Vae
+from common.vae import LinearStart, Vae
 
-_PATIENTS_AT_ONCE = 16
-"""Patients whose gradients are held at once; 8 to 32 is fastest on CPU and bounds memory."""
+_KNOWN = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.GroupNorm, nn.GELU, nn.Identity, LinearStart)
+"""Layers that treat every image on its own and draw nothing: all that this project's model is made of."""
 
 
 class PatientOptimizer(DPOptimizer):  # type: ignore[misc]
@@ -46,15 +57,41 @@ class PatientOptimizer(DPOptimizer):  # type: ignore[misc]
             optimizer, noise_multiplier=sigma, max_grad_norm=clip_norm, expected_batch_size=expected_patients
         )
         self._random = random
+        self._beside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="noise")
+        self._drawn: Future[NDArray[np.float64]] | None = None
+
+    def draw_noise(self) -> None:
+        """Begin to draw the step's noise on a thread of its own, beside gradients that are computed on one thread.
+
+        Where those have more, the noise is drawn by `add_noise` instead: another thread that computes makes OpenMP put
+        its own to sleep between operations, which costs more than the noise. The draws are the same either way, as long
+        as nobody else uses the source of randomness until `add_noise` has returned.
+        """
+        self._drawn = self._beside.submit(self._noise)
 
     def add_noise(self) -> None:
-        """Put the clipped sum plus noise of standard deviation sigma C into `p.grad`."""
+        """Put the clipped sum plus noise of standard deviation sigma C into `p.grad`.
+
+        Raises:
+            RuntimeError: There is no sum, or it was noised before: two noised copies of a sum hold less noise than one.
+        """
+        if any(parameter.summed_grad is None for parameter in self.params):
+            raise RuntimeError("no clipped sum is there to add noise to, or it was noised before")
+        drawn = torch.from_numpy(self._noise() if self._drawn is None else self._drawn.result())
+        self._drawn = None
+        for parameter, noise in zip(self.params, torch.split(drawn, [p.numel() for p in self.params]), strict=True):
+            noised = noise.view_as(parameter).to(parameter.device).add_(parameter.summed_grad)
+            parameter.grad = noised.to(parameter.dtype)
+            parameter.summed_grad = None
+
+    def _noise(self) -> NDArray[np.float64]:
+        size = sum(parameter.numel() for parameter in self.params)
+        return self._random.normal((size,), std=self.noise_multiplier * self.max_grad_norm)
+
+    def scale_grad(self) -> None:
+        """Divide by the expected number of patients: a public constant, whoever was drawn."""
         for parameter in self.params:
-            total = parameter.summed_grad
-            noise = self._random.normal(tuple(total.shape), std=self.noise_multiplier * self.max_grad_norm)
-            noised = total.double() + torch.from_numpy(noise).to(total.device)
-            parameter.grad = noised.to(parameter.dtype).view_as(parameter)
-            total._processed = True  # Opacus' own mark that a sum may not be noised twice
+            parameter.grad.div_(self.expected_batch_size)
 
 
 class PatientTrainer:
@@ -83,36 +120,37 @@ class PatientTrainer:
             device: Where to compute.
 
         Raises:
-            PlanRefused: The model has a buffer or a layer that mixes patients.
+            PlanRefused: The model has a buffer or a layer that is not known to keep patients apart.
         """
         refuse_unsafe(model)
         self.model = model.to(device).train()
         self.cache = cache
         self.device = device
+        self._training = plan.training
         self._event = event
         self._random = random
         self._generator = random.torch_generator()
-        self._images_per_patient = plan.training.images_per_patient
-        self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._fixed = {name: p.detach() for name, p in model.named_parameters() if not p.requires_grad}
+        self._layout = Layout(model)
         kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[plan.training.optimizer]
         self.optimizer = PatientOptimizer(
-            kind(self._parameters.values(), lr=plan.training.learning_rate),
+            kind(self._layout.parameters.values(), lr=plan.training.learning_rate),
             random=random,
             sigma=event.sigma,
             clip_norm=plan.privacy.clip_norm,
             expected_patients=event.sample_rate * divisor_patients,
         )
-        self._gradients = vmap(grad(self._patient_loss), in_dims=(None, 0, 0, 0, 0))
 
     def run(self) -> None:
         """Take all the round's steps."""
+        keep_heap()
         for _ in range(self._event.steps):
             self.step()
 
     def step(self) -> None:
         """Take one step on a fresh Poisson sample of patients."""
         sample = self._random.poisson_sample(self.cache.patients, rate=self._event.sample_rate).tolist()
+        if torch.get_num_threads() == 1:
+            self.optimizer.draw_noise()
         self.accumulate(sample)
         self.optimizer.add_noise()
         self.optimizer.scale_grad()
@@ -120,63 +158,47 @@ class PatientTrainer:
         self.optimizer.zero_grad(set_to_none=True)
 
     def accumulate(self, patients: list[int]) -> None:
-        """Leave the sum of the patients' clipped gradients in each parameter's `summed_grad`; zeros for nobody."""
+        """Leave the sum of the patients' clipped gradients in each parameter's `summed_grad`, float64; 0 for nobody."""
         self.optimizer.zero_grad(set_to_none=True)
-        for parameter in self._parameters.values():
-            parameter.summed_grad = torch.zeros_like(parameter)
-        for gradients in self.patient_gradients(patients):
-            for name, parameter in self._parameters.items():
-                parameter.grad_sample = gradients[name]
-            self.optimizer.clip_and_accumulate()
-        for parameter in self._parameters.values():
-            parameter.grad_sample = torch.zeros((0, *parameter.shape), device=parameter.device)
+        total = torch.zeros(self._layout.size, dtype=torch.float64, device=self.device)
+        clipped_sum(self.patient_gradients(patients), clip_norm=self.optimizer.max_grad_norm, total=total)
+        for parameter, part in self._layout.views(total):
+            parameter.summed_grad = part  # type: ignore[attr-defined]
 
-    def patient_gradients(self, patients: list[int]) -> Iterator[dict[str, Tensor]]:
-        """Yield unclipped gradients [p, *shape] by parameter, for at most 16 patients at a time.
-
-        A patient whose gradient is not finite contributes zeros: one NaN would otherwise void every patient's step.
-        """
-        latent = self.model.latent_size
-        for first in range(0, len(patients), _PATIENTS_AT_ONCE):
-            chosen = patients[first : first + _PATIENTS_AT_ONCE]
-            x, y, w = self.cache.patients_images(chosen, self._images_per_patient, self._generator)
-            noise = torch.randn((len(chosen), x.shape[1], latent), generator=self._generator)
-            frozen = {name: p.detach() for name, p in self._parameters.items()}
-            gradients = self._gradients(frozen, *(part.to(self.device) for part in (x, y, w, noise)))
-            finite = torch.stack([g.flatten(1).isfinite().all(1) for g in gradients.values()]).all(0)
-            yield {name: torch.where(finite.view(-1, *(1,) * (g.dim() - 1)), g, 0.0) for name, g in gradients.items()}
-
-    def _patient_loss(self, parameters: dict[str, Tensor], x: Tensor, y: Tensor, w: Tensor, noise: Tensor) -> Tensor:
-        losses: Tensor = functional_call(
-            _Loss(self.model),
-            {f"model.{k}": v for k, v in {**self._fixed, **parameters}.items()},
-            (x, y, noise),
+    def patient_gradients(self, patients: list[int]) -> Iterator[PatientGradients]:
+        """Yield the unclipped gradients of the mean loss of each patient, some patients at a time."""
+        chosen = passes(
+            self.cache,
+            patients,
+            training=self._training,
+            latent=self.model.latent_size,
+            generator=self._generator,
         )
-        mean: Tensor = (losses * w).sum() / w.sum().clamp(min=1.0)
-        return mean
+        for part in chosen:
+            images, labels, noise = (value.to(self.device) for value in (part.images, part.labels, part.noise))
+            owners = Owners(counts=part.counts, device=self.device)
+            yield book_keep(self._layout, partial(self.model.loss, images, labels, noise), owners=owners)
 
 
-class _Loss(nn.Module):
-    """Makes `Vae.loss` the forward call that `functional_call` runs."""
+def keep_heap() -> None:
+    """Have glibc keep freed memory for the next pass: fetching it anew from the kernel costs up to a third of a step.
 
-    def __init__(self, model: Vae) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor, y: Tensor, noise: Tensor) -> Tensor:
-        return self.model.loss(x, y, noise)
+    Freeing one large block raises its thresholds for giving memory back (to 31 and 62 MiB); elsewhere it does nothing.
+    """
+    torch.empty(31 << 20, dtype=torch.uint8)
 
 
 def refuse_unsafe(model: nn.Module) -> None:
-    """Refuse a model whose per-patient gradients would not be of that patient alone.
+    """Refuse a model whose per-patient gradients might not be of that patient alone.
 
     Raises:
-        PlanRefused: The model has a buffer (running statistics, codebooks), batch normalisation, or dropout.
+        PlanRefused: The model has a buffer (running statistics, codebooks) or a layer that is not one of the few known
+            to treat each image on its own: batch normalisation mixes patients, dropout draws noise nobody booked.
     """
     if buffers := [name for name, _ in model.named_buffers()]:
         raise PlanRefused(f"the model has the buffer {buffers[0]!r}; anything updated from data outside the clip leaks")
     for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd):
+        if next(module.children(), None) is None and type(module) not in _KNOWN:
             raise PlanRefused(
-                f"the model's layer {name!r} ({type(module).__name__}) mixes patients or draws unseen noise"
+                f"the model's layer {name!r} ({type(module).__name__}) is not known to keep patients apart"
             )

@@ -140,6 +140,8 @@ class TrainingPlan:
         optimizer: Local optimizer; its state starts afresh each round.
         learning_rate: Step size of that optimizer.
         images_per_patient: Most images of one patient that enter one step.
+        augmentations: Views of each of those images, itself included; the others are shifted by up to a sixteenth of
+            the side. All count together as one patient, so more views cost time and no privacy.
     """
 
     rounds: int = 5
@@ -148,6 +150,7 @@ class TrainingPlan:
     optimizer: Literal["adam", "sgd"] = "adam"
     learning_rate: float = 0.002
     images_per_patient: int = 2
+    augmentations: int = 1
 
     def __post_init__(self) -> None:
         _require(0 <= self.rounds <= 10_000, "training.rounds", "from 0 to 10000", self.rounds)
@@ -164,6 +167,12 @@ class TrainingPlan:
             "training.images_per_patient",
             "from 1 to 64",
             self.images_per_patient,
+        )
+        _require(
+            1 <= self.augmentations <= 64 // self.images_per_patient,
+            "training.augmentations",
+            "from 1 to 64 / images_per_patient, so that a patient fits memory",
+            self.augmentations,
         )
 
 

@@ -78,6 +78,11 @@ class PracticeCohort:
         """Number of patients."""
         return len(self.images)
 
+    @property
+    def image_size(self) -> int:
+        """Side of the images, pixels."""
+        return int(self.images.shape[-1])
+
     def patient(self, i: int) -> tuple[Tensor, Tensor]:
         """All images and labels of one patient, as `Cache.patient`."""
         return self.images[i], self.labels[i]

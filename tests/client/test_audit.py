@@ -81,7 +81,7 @@ def test_noise_cut_to_a_third_leaves_the_band(monkeypatch: pytest.MonkeyPatch) -
     found = run()
     assert found.auc > AUC_BAND[1] + 0.1
     assert found.measured_sigma == pytest.approx(found.sigma / 3, rel=0.03)
-    assert len(found.faults) == 2
+    assert len(found.faults) >= 2
 
 
 def test_noise_cut_by_a_tenth_is_seen_in_the_coordinates_without_a_canary(monkeypatch: pytest.MonkeyPatch) -> None:

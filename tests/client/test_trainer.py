@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from client.cache import Cache
 from client.randomness import SecureRandom
 from client.trainer import PatientTrainer, refuse_unsafe
+from client.views import images_at_once
 from common.errors import PlanRefused
 from common.plan import StudyPlan
 from common.privacy import GaussianEvent
@@ -72,27 +73,29 @@ def gradient(model: Vae, x: Tensor, y: Tensor, noise: Tensor) -> Tensor:
 
 
 def by_hand(of: PatientTrainer, patients: list[int], *, seed: int, k: int, clip: float) -> Tensor:
-    """The clipped sum by a loop over patients that repeats the trainer's public draws; counts must not pass `k`."""
+    """The clipped sum by a loop over patients, with the trainer's own draws; none may have more than K images."""
     generator = SecureRandom.simulated(seed).torch_generator()
     total = torch.zeros(len(weights(of)), dtype=torch.float64)
-    for first in range(0, len(patients), 16):
-        chosen = patients[first : first + 16]
-        noise = torch.randn((len(chosen), k, of.model.latent_size), generator=generator)
-        for place, i in enumerate(chosen):
+    most = images_at_once(of.cache.image_size)
+    for first in range(0, len(patients), most):
+        noise = torch.randn((most, k, 1, of.model.latent_size), generator=generator)
+        for place, i in enumerate(patients[first : first + most]):
             x, y = of.cache.patient(i)
-            g = gradient(of.model, x, y, noise[place, : len(x)])
+            g = gradient(of.model, x, y, noise[place, : len(x), 0])
             total += g * min(1.0, clip / float(g.norm()))
     return total
 
 
-@pytest.mark.parametrize("clip", [0.01, 50.0, 1e3])
+@pytest.mark.parametrize("clip", [0.01, 5.0, 1e3])
 @pytest.mark.parametrize("k", [1, 3])
 def test_clipped_sum_equals_a_naive_loop_over_patients(tmp_path: Path, clip: float, k: int) -> None:
     cache = small_cohort(tmp_path, patients=20, images=[1 + i % k for i in range(20)])
     of = trainer(cache, small_plan(clip_norm=clip, images_per_patient=k), seed=5)
     ours = clipped_sum(of, list(range(20)))
+    assert all(p.summed_grad.dtype == torch.float64 for p in trainable(of.model))
     naive = by_hand(of, list(range(20)), seed=5, k=k, clip=clip)
     assert float((ours - naive).norm() / naive.norm()) < 1e-5
+    assert (clip < 1e3) or float(naive.norm()) < 20 * 500  # at the largest clip norm, nothing is clipped
 
 
 def test_removing_one_patient_moves_the_clipped_sum_by_at_most_the_clip_norm(tmp_path: Path) -> None:
@@ -115,6 +118,22 @@ def test_a_patient_of_many_images_weighs_as_one_of_few(tmp_path: Path) -> None:
         of.model.logvar.bias.data.fill_(-20.0)  # the posterior is narrow, so the draw of each copy hardly matters
         sums.append(clipped_sum(of, [0]))
     assert float((sums[0] - sums[1]).norm() / sums[0].norm()) < 0.02
+
+
+def test_views_are_averaged_inside_the_patient_before_the_clip(tmp_path: Path) -> None:
+    cache = small_cohort(tmp_path, patients=2, images=[1, 2])
+    clipped = [
+        float(clipped_sum(trainer(cache, small_plan(clip_norm=0.5, augmentations=views)), [i]).norm())
+        for views in (1, 5)
+        for i in (0, 1)
+    ]
+    assert max(clipped) <= 0.5
+    assert min(clipped) > 0.499
+    free = [clipped_sum(trainer(cache, small_plan(clip_norm=1e3, augmentations=views)), [1]) for views in (1, 4)]
+    assert 0.5 < float(free[1].norm() / free[0].norm()) < 2.0  # a mean over views, not a sum
+    of = trainer(cache, small_plan(augmentations=3))
+    of.run()
+    assert weights(of).isfinite().all()
 
 
 def test_images_of_a_patient_are_drawn_at_random_and_at_most_k(tmp_path: Path) -> None:
@@ -221,6 +240,15 @@ def test_noise_falls_on_every_coordinate_on_its_own(tmp_path: Path) -> None:
     assert abs(np.corrcoef(noise[:half], noise[half : 2 * half])[0, 1]) < 0.05
 
 
+def test_a_sum_is_noised_once(tmp_path: Path) -> None:
+    """The mean of two noised copies of one sum would hold less noise than was booked."""
+    of = trainer(small_cohort(tmp_path))
+    of.accumulate([0, 1])
+    of.optimizer.add_noise()
+    with pytest.raises(RuntimeError, match="noised before"):
+        of.optimizer.add_noise()
+
+
 def test_the_divisor_is_the_public_constant_and_not_the_sample(tmp_path: Path) -> None:
     """The whole cohort takes part in both; only the declared size differs."""
     small = released(tmp_path / "a", rate=1.0, divisor=8, sigma=0.0)
@@ -240,6 +268,14 @@ def test_two_rounds_of_the_same_simulated_seed_are_bit_identical(tmp_path: Path)
     cache = small_cohort(tmp_path, images=[1, 2, 3, 1, 2, 3, 1, 2])
     assert torch.equal(final(cache, seed=11), final(cache, seed=11))
     assert not torch.equal(final(cache, seed=11), final(cache, seed=12))
+
+
+def test_a_second_thread_does_not_change_what_is_drawn(tmp_path: Path) -> None:
+    """With one thread the noise is drawn beside the gradients, with two after them."""
+    cache = small_cohort(tmp_path)
+    plain = final(cache, seed=11)
+    torch.set_num_threads(2)
+    torch.testing.assert_close(final(cache, seed=11), plain, rtol=1e-3, atol=1e-5)
 
 
 def test_two_rounds_at_a_hospital_never_repeat_whatever_seed_the_process_was_given(tmp_path: Path) -> None:
@@ -266,6 +302,13 @@ class _Buffered(nn.Linear):
     def __init__(self) -> None:
         super().__init__(2, 2)
         self.register_buffer("seen", torch.zeros(1))
+
+
+class _Subclassed(nn.Linear):
+    """Has a known layer's name and parameters, and may do anything with them."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input - input.mean(0))
 
 
 @pytest.mark.parametrize(
