@@ -1,154 +1,24 @@
 """The guards of the privacy core, how to take each out, and the tests that must notice."""
 
-from dataclasses import dataclass
-
-TRAINER, AUDIT, MOMENTS = "tests/client/test_trainer.py", "tests/client/test_audit.py", "tests/client/test_moments.py"
-HOSPITAL, EGRESS, APP = "tests/client/test_hospital.py", "tests/client/test_egress.py", "tests/client/test_app.py"
-POLICY, APPROVAL = "tests/client/test_policy.py", "tests/client/test_approval.py"
-LEDGER, STORE = "tests/client/test_ledger.py", "tests/client/test_ledger_store.py"
-SERVER, WEIGHTS = "tests/client/test_hostile_server.py", "tests/client/test_hostile_weights.py"
-MESSAGES, PRIVACY, RANDOM = (
-    "tests/common/test_messages.py",
-    "tests/common/test_privacy.py",
-    "tests/client/test_randomness.py",
+from mutation import (
+    APP,
+    APPROVAL,
+    CRASH,
+    EGRESS,
+    HOSPITAL,
+    LEDGER,
+    MESSAGES,
+    POLICY,
+    PRIVACY,
+    SERVER,
+    STORE,
+    WEIGHTS,
+    Mutation,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mutation:
-    """One guard taken out.
-
-    Attributes:
-        name: The guard and what becomes of it.
-        file: The source file that holds it.
-        old: Its text there, once.
-        new: What stands there instead.
-        tests: The tests that are run, as pytest takes them.
-    """
-
-    name: str
-    file: str
-    old: str
-    new: str
-    tests: tuple[str, ...]
-
+from mutations_mechanisms import MECHANISMS
 
 MUTATIONS = [
-    # --- noise ---
-    Mutation(
-        name="noise: none is added to gradients",
-        file="client/trainer.py",
-        old="std=self.noise_multiplier * self.max_grad_norm)",
-        new="std=0.0)",
-        tests=(AUDIT,),
-    ),
-    Mutation(
-        name="noise: a third of it is added to gradients",
-        file="client/trainer.py",
-        old="std=self.noise_multiplier * self.max_grad_norm)",
-        new="std=self.noise_multiplier * self.max_grad_norm / 3)",
-        tests=(AUDIT,),
-    ),
-    Mutation(
-        name="noise: none is added to moments",
-        file="client/moments.py",
-        old="std=step.event.sigma * sensitivity(plan, step.phase))",
-        new="std=0.0)",
-        tests=(MOMENTS,),
-    ),
-    Mutation(
-        name="noise: moments leave the sensitivity out",
-        file="client/moments.py",
-        old="std=step.event.sigma * sensitivity(plan, step.phase))",
-        new="std=step.event.sigma)",
-        tests=(MOMENTS,),
-    ),
-    Mutation(
-        name="noise: normal values are too small",
-        file="client/randomness.py",
-        old="(std / math.sqrt(_DRAWS))",
-        new="(std / _DRAWS)",
-        tests=(RANDOM,),
-    ),
-    Mutation(
-        name="noise: a plan without it runs at a hospital",
-        file="client/hospital.py",
-        old="    if not plan.privacy.enabled and not site.simulated:",
-        new="    if False:",
-        tests=(HOSPITAL,),
-    ),
-    # --- clipping and sensitivity ---
-    Mutation(
-        name="clip: gradients are not clipped",
-        file="client/trainer.py",
-        old="            self.optimizer.clip_and_accumulate()",
-        new="            for p in self._parameters.values(): p.summed_grad += p.grad_sample.sum(0)",
-        tests=(AUDIT,),
-    ),
-    Mutation(
-        name="clip: a gradient that is not finite is kept",
-        file="client/trainer.py",
-        old="torch.where(finite.view(-1, *(1,) * (g.dim() - 1)), g, 0.0)",
-        new="g",
-        tests=(TRAINER,),
-    ),
-    Mutation(
-        name="clip: moments are not clipped",
-        file="common/moments.py",
-        old="finite * np.minimum(1.0, bound / np.maximum(norms, 1e-300)) * (1 - 1e-12)",
-        new="finite",
-        tests=(MOMENTS,),
-    ),
-    Mutation(
-        name="clip: moments that are not finite are kept",
-        file="common/moments.py",
-        old="np.where(np.isfinite(vectors).all(axis=1, keepdims=True), vectors, 0.0)",
-        new="vectors",
-        tests=(MOMENTS,),
-    ),
-    Mutation(
-        name="clip: the second moment comes before its clip",
-        file="client/moments.py",
-        old="deviations = clip((coefficients(images, base=base) - centre) / plan.privacy.deviation_clip, 1.0)",
-        new="deviations = clip(coefficients(images, base=base), 1.0) / plan.privacy.deviation_clip - centre",
-        tests=(MOMENTS,),
-    ),
-    Mutation(
-        name="unit: an image weighs as a patient in the moments",
-        file="client/moments.py",
-        old="np.full(len(y), 1.0 / len(y))",
-        new="np.full(len(y), 1.0)",
-        tests=(MOMENTS,),
-    ),
-    # --- sampling ---
-    Mutation(
-        name="sampling: everybody is drawn at every step",
-        file="client/randomness.py",
-        old="np.flatnonzero(self.uniform(population) < rate)",
-        new="np.arange(population)",
-        tests=(AUDIT,),
-    ),
-    Mutation(
-        name="secrecy: a hospital's randomness has a known seed",
-        file="client/randomness.py",
-        old="        return os.urandom(32)",
-        new="        return bytes(32)",
-        tests=(RANDOM, HOSPITAL),
-    ),
-    Mutation(
-        name="secrecy: a hospital takes the simulation's randomness",
-        file="client/site.py",
-        old="            return SecureRandom(SecureRandom.new_key() if key is None else key)",
-        new="            return SecureRandom.simulated(0, self.policy.name, *context)",
-        tests=(HOSPITAL, SERVER),
-    ),
-    Mutation(
-        name="secrecy: a daemon accepts a seed",
-        file="client/app.py",
-        old='if asked := sorted({"simulation", "seed"} & set(context.run_config) - _empty(context)):',
-        new="if asked := []:",
-        tests=(APP, SERVER),
-    ),
+    *MECHANISMS,
     # --- booking ---
     Mutation(
         name="reserve: rounds are not booked",
@@ -318,7 +188,42 @@ MUTATIONS = [
         file="client/hospital.py",
         old="    if not site.ledger.settled(",
         new="    if not (lambda *_, **__: True)(",
-        tests=(HOSPITAL,),
+        tests=(CRASH,),
+    ),
+    Mutation(
+        name="key: a round's key outlives its reply",
+        file="client/hospital.py",
+        old="        noise_key.destroy(",
+        new="        (lambda *_: None)(",
+        tests=(CRASH,),
+    ),
+    Mutation(
+        name="key: a crash leaves the door open for a second draw",
+        file="client/noise_key.py",
+        old="    return key if len(key) == _BYTES else None",
+        new="    return SecureRandom.new_key()",
+        tests=(CRASH,),
+    ),
+    Mutation(
+        name="approval: a reply leaves although it was paused meanwhile",
+        file="client/hospital.py",
+        old="        policy.approved_plan(site.home, request.plan)  # paused",
+        new="        pass  # paused",
+        tests=(CRASH, HOSPITAL, "tests/client/test_budget_cli.py"),
+    ),
+    Mutation(
+        name="ledger: the site does not measure it by its own receipt",
+        file="client/hospital.py",
+        old="    site.ledger.require(egress.last_head(site.home))\n    site.ledger.require(request.last_head)",
+        new="    site.ledger.require(request.last_head)",
+        tests=(CRASH,),
+    ),
+    Mutation(
+        name="consent: a stored reply with a patient who withdrew",
+        file="client/hospital.py",
+        old="    if site.ledger.cohorts().get(finished.cohort, frozenset()) & site.ledger.withdrawn():",
+        new="    if False:",
+        tests=("tests/client/test_consent.py", CRASH),
     ),
     Mutation(
         name="consent: a patient who withdrew stays in",

@@ -1,0 +1,36 @@
+"""What one mutation is: a guard, the text that holds it, the text that takes it out, the tests that must notice."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mutation:
+    """One guard taken out.
+
+    Attributes:
+        name: The guard and what becomes of it.
+        file: The source file that holds it.
+        old: Its text there, once.
+        new: What stands there instead.
+        tests: The tests that are run, as pytest takes them.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+TRAINER, AUDIT, MOMENTS = "tests/client/test_trainer.py", "tests/client/test_audit.py", "tests/client/test_moments.py"
+GRADIENTS = "tests/client/test_gradients.py"
+HOSPITAL, EGRESS, APP = "tests/client/test_hospital.py", "tests/client/test_egress.py", "tests/client/test_app.py"
+POLICY, APPROVAL = "tests/client/test_policy.py", "tests/client/test_approval.py"
+CRASH = "tests/client/test_crash.py"
+LEDGER, STORE = "tests/client/test_ledger.py", "tests/client/test_ledger_store.py"
+SERVER, WEIGHTS = "tests/client/test_hostile_server.py", "tests/client/test_hostile_weights.py"
+MESSAGES, PRIVACY, RANDOM = (
+    "tests/common/test_messages.py",
+    "tests/common/test_privacy.py",
+    "tests/client/test_randomness.py",
+)

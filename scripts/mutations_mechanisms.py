@@ -1,0 +1,163 @@
+"""Guards of the mechanisms, noise, clip, unit and sampling: how to take each out."""
+
+from mutation import APP, AUDIT, GRADIENTS, HOSPITAL, MOMENTS, RANDOM, SERVER, TRAINER, Mutation
+
+MECHANISMS = [
+    # --- noise ---
+    Mutation(
+        name="noise: none is added to gradients",
+        file="client/trainer.py",
+        old="noise_multiplier=sigma,",
+        new="noise_multiplier=0.0,",
+        tests=(AUDIT,),
+    ),
+    Mutation(
+        name="noise: a third of it is added to gradients",
+        file="client/trainer.py",
+        old="noise_multiplier=sigma,",
+        new="noise_multiplier=sigma / 3,",
+        tests=(AUDIT,),
+    ),
+    Mutation(
+        name="noise: none is added to moments",
+        file="client/moments.py",
+        old="std=step.event.sigma * sensitivity(plan, step.phase))",
+        new="std=0.0)",
+        tests=(MOMENTS,),
+    ),
+    Mutation(
+        name="noise: moments leave the sensitivity out",
+        file="client/moments.py",
+        old="std=step.event.sigma * sensitivity(plan, step.phase))",
+        new="std=step.event.sigma)",
+        tests=(MOMENTS,),
+    ),
+    Mutation(
+        name="noise: normal values are too small",
+        file="client/randomness.py",
+        old="-2.0 * std**2 / _DRAWS",
+        new="-2.0 * std**2 / _DRAWS**2",
+        tests=(RANDOM,),
+    ),
+    Mutation(
+        name="noise: a plan without it runs at a hospital",
+        file="client/hospital.py",
+        old="    if not plan.privacy.enabled and not site.simulated:",
+        new="    if False:",
+        tests=(HOSPITAL,),
+    ),
+    # --- clipping and sensitivity ---
+    Mutation(
+        name="clip: gradients are not clipped",
+        file="client/gradients.py",
+        old="    factors = clip_norm * (1 - _MARGIN) / squared_norms.sqrt().clamp(min=clip_norm)",
+        new="    factors = torch.ones_like(squared_norms)",
+        tests=(AUDIT,),
+    ),
+    Mutation(
+        name="clip: a gradient that is not finite is kept",
+        file="client/gradients.py",
+        old="        kept = factors > 0\n",
+        new="        kept = factors >= 0\n",
+        tests=(TRAINER,),
+    ),
+    Mutation(
+        name="clip: the norm of a linear layer is left out",
+        file="client/gradients.py",
+        old="        parts = [product.squared_norms(self._owners) for product in self._products]",
+        new="        parts = [0 * product.squared_norms(self._owners) for product in self._products]",
+        tests=(TRAINER, GRADIENTS),
+    ),
+    Mutation(
+        name="clip: what cancellation may hide in a norm is not added",
+        file="client/gradients.py",
+        old="_DOUBT = 1e-10\n",
+        new="_DOUBT = 0.0\n",
+        tests=(GRADIENTS,),
+    ),
+    Mutation(
+        name="unit: an image is clipped, not a patient",
+        file="client/trainer.py",
+        old="            owners = Owners(counts=part.counts,",
+        new="            owners = Owners(counts=(1,) * len(images),",
+        tests=(TRAINER,),
+    ),
+    Mutation(
+        name="unit: an image weighs as a patient in the gradients",
+        file="client/gradients.py",
+        old="[1.0 / count for count in owners.counts",
+        new="[1.0 for count in owners.counts",
+        tests=(GRADIENTS,),
+    ),
+    Mutation(
+        name="unit: a layer that mixes patients is let in",
+        file="client/trainer.py",
+        old="        if next(module.children(), None) is None and type(module) not in _KNOWN:",
+        new="        if False:",
+        tests=(TRAINER,),
+    ),
+    Mutation(
+        name="unit: a parameter may be used in any way",
+        file="client/gradients.py",
+        old="        if (rule := RULES.get(func)) is None:",
+        new="        if (rule := RULES.get(func, lambda _, *a, **k: func(*a, **k))) is None:",
+        tests=(GRADIENTS,),
+    ),
+    Mutation(
+        name="clip: moments are not clipped",
+        file="common/moments.py",
+        old="finite * np.minimum(1.0, bound / np.maximum(norms, 1e-300)) * (1 - 1e-12)",
+        new="finite",
+        tests=(MOMENTS,),
+    ),
+    Mutation(
+        name="clip: moments that are not finite are kept",
+        file="common/moments.py",
+        old="np.where(np.isfinite(vectors).all(axis=1, keepdims=True), vectors, 0.0)",
+        new="vectors",
+        tests=(MOMENTS,),
+    ),
+    Mutation(
+        name="clip: the second moment comes before its clip",
+        file="client/moments.py",
+        old="deviations = clip((coefficients(images, base=base) - centre) / plan.privacy.deviation_clip, 1.0)",
+        new="deviations = clip(coefficients(images, base=base), 1.0) / plan.privacy.deviation_clip - centre",
+        tests=(MOMENTS,),
+    ),
+    Mutation(
+        name="unit: an image weighs as a patient in the moments",
+        file="client/moments.py",
+        old="np.full(len(y), 1.0 / len(y))",
+        new="np.full(len(y), 1.0)",
+        tests=(MOMENTS,),
+    ),
+    # --- sampling ---
+    Mutation(
+        name="sampling: everybody is drawn at every step",
+        file="client/randomness.py",
+        old="np.flatnonzero(self.uniform(population) < rate)",
+        new="np.arange(population)",
+        tests=(AUDIT,),
+    ),
+    Mutation(
+        name="secrecy: a hospital's randomness has a known seed",
+        file="client/randomness.py",
+        old="        return os.urandom(32)",
+        new="        return bytes(32)",
+        tests=(RANDOM, HOSPITAL),
+    ),
+    Mutation(
+        name="secrecy: a hospital takes the simulation's randomness",
+        file="client/site.py",
+        old="            return SecureRandom(SecureRandom.new_key() if key is None else key)",
+        new="            return SecureRandom.simulated(0, self.policy.name, *context)",
+        tests=(HOSPITAL, SERVER),
+    ),
+    Mutation(
+        name="secrecy: a daemon accepts a seed",
+        file="client/app.py",
+        old='if asked := sorted({"simulation", "seed"} & set(context.run_config) - _empty(context)):',
+        new="if asked := []:",
+        tests=(APP, SERVER),
+    ),
+]
