@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from client.admission import ADMISSION_FILE, Admission
+from client.admission.records import ADMISSION_FILE, Admission
 from client.cache import Cache, current_generation
 from client.identity import cohort_identity, patient_key, site_secret
 from client.ledger import Ledger

@@ -11,7 +11,7 @@ import logging
 import re
 
 from client import egress, moments, noise_key, policy, spool
-from client.admission_settings import IngestSettings
+from client.admission.settings import IngestSettings
 from client.ledger import Entry
 from client.site import Site
 from client.trainer import PatientTrainer

@@ -8,12 +8,12 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from client.reasons import EXPLAINED, Reason
-from client.steward_cli import home_option, inspect_, plan_option, quarantine, settings_of
+from client.admission.reasons import EXPLAINED, Reason
+from client.admission.steward_cli import home_option, inspect_, plan_option, quarantine, settings_of
 from common.terminal import Commands, emit, json_option, progress
 
 if TYPE_CHECKING:
-    from client.admission import IngestSummary
+    from client.admission.records import IngestSummary
 
 _folder = click.Path(path_type=Path)
 
@@ -39,7 +39,7 @@ def ingest_(
     folder: Path, *, home: Path, plan_path: Path | None, workers: int, dry_run: bool, ocr: bool | None, as_json: bool
 ) -> None:
     """Bring the DICOM files below FOLDER into the training cache."""
-    from client.ingest import ingest  # torch takes seconds to load, and `--help` must not wait for it
+    from client.admission.ingest import ingest  # torch takes seconds to load, and `--help` must not wait for it
 
     settings = settings_of(plan_path)
     with progress(quiet=as_json) as bar:

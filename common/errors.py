@@ -65,7 +65,7 @@ class ScanRefused(DataError):
     """One file is not admitted.
 
     Attributes:
-        reason: One of the short reason codes listed in `client.dicom_reader`, safe to count and to show.
+        reason: One of the short reason codes listed in `client.admission.dicom_reader`, safe to count and to show.
     """
 
     def __init__(self, reason: str, message: str = "") -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from client import audit_cli, budget_cli
-from client.pull_cli import pull, receive
+from client.pacs.cli import pull, receive
 from client.site_cli import site
 from common.errors import StateError
 from common.plan import StudyPlan

@@ -18,7 +18,7 @@ from flwr.supercore.task_identity import TaskIdentity
 import client.app
 import server.app
 from client import hospital, policy
-from client.ingest import IngestSettings, IngestSummary, ingest
+from client.admission.ingest import IngestSettings, IngestSummary, ingest
 from client.site import Site
 from common.errors import DataError, StateError
 from common.plan import StudyPlan

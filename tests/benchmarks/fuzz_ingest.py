@@ -26,8 +26,8 @@ from pathlib import Path
 import psutil
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
+from client.admission.ingest import IngestSettings, Limits, ingest
 from client.cache import Cache
-from client.ingest import IngestSettings, Limits, ingest
 from tests.client.scans import picture, save, scan
 
 BATCH = 500

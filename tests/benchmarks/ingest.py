@@ -9,7 +9,7 @@ contestants take turns over the same folder, warm; seconds are medians over the 
 
     plain   dcmread, pixel_array, rescale, 1st to 99th percentile, fit_square, 16 bits: one process, no checks
     monai   LoadImage with PydicomReader, then Resize: one process, no checks, no window
-    ours    `client.ingest.ingest` with everything it does, processes started and cache written
+    ours    `client.admission.ingest.ingest` with everything it does, processes started and cache written
 """
 
 import argparse
@@ -38,8 +38,8 @@ from monai.transforms import LoadImage, Resize
 from PIL import Image
 from pydicom.uid import ComputedRadiographyImageStorage, JPEGLSLossless
 
+from client.admission.ingest import IngestSettings, ingest
 from client.cache import Cache
-from client.ingest import IngestSettings, ingest
 from common.images import fit_square, unit_to_uint16, window_to_unit
 from tests.client.scans import save, scan
 

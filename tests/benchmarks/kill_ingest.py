@@ -20,8 +20,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from client.admission.ingest import IngestSettings, ingest
 from client.cache import Cache
-from client.ingest import IngestSettings, ingest
 from common.errors import CacheCorrupt
 from tests.client.scans import cohort
 

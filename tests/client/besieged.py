@@ -8,9 +8,9 @@ from flwr.app import Array, ConfigRecord, Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from client import policy
-from client.admission_settings import IngestSettings
+from client.admission.ingest import ingest
+from client.admission.settings import IngestSettings
 from client.app import app
-from client.ingest import ingest
 from client.ledger import Ledger
 from common.messages import Hello, HelloReply, Refused, TrainReply, TrainRequest, read_reply
 from common.plan import StudyPlan

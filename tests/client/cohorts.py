@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from client.admission.cache_writer import Content, exclusive, write_generation
+from client.admission.ingest import IngestSettings
 from client.cache import Cache
-from client.cache_writer import Content, exclusive, write_generation
 from client.identity import cohort_identity, site_secret
-from client.ingest import IngestSettings
 from common.plan import DataPlan, ModelPlan, PrivacyPlan, StudyPlan, TrainingPlan
 
 

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client import policy
-from client.admission_settings import IngestSettings
-from client.cache_writer import Content, exclusive, write_generation
+from client.admission.cache_writer import Content, exclusive, write_generation
+from client.admission.settings import IngestSettings
 from client.identity import cohort_identity, patient_key, site_secret
 from common.messages import TrainRequest
 from common.plan import StudyPlan

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from client.admission_settings import IngestSettings
+from client.admission.cache_writer import Content, exclusive, write_generation
+from client.admission.settings import IngestSettings
 from client.cache import Cache
-from client.cache_writer import Content, exclusive, write_generation
 from common.images import unit_to_uint16
 from common.plan import StudyPlan
 

@@ -21,7 +21,7 @@ from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 
-from client.pacs import PullLimits, hashed
+from client.pacs.study import PullLimits, hashed
 
 CT, CR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.1"
 SHORT = PullLimits(timeout_s=5, exchange_s=30, attempts=2, backoff_s=0.01, free_bytes=1)
@@ -138,7 +138,7 @@ def free_port() -> int:
 def command(*args: str) -> list[str]:
     """Return the command line that runs `pull` or `receive` in a process of its own."""
     code = (
-        "from client.pull_cli import pull, receive; from common.terminal import Commands\n"
+        "from client.pacs.cli import pull, receive; from common.terminal import Commands\n"
         "Commands('site', commands={'pull': pull, 'receive': receive})()"
     )
     return [sys.executable, "-c", code, *args]

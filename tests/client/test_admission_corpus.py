@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 from pydicom.uid import ComputedRadiographyImageStorage
 
-from client import dicom_pixels, dicom_reader, text_finder
-from client.admission import IngestSummary
+from client.admission import dicom_pixels, dicom_reader, text_finder
+from client.admission.ingest import IngestSettings, ingest
+from client.admission.records import IngestSummary
 from client.cache import Cache
-from client.ingest import IngestSettings, ingest
 from common.errors import ScanRefused
 from tests.client.scans import save, scan
 

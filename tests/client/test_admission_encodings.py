@@ -19,9 +19,9 @@ from pydicom.uid import (
     UltrasoundImageStorage,
 )
 
-from client.admission import Admission
+from client.admission.ingest import IngestSettings, ingest
+from client.admission.records import Admission
 from client.cache import Cache
-from client.ingest import IngestSettings, ingest
 from tests.client.scans import picture, save, scan
 
 SETTINGS = IngestSettings(image_size=32)

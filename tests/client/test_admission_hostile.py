@@ -13,12 +13,12 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, MediaStorageDirectoryStorage
 
-from client import dicom_reader
+from client.admission import dicom_reader
+from client.admission.decode_pool import Limits
+from client.admission.decode_process import BrokenProtocol, DecodeProcess
+from client.admission.ingest import IngestSettings, ingest
+from client.admission.scan import Job
 from client.cache import Cache
-from client.decode_pool import Limits
-from client.decode_process import BrokenProtocol, DecodeProcess
-from client.ingest import IngestSettings, ingest
-from client.scan import Job
 from common.errors import ScanRefused, StateError
 from tests.client.scans import cohort, picture, save, scan
 

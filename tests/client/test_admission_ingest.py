@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from client.admission.ingest import IngestSettings, ingest
 from client.cache import Cache
-from client.ingest import IngestSettings, ingest
 from common.errors import NoUsableScans
 from common.images import fit_square, uint16_to_unit, unit_to_uint16, window_to_unit
 from common.plan import StudyPlan

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from client.admission.ingest import IngestSettings, ingest
 from client.cache import Cache
-from client.ingest import IngestSettings, ingest
 from common.errors import LabelsError
 from tests.client.scans import cohort, save, scan, write_labels
 

@@ -9,14 +9,14 @@ from click.testing import CliRunner
 from PIL import Image
 from pydicom.uid import BasicTextSRStorage, SecondaryCaptureImageStorage, UltrasoundImageStorage
 
+from client.admission.ingest import IngestSettings, ingest
+from client.admission.overview import look, write_page
+from client.admission.quarantine import QUARANTINE_FILE
+from client.admission.reasons import EXPLAINED, Reason
+from client.admission.text_finder import identifies
 from client.cache import Cache
 from client.identity import Merges, cohort_identity, patient_key, site_secret
-from client.ingest import IngestSettings, ingest
-from client.overview import look, write_page
-from client.quarantine import QUARANTINE_FILE
-from client.reasons import EXPLAINED, Reason
 from client.site_cli import site
-from client.text_finder import identifies
 from common.errors import CacheCorrupt, DataError, StateError
 from common.plan import StudyPlan
 from tests.benchmarks.kill_ingest import run

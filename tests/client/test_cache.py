@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from client.admission.ingest import IngestSettings, ingest
 from client.cache import Cache
-from client.ingest import IngestSettings, ingest
 from common.errors import CacheCorrupt
 from tests.client.scans import save, scan, write_labels
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from client import consent, hospital
-from client.admission import Admission, FileRecord
+from client.admission.records import Admission, FileRecord
 from client.cache import Cache
 from client.identity import patient_key, site_secret
 from client.ledger import Ledger

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from client.pull_cli import pull, receive
+from client.pacs.cli import pull, receive
 from common.terminal import Commands
 from tests.client.pacs_bench import command, make_studies
 from tests.client.pacs_peers import web_pacs

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from client.dicomweb_pull import DicomwebPacs
-from client.pacs import PacsAnswerInvalid, PacsOverCap, PacsRefused, StudyQuery, hashed
-from client.pacs_job import PullFolder, find_studies, pull_studies
+from client.pacs.dicomweb import DicomwebPacs
+from client.pacs.job import PullFolder, find_studies, pull_studies
+from client.pacs.study import PacsAnswerInvalid, PacsOverCap, PacsRefused, StudyQuery, hashed
 from tests.client.pacs_bench import SHORT, compressed_study, make_studies, names, pulled, write_image
 from tests.client.pacs_peers import multipart, web_pacs
 

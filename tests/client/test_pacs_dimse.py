@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from client.dimse_pull import DimsePacs, DimsePeer, _storage_contexts
-from client.pacs import PacsOverCap, PacsRefused, PacsUnreachable, StudyQuery, hashed
-from client.pacs_job import PullFolder, find_studies, pull_studies
+from client.pacs.dimse import DimsePacs, DimsePeer, _storage_contexts
+from client.pacs.job import PullFolder, find_studies, pull_studies
+from client.pacs.study import PacsOverCap, PacsRefused, PacsUnreachable, StudyQuery, hashed
 from tests.client.pacs_bench import CT, SHORT, compressed_study, free_port, make_studies, names, pulled, write_image
 from tests.client.pacs_peers import Archive, make_certificate, serving
 

@@ -12,7 +12,9 @@ from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from client.pacs import (
+from client.pacs.inbox import StudyInbox, read_identity
+from client.pacs.job import WORK_FOLDER, PullFolder, find_studies, pull_studies, summarise, tally
+from client.pacs.study import (
     AnnouncedInstance,
     AnnouncedStudy,
     PacsAnswerInvalid,
@@ -25,8 +27,6 @@ from client.pacs import (
     checked_ae_title,
     hashed,
 )
-from client.pacs_inbox import StudyInbox, read_identity
-from client.pacs_job import WORK_FOLDER, PullFolder, find_studies, pull_studies, summarise, tally
 from common.errors import OutputInUse, SourceError, StateError
 from tests.client.pacs_bench import SHORT, Studies, make_studies, names, pulled, write_image
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from client.pacs import hashed
+from client.pacs.study import hashed
 from tests.client.pacs_bench import (
     Gate,
     Orthanc,

@@ -15,9 +15,9 @@ from pydicom import dcmread
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification
 
-from client.pacs import PacsAnswerInvalid, PacsOverCap, hashed
-from client.pacs_job import PullFolder
-from client.store_receiver import OUT_OF_RESOURCES, ReceivedStudies, StoreReceiver
+from client.pacs.job import PullFolder
+from client.pacs.receiver import OUT_OF_RESOURCES, ReceivedStudies, StoreReceiver
+from client.pacs.study import PacsAnswerInvalid, PacsOverCap, hashed
 from common.errors import StateError
 from tests.client.pacs_bench import (
     CR,

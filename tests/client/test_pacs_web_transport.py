@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from client.dicomweb_pull import DicomwebPacs, checked_url
-from client.pacs import PacsRefused, PacsUnreachable, StudyQuery
-from client.pacs_job import PullFolder, find_studies, pull_studies
+from client.pacs.dicomweb import DicomwebPacs, checked_url
+from client.pacs.job import PullFolder, find_studies, pull_studies
+from client.pacs.study import PacsRefused, PacsUnreachable, StudyQuery
 from tests.client.pacs_bench import SHORT, make_studies
 from tests.client.pacs_peers import make_certificate, web_pacs
 

@@ -6,8 +6,8 @@ import torch
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
-from client.dicom_rendering import rendering_of
-from client.pixels import Lut, Rendering, Window, apply_window, grey_of, percentiles, render
+from client.admission.dicom_rendering import rendering_of
+from client.admission.pixels import Lut, Rendering, Window, apply_window, grey_of, percentiles, render
 from common.errors import ScanRefused
 from common.images import window_to_unit
 from tests.client.scans import picture, scan

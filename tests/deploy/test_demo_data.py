@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from pydicom.pixels import apply_rescale, apply_voi_lut
 
-from client.admission_settings import IngestSettings
-from client.ingest import ingest
+from client.admission.ingest import ingest
+from client.admission.settings import IngestSettings
 from common.errors import OutputInUse
 from common.phantoms import public_phantoms
 from deploy.demo_data import HOSPITALS, Hospital, write_demo_hospitals

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from client.admission import FileRecord
+from client.admission.labels import Labels
+from client.admission.reasons import Reason
+from client.admission.records import FileRecord
 from client.identity import Merges
-from client.labels import Labels
-from client.reasons import Reason
 
 
 @dataclass(frozen=True, kw_only=True)

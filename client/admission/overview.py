@@ -16,11 +16,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 from rich.table import Table
 
-from client.admission import Admission, FileRecord, IngestSummary
-from client.admission_settings import IngestSettings
+from client.admission.cache_writer import replace_file
+from client.admission.reasons import EXPLAINED
+from client.admission.records import Admission, FileRecord, IngestSummary
+from client.admission.settings import IngestSettings
 from client.cache import Cache
-from client.cache_writer import replace_file
-from client.reasons import EXPLAINED
 from common.errors import CacheCorrupt
 from common.images import unit_to_uint8
 from common.plan import StudyPlan
@@ -177,7 +177,7 @@ def write_page(view: View, home: Path, path: Path) -> None:
     Raises:
         CacheCorrupt: The cache fails its check.
     """
-    environment = Environment(loader=PackageLoader("client"), autoescape=True, undefined=StrictUndefined)
+    environment = Environment(loader=PackageLoader("client.admission"), autoescape=True, undefined=StrictUndefined)
     page = environment.get_template("overview.html").render(
         view=view, sheet=_sheet(Cache.open(home)), explained=EXPLAINED_BY_CODE, listed=LISTED_FILES
     )

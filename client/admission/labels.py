@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from client.admission.reasons import Reason
 from client.identity import patient_key
-from client.reasons import Reason
 from common.errors import LabelsError
 
 LABELS_FILE = "labels.csv"

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import client
-from client.admission_settings import IngestSettings
-from client.decode_worker import SLOT_BYTES, SLOTS
-from client.dicom_pixels import MAX_FRAMES
-from client.reasons import QUARANTINE, Reason
-from client.scan import Facts, Job, Outcome
+from client.admission.decode_worker import SLOT_BYTES, SLOTS
+from client.admission.dicom_pixels import MAX_FRAMES
+from client.admission.reasons import QUARANTINE, Reason
+from client.admission.scan import Facts, Job, Outcome
+from client.admission.settings import IngestSettings
 
 Picture = NDArray[np.float32]
 
@@ -31,7 +31,9 @@ _READ = 1 << 16
 _FILE_DIGEST = 64
 _SLOWEST_START = 120.0
 _STEEPEST_ASPECT = 64.0
-_START = "import sys; sys.modules.update(requests=None, tqdm=None); from client.decode_worker import main; main()"
+_START = (
+    "import sys; sys.modules.update(requests=None, tqdm=None); from client.admission.decode_worker import main; main()"
+)
 """Without the network code that pydicom would load for its test data: a decoder has no business there."""
 
 
@@ -53,7 +55,7 @@ class Limits:
 
 
 class DecodeProcess:
-    """A running `client.decode_worker`.
+    """A running `client.admission.decode_worker`.
 
     Attributes:
         jobs: What it has been given and has not answered, in order; it works on the first.

@@ -1,7 +1,7 @@
 """One DICOM header, read with distrust: prefix, deflation, elements; where the pixels are, and not what they hold.
 
-Runs in a decoder process. What goes wrong is raised as `ScanRefused` with one of `client.reasons`; anything else that
-escapes from here is a hostile file, and the process around it answers for that.
+Runs in a decoder process. What goes wrong is raised as `ScanRefused` with one of `client.admission.reasons`; anything
+else that escapes from here is a hostile file, and the process around it answers for that.
 """
 
 import io
@@ -17,11 +17,11 @@ from pydicom.filereader import read_dataset, read_partial
 from pydicom.multival import MultiValue
 from pydicom.uid import UID
 
-from client import dicom_tags
-from client.dicom_tags import value_of
-from client.reasons import Reason
-from client.scan import Facts
-from client.screening import Provenance
+from client.admission import dicom_tags
+from client.admission.dicom_tags import value_of
+from client.admission.reasons import Reason
+from client.admission.scan import Facts
+from client.admission.screening import Provenance
 from common.errors import ScanRefused
 
 StopWhen = Callable[[int, str | None, int], bool]

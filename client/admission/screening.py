@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from client.admission_settings import IngestSettings
-from client.reasons import Reason
-from client.scan import Facts
+from client.admission.reasons import Reason
+from client.admission.scan import Facts
+from client.admission.settings import IngestSettings
 from common.errors import ScanRefused
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."

@@ -11,7 +11,7 @@ from pynetdicom import _config
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.events import Event
 
-from client.pacs import MIB, PacsOverCap, PullLimits
+from client.pacs.study import MIB, PacsOverCap, PullLimits
 
 MAX_PDU_BYTES = 2**17
 """PDU size we offer to receive; larger than pynetdicom's 16 KiB, for fewer turns of its loop per object."""

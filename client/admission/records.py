@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from client.cache_writer import replace_file
-from client.reasons import QUARANTINE, Reason
+from client.admission.cache_writer import replace_file
+from client.admission.reasons import QUARANTINE, Reason
 
 ADMISSION_FILE = "admission.json"
 SCHEMA = 1

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from client.reasons import QUARANTINE, Reason
+from client.admission.reasons import QUARANTINE, Reason
 
 _LONGEST = 1024
 """Characters of one text fact that are kept; DICOM's own limits are far below."""

@@ -7,11 +7,11 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut
 
-from client.dicom_pixels import high_bit_shift
-from client.dicom_reader import text_of
-from client.dicom_tags import value_of
-from client.pixels import Lut, Rendering, Stored, Window, grey_of
-from client.reasons import Reason
+from client.admission.dicom_pixels import high_bit_shift
+from client.admission.dicom_reader import text_of
+from client.admission.dicom_tags import value_of
+from client.admission.pixels import Lut, Rendering, Stored, Window, grey_of
+from client.admission.reasons import Reason
 from common.errors import ScanRefused
 
 _AXES = {"L": 0, "R": 0, "P": 1, "A": 1, "F": 2, "H": 2}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from client.reasons import Reason
+from client.admission.reasons import Reason
 from common.errors import ScanRefused
 
 Floats = NDArray[np.float64]

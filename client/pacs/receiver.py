@@ -12,10 +12,10 @@ from pynetdicom.association import Association
 from pynetdicom.events import Event
 from pynetdicom.transport import ThreadedAssociationServer
 
-from client.dimse_guard import ConnectionGuard, make_entity
-from client.pacs import PacsOverCap, PullLimits, checked_ae_title, hashed
-from client.pacs_inbox import StudyInbox, spooled, sync_folder
-from client.pacs_job import PullFolder
+from client.pacs.dimse_guard import ConnectionGuard, make_entity
+from client.pacs.inbox import StudyInbox, spooled, sync_folder
+from client.pacs.job import PullFolder
+from client.pacs.study import PacsOverCap, PullLimits, checked_ae_title, hashed
 from common.errors import StateError, WardroundError
 
 logger = logging.getLogger(__name__)

@@ -15,11 +15,11 @@ import click
 from pydicom.config import IGNORE
 from pydicom.config import settings as pydicom_settings
 
-from client.dicomweb_pull import DicomwebPacs, is_loopback
-from client.dimse_pull import DimsePacs, DimsePeer
-from client.pacs import MIB, PacsError, PullLimits, StudyQuery
-from client.pacs_job import PullFolder, find_studies, pull_studies, summarise, tally
-from client.store_receiver import ReceivedStudies, StoreReceiver
+from client.pacs.dicomweb import DicomwebPacs, is_loopback
+from client.pacs.dimse import DimsePacs, DimsePeer
+from client.pacs.job import PullFolder, find_studies, pull_studies, summarise, tally
+from client.pacs.receiver import ReceivedStudies, StoreReceiver
+from client.pacs.study import MIB, PacsError, PullLimits, StudyQuery
 from common.terminal import emit, json_option, track
 
 logger = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.reasons import Reason
+from client.admission.reasons import Reason
 from common.errors import NoUsableScans
 
 CONTROL_FILES = frozenset({"labels.csv", "merges.csv"})

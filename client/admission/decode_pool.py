@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Self
 
-from client.admission_settings import IngestSettings
-from client.decode_process import BrokenProtocol, DecodeProcess, Limits, Picture
-from client.reasons import Reason
-from client.scan import Job, Outcome
+from client.admission.decode_process import BrokenProtocol, DecodeProcess, Limits, Picture
+from client.admission.reasons import Reason
+from client.admission.scan import Job, Outcome
+from client.admission.settings import IngestSettings
 from common.errors import StateError
 
 __all__ = ["DecodePool", "Limits", "OnPicture", "Picture"]

@@ -15,8 +15,10 @@ from pynetdicom.association import Association
 from pynetdicom.events import Event
 from pynetdicom.status import code_to_category
 
-from client.dimse_guard import ConnectionGuard, make_entity
-from client.pacs import (
+from client.pacs.dimse_guard import ConnectionGuard, make_entity
+from client.pacs.inbox import raw_text
+from client.pacs.receiver import SUCCESS, StoreReceiver, store_status
+from client.pacs.study import (
     AnnouncedInstance,
     AnnouncedStudy,
     Inbox,
@@ -32,8 +34,6 @@ from client.pacs import (
     first_value,
     time_limit,
 )
-from client.pacs_inbox import raw_text
-from client.store_receiver import SUCCESS, StoreReceiver, store_status
 from common.errors import WardroundError
 
 StudyFind = "1.2.840.10008.5.1.4.1.2.2.1"  # Study Root Query/Retrieve Information Model, PS3.4 C.6.2

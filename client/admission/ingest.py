@@ -14,18 +14,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from client import text_finder
-from client.admission import Admission, FileRecord, IngestSummary
-from client.admission_settings import IngestSettings
-from client.batch import Batch, Progress, Reading
+from client.admission import text_finder
+from client.admission.batch import Batch, Progress, Reading
+from client.admission.cache_writer import Content, Spool, exclusive, write_generation
+from client.admission.cohort import Place, judge
+from client.admission.decode_pool import Limits
+from client.admission.folder import list_folder
+from client.admission.labels import LABELS_FILE, Labels
+from client.admission.quarantine import QUARANTINE_FILE, Decisions
+from client.admission.records import Admission, FileRecord, IngestSummary
+from client.admission.settings import IngestSettings
 from client.cache import Cache
-from client.cache_writer import Content, Spool, exclusive, write_generation
-from client.cohort import Place, judge
-from client.decode_pool import Limits
-from client.folder import list_folder
 from client.identity import MERGES_FILE, SECRET_BYTES, Merges, cohort_identity, site_secret
-from client.labels import LABELS_FILE, Labels
-from client.quarantine import QUARANTINE_FILE, Decisions
 from common.errors import CacheCorrupt, NoUsableScans, StateError
 
 __all__ = ["IngestSettings", "IngestSummary", "Limits", "ingest"]

@@ -1,8 +1,8 @@
 """The process that touches hostile bytes: reads one file after another, hands pictures over through shared memory.
 
-Started by `client.decode_pool` with a memory limit, without torch, without the site's secrets. Speaks JSON lines: jobs
-and freed slots come in on stdin, frames and outcomes go out on stdout. No pickle: a process that a hostile file has
-taken over can say nothing that the daemon would execute.
+Started by `client.admission.decode_pool` with a memory limit, without torch, without the site's secrets. Speaks JSON
+lines: jobs and freed slots come in on stdin, frames and outcomes go out on stdout. No pickle: a process that a hostile
+file has taken over can say nothing that the daemon would execute.
 """
 
 import argparse
@@ -22,15 +22,15 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 
-from client import dicom_reader
-from client.admission_settings import IngestSettings
-from client.dicom_pixels import MAX_FRAME_PIXELS, check_pixels, decoded_frames
-from client.dicom_rendering import grey_plane, only_regions, rendering_of
-from client.pixels import render
-from client.reasons import QUARANTINE, Reason
-from client.scan import Facts, Job
-from client.screening import may_hold_text, screen, screen_type
-from client.text_finder import TextFinder
+from client.admission import dicom_reader
+from client.admission.dicom_pixels import MAX_FRAME_PIXELS, check_pixels, decoded_frames
+from client.admission.dicom_rendering import grey_plane, only_regions, rendering_of
+from client.admission.pixels import render
+from client.admission.reasons import QUARANTINE, Reason
+from client.admission.scan import Facts, Job
+from client.admission.screening import may_hold_text, screen, screen_type
+from client.admission.settings import IngestSettings
+from client.admission.text_finder import TextFinder
 from common.errors import ScanRefused
 
 SLOTS = 2

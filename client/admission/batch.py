@@ -9,16 +9,16 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from client.admission import Admission, FileRecord
-from client.admission_settings import IngestSettings
+from client.admission.cache_writer import Spool, Stored
+from client.admission.decode_pool import DecodePool, Limits, Picture
+from client.admission.folder import Entry
+from client.admission.quarantine import Decisions
+from client.admission.reasons import QUARANTINE, Reason
+from client.admission.records import Admission, FileRecord
+from client.admission.scan import Job, Outcome
+from client.admission.settings import IngestSettings
 from client.cache import Cache
-from client.cache_writer import Spool, Stored
-from client.decode_pool import DecodePool, Limits, Picture
-from client.folder import Entry
 from client.identity import patient_key
-from client.quarantine import Decisions
-from client.reasons import QUARANTINE, Reason
-from client.scan import Job, Outcome
 from common.images import fit_square, unit_to_uint16
 
 Progress = Callable[[int, int], None]

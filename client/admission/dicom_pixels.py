@@ -15,11 +15,11 @@ from pydicom.pixels import get_decoder
 from pydicom.pixels.utils import as_pixel_options
 from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1
 
-from client.dicom_reader import Header, parse_header, read_file, text_of
-from client.dicom_tags import value_of
-from client.pixels import Stored
-from client.reasons import Reason
-from client.scan import Facts
+from client.admission.dicom_reader import Header, parse_header, read_file, text_of
+from client.admission.dicom_tags import value_of
+from client.admission.pixels import Stored
+from client.admission.reasons import Reason
+from client.admission.scan import Facts
 from common.errors import ScanRefused
 
 MAX_FRAME_PIXELS = 1 << 26

@@ -8,8 +8,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from client.admission_settings import IngestSettings
-from client.reasons import EXPLAINED, Reason
+from client.admission.reasons import EXPLAINED, Reason
+from client.admission.settings import IngestSettings
 from common.plan import StudyPlan
 from common.terminal import Commands, emit, json_option
 
@@ -44,7 +44,7 @@ def quarantine() -> None:
 @json_option
 def list_(*, home: Path, as_json: bool) -> None:
     """List the files that wait."""
-    from client.quarantine import SHORT, waiting
+    from client.admission.quarantine import SHORT, waiting
 
     rows = [{"id": record.digest[:SHORT], "reason": record.verdict, "modality": record.modality, "file": record.name}
             for record in waiting(home)]  # fmt: skip
@@ -70,7 +70,7 @@ def _waiting(rows: list[dict[str, str]]) -> Callable[[], str]:
 @json_option
 def show(short: str, *, target: Path | None, home: Path, as_json: bool) -> None:
     """Write the picture of a waiting file, named by its ID, as PNG."""
-    from client.quarantine import SHORT, find, picture_of
+    from client.admission.quarantine import SHORT, find, picture_of
 
     record = find(home, short)
     path = target or home / "quarantine" / f"{record.digest[:SHORT]}.png"
@@ -84,7 +84,7 @@ def _decision(name: str, told: str) -> click.Command:
     @home_option
     @json_option
     def run(shorts: tuple[str, ...], *, everything: bool, home: Path, as_json: bool) -> None:
-        from client.quarantine import decide, find, waiting
+        from client.admission.quarantine import decide, find, waiting
 
         if bool(shorts) == everything:
             raise click.UsageError("give IDs, or --all")
@@ -107,7 +107,7 @@ quarantine.add_command(_decision("drop", "Leave files out for good."))
 @json_option
 def inspect_(*, home: Path, plan_path: Path | None, page: Path | None, as_json: bool) -> None:
     """Show the cohort, what was left out and why, and what the plan asks for.  Nothing of it leaves the site."""
-    from client.overview import look, write_page
+    from client.admission.overview import look, write_page
 
     view = look(home, StudyPlan.load(plan_path) if plan_path else None)
     if page is not None:

@@ -14,12 +14,12 @@ from typing import Any, Literal, Self
 import torch
 from PIL import Image
 
-from client.admission import Admission, FileRecord
-from client.admission_settings import IngestSettings
-from client.cache_writer import replace_file
-from client.decode_pool import DecodePool, Picture
-from client.reasons import QUARANTINE
-from client.scan import Job
+from client.admission.cache_writer import replace_file
+from client.admission.decode_pool import DecodePool, Picture
+from client.admission.reasons import QUARANTINE
+from client.admission.records import Admission, FileRecord
+from client.admission.scan import Job
+from client.admission.settings import IngestSettings
 from common.errors import DataError, StateError
 from common.images import unit_to_uint8
 

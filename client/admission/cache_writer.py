@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from client.cache import ARRAYS, CACHE_FOLDER, CURRENT, SCHEMA, checked_index, f
 from common.errors import StateError
 
 Stored = NDArray[np.uint16]
+_LOCK_TRIES, _LOCK_PAUSE_S = 40, 0.05
 _DRAFT = ".draft-"
 
 
@@ -85,15 +87,25 @@ def exclusive(home: Path) -> Iterator[Path]:
     except OSError as error:
         raise StateError(f"{folder} cannot be written ({error.strerror}). Free space or mend its rights") from error
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StateError(f"another ingest is at work in {home}. Wait for it to end") from None
+        if not _locked(lock):
+            raise StateError(f"another ingest is at work in {home}. Wait for it to end")
         for leftover in folder.glob(f"{_DRAFT}*"):
             shutil.rmtree(leftover, ignore_errors=True)
         yield folder
     finally:
         os.close(lock)
+
+
+def _locked(lock: int) -> bool:
+    """Take the lock, waiting a little: a decoder that a killed ingest was just starting holds it until it has begun."""
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOCK_PAUSE_S)
+        else:
+            return True
+    return False
 
 
 def write_generation(folder: Path, content: Content, images: Iterable[Stored]) -> str:

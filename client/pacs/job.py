@@ -11,8 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from client.folder import UNFINISHED_PULLS
-from client.pacs import (
+from client.admission.folder import UNFINISHED_PULLS
+from client.pacs.inbox import StudyInbox, sync_folder
+from client.pacs.study import (
     AnnouncedStudy,
     PacsError,
     PacsSource,
@@ -22,7 +23,6 @@ from client.pacs import (
     checked_uid,
     hashed,
 )
-from client.pacs_inbox import StudyInbox, sync_folder
 from common.errors import OutputInUse, StateError
 
 logger = logging.getLogger(__name__)

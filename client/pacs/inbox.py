@@ -15,7 +15,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info, read_partial
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from client.pacs import (
+from client.pacs.study import (
     AnnouncedInstance,
     PacsAnswerInvalid,
     PacsOverCap,

@@ -16,8 +16,8 @@ from pydicom.datadict import tag_for_keyword
 from requests.auth import AuthBase
 from urllib3.exceptions import HTTPError as Urllib3Error
 
-from client.bounded_http import BoundedAdapter
-from client.pacs import (
+from client.pacs.bounded_http import BoundedAdapter
+from client.pacs.study import (
     MIB,
     AnnouncedInstance,
     AnnouncedStudy,
@@ -135,7 +135,7 @@ class DicomwebPacs:
         for name in ("dicomweb_client", "urllib3", "retrying"):  # they log addresses, with UIDs and PatientIDs
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         self._client = DICOMwebClient(self._url, session=self._session, permissive_uid=True, timeout=limits.timeout_s)
-        self._client.set_http_retry_params(retry=False)  # client.pacs_job tries again, and knows when to stop
+        self._client.set_http_retry_params(retry=False)  # client.pacs.job tries again, and knows when to stop
 
     def __enter__(self) -> Self:
         return self

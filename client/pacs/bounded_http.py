@@ -13,7 +13,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from client.pacs import PacsOverCap, time_limit
+from client.pacs.study import PacsOverCap, time_limit
 
 
 class BoundedBody:

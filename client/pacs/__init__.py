@@ -1,0 +1,1 @@
+"""Pulling and receiving studies from a hospital's PACS into a folder."""
