@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from client.approval import Approval, approvals, site_paused
-from client.ledger import Ledger
+from client.ledger import UTILITY, Ledger
 from client.policy import SitePolicy
 
 
@@ -74,7 +74,8 @@ class Account:
         names = {row.plan: row.study for row in rows if row.kind == "reserve"}
         known = {approval.plan.digest: approval for approval in approvals(home)}
         names |= {digest: approval.plan.name for digest, approval in known.items()}
-        booked = {digest: sum(row.kind == "reserve" and row.plan == digest for row in rows) for digest in names}
+        rounds = [row.plan for row in rows if row.kind == "reserve" and row.phase != UTILITY]
+        booked = {digest: rounds.count(digest) for digest in names}
         studies = tuple(
             _study(names[digest], digest, known.get(digest), booked[digest], rules, ledger)
             for digest in sorted(names, key=lambda digest: (names[digest], digest))

@@ -16,7 +16,7 @@ from torch import Tensor
 from client.admission.records import ADMISSION_FILE, Admission
 from client.cache import Cache, current_generation
 from client.identity import cohort_identity, patient_key, site_secret
-from client.ledger import Ledger
+from client.ledger import UTILITY, Ledger
 from common.errors import CacheCorrupt
 
 
@@ -145,7 +145,7 @@ def releases_with(ledger: Ledger, keys: Iterable[str]) -> list[Release]:
         Release(entry=row.id, time=row.time, study=row.study, plan=row.plan, round=row.round, phase=row.phase,
                 finished=row.id in finished)
         for row in rows
-        if row.kind == "reserve" and row.cohort in containing
+        if row.kind == "reserve" and row.cohort in containing and row.phase != UTILITY
     ]  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common import utility
 from common.errors import EgressRefused, MessageRefused, StateError
 from common.messages import TrainReply
 from common.moments import release_length
@@ -32,7 +33,8 @@ RECEIPT = "receipt.json"
 def allowed_shapes(plan: StudyPlan, phase: str) -> dict[str, tuple[int, ...]]:
     """Name and shape of every array that may leave a site in `phase`."""
     if phase == "sgd":
-        return {name: shape for name, shape in shapes(plan).items() if not name.startswith(START)}
+        paid: dict[str, tuple[int, ...]] = {utility.NAME: (2,)} if plan.privacy.utility_share else {}
+        return {name: shape for name, shape in shapes(plan).items() if not name.startswith(START)} | paid
     return {"release": (release_length(plan, phase),)}  # type: ignore[arg-type]
 
 

@@ -9,8 +9,9 @@ Formal guarantee
 
 import logging
 import re
+from collections.abc import Sequence
 
-from client import egress, moments, noise_key, policy, spool
+from client import egress, moments, noise_key, policy, spool, utility
 from client.admission.settings import IngestSettings
 from client.ledger import Entry
 from client.site import Site
@@ -91,8 +92,9 @@ def _train(site: Site, plan: StudyPlan, step: Round, request: TrainRequest, weig
         cohort=site.cache.identity,
         patients=site.cache.patient_keys,
         request=weights,
+        utility=step.utility,
     )
-    number = _reserve(site, plan, entry)
+    number = _reserve(site, plan, step, entry)
 
     arrays = _compute(site, plan, step, request.arrays, entry)
 
@@ -137,7 +139,7 @@ def check_cohort(site: Site, plan: StudyPlan) -> None:
         )
 
 
-def _reserve(site: Site, plan: StudyPlan, entry: Entry) -> int:
+def _reserve(site: Site, plan: StudyPlan, step: Round, entry: Entry) -> int:
     """Book the round if the policy lets it pass, judged by the ledger as it stands at that moment.
 
     A round that a crash cut short is not booked again: its key is still there, so nothing of it was ever sent.
@@ -146,12 +148,12 @@ def _reserve(site: Site, plan: StudyPlan, entry: Entry) -> int:
     key_name = noise_key.name_of(entry.plan, entry.round, entry.request, entry.cohort)
     booked = [row for row in ledger.booked(entry.plan, entry.round, entry.request) if row.cohort == entry.cohort]
     if booked and noise_key.kept(site.home, key_name) is not None:
-        _permit(site, plan, None, ledger.events(plan=plan.digest), ledger.events(), patients=patients)
+        _permit(site, plan, (), ledger.events(plan=plan.digest), ledger.events(), patients=patients)
         log.info("round %d is taken up again under reservation %d", entry.round, booked[-1].id)
         return booked[-1].id
 
     def permit(study: list[GaussianEvent], everything: list[GaussianEvent]) -> None:
-        _permit(site, plan, entry.event, study, everything, patients=patients)
+        _permit(site, plan, step.events, study, everything, patients=patients)
         noise_key.make(site.home, key_name)
 
     return ledger.reserve(entry, permit=permit)
@@ -161,24 +163,24 @@ def _permit_unread(site: Site, plan: StudyPlan, step: Round, weights: str) -> No
     """Weigh the round against the budget before the cache is opened; `_reserve` weighs it again under the lock."""
     again = site.ledger.booked(plan.digest, step.number, weights)
     study, everything = site.ledger.events(plan=plan.digest), site.ledger.events()
-    _permit(site, plan, None if again else step.event, study, everything, patients=None)
+    _permit(site, plan, () if again else step.events, study, everything, patients=None)
 
 
 def _permit(
     site: Site,
     plan: StudyPlan,
-    event: GaussianEvent | None,
+    events: Sequence[GaussianEvent],
     study: list[GaussianEvent],
     everything: list[GaussianEvent],
     *,
     patients: int | None,
 ) -> None:
-    """Weigh `event` on top of what is booked against plan and policy; None weighs what is booked alone."""
+    """Weigh `events` on top of what is booked against plan and policy; none weighs what is booked alone."""
     if site.simulated and not plan.privacy.enabled:
         return
-    delta, extra = plan.privacy.delta, [] if event is None else [event]
+    delta = plan.privacy.delta
     spent = (epsilon(study, delta=delta), epsilon(everything, delta=delta))
-    after = (epsilon([*study, *extra], delta=delta), epsilon([*everything, *extra], delta=delta))
+    after = (epsilon([*study, *events], delta=delta), epsilon([*everything, *events], delta=delta))
     policy.permit(site.policy, plan, patients=patients, spent=spent, after=after)
 
 
@@ -206,6 +208,11 @@ def _compute(site: Site, plan: StudyPlan, step: Round, weights: Weights, entry: 
         return moments.release(plan, step, weights, site.cache, random)
     model = Vae(plan)
     model.load_arrays(weights)
+    released: Weights = {}
+    if step.utility is not None:  # of the model as it came: what is learnt below enters the next round's
+        released = utility.release(
+            model, site.cache, plan=plan, event=step.utility, random=random, device=site.device()
+        )
     divisor = site.policy.declared_patients or plan.data.min_patients
     PatientTrainer(
         model,
@@ -216,5 +223,5 @@ def _compute(site: Site, plan: StudyPlan, step: Round, weights: Weights, entry: 
         divisor_patients=divisor,
         device=site.device(),
     ).run()
-    trained = model.arrays()
-    return {name: array for name, array in trained.items() if name in egress.allowed_shapes(plan, "sgd")}
+    allowed = egress.allowed_shapes(plan, "sgd")
+    return {name: array for name, array in model.arrays().items() if name in allowed} | released

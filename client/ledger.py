@@ -18,6 +18,7 @@ Rows by kind
     withdraw  note: every key of one patient who withdrew consent, separated by blanks
 """
 
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,10 @@ from client.ledger_store import GENESIS, Draft, LedgerStore, Row
 from common.errors import LedgerCorrupt
 from common.privacy import GaussianEvent, epsilon
 
-__all__ = ["GENESIS", "Entry", "Ledger", "Withdrawal"]
+UTILITY = "utility"
+"""Phase of the row that a utility release is booked as, in one transaction with its round's own row and before it."""
+
+__all__ = ["GENESIS", "UTILITY", "Entry", "Ledger", "Withdrawal"]
 
 Permit = Callable[[list[GaussianEvent], list[GaussianEvent]], None]
 
@@ -42,6 +46,7 @@ class Entry:
         round: Round number.
         phase: Phase of that round.
         event: The mechanism.
+        utility: The mechanism of the utility release that goes with it; None where the plan does not pay for one.
         cohort: Identity of the data set it runs on.
         patients: Keys of that data set's patients; empty where membership is not recorded.
         request: Digest of the weights the round starts from.
@@ -55,6 +60,7 @@ class Entry:
     cohort: str
     patients: tuple[str, ...] = ()
     request: str = ""
+    utility: GaussianEvent | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +94,10 @@ class Ledger:
 
         def decide(rows: list[Row]) -> list[Draft]:
             permit(_events(rows, entry.plan), _events(rows, None))
-            event = entry.event
-            booking = _draft("reserve", entry, sigma=float(event.sigma), rate=float(event.sample_rate),
-                             steps=event.steps, note=entry.request)  # fmt: skip
-            return [*_cohort_change(rows, entry), booking]
+            drafts = _cohort_change(rows, entry)
+            if entry.utility is not None:
+                drafts.append(_booking(dataclasses.replace(entry, phase=UTILITY), entry.utility))
+            return [*drafts, _booking(entry, entry.event)]
 
         return self._store.append(decide)[-1].id
 
@@ -102,7 +108,8 @@ class Ledger:
     def booked(self, plan: str, number: int, request: str) -> list[Row]:
         """Return every reservation for round `number` of this plan on these weights, oldest first."""
         wanted = ("reserve", plan, number, request)
-        return [row for row in self.rows() if (row.kind, row.plan, row.round, row.note) == wanted]
+        rows = [row for row in self.rows() if (row.kind, row.plan, row.round, row.note) == wanted]
+        return [row for row in rows if row.phase != UTILITY]
 
     def settled(self, number: int, *, plan: str, reply_digest: str) -> bool:
         """Whether reservation `number` of this plan is noted to have ended in a reply of this digest."""
@@ -169,6 +176,11 @@ class Ledger:
 def _draft(kind: str, entry: Entry, *, sigma: float = 0.0, rate: float = 0.0, steps: int = 0, note: str) -> Draft:
     return Draft(kind=kind, study=entry.study, plan=entry.plan, round=entry.round, phase=entry.phase, sigma=sigma,
                  rate=rate, steps=steps, cohort=entry.cohort, note=note)  # fmt: skip
+
+
+def _booking(entry: Entry, event: GaussianEvent) -> Draft:
+    return _draft("reserve", entry, sigma=float(event.sigma), rate=float(event.sample_rate), steps=event.steps,
+                  note=entry.request)  # fmt: skip
 
 
 def _event(row: Row) -> GaussianEvent:

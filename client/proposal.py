@@ -55,7 +55,7 @@ class Proposal:
         policy.inside(rules, plan)
         rounds, delta = schedule(plan), plan.privacy.delta
         booked = {row.round for row in ledger.rows() if row.kind == "reserve" and row.plan == plan.digest}
-        missing = [step.event for step in rounds if step.number not in booked]
+        missing = [event for step in rounds if step.number not in booked for event in step.events]
         proposal = cls(
             plan=plan,
             rounds=rounds,
@@ -109,6 +109,7 @@ class Proposal:
             f"{math.exp(self.cost):,.0f}",
             f"  budget   all studies: {self.spent:.2f} spent, {self.after:.2f} after this one, of {self.limit:.2f}",
             *self._leaves_lines(),
+            *self._utility_lines(),
             "           and with each: site name, epsilon, delta, hash of the ledger's last row",
             f"  never    {NEVER}",
         ]
@@ -138,6 +139,15 @@ class Proposal:
             for phase in self._phases()
         ]
         return [f"  {'leaves' if i == 0 else '':8} {line}" for i, line in enumerate(lines)]
+
+    def _utility_lines(self) -> list[str]:
+        paid = [step.utility for step in self.rounds if step.utility is not None]
+        if not paid:
+            return []
+        return [
+            "           with each refined generator: how well the one before redraws the patients' images, one sum and",
+            f"           their number, noise {paid[0].sigma:.2f} times what one patient can add; paid for above",
+        ]
 
     def _refuse_too_much(self, rules: SitePolicy) -> None:
         most = rules.limits.max_epsilon_per_study

@@ -192,6 +192,8 @@ class PrivacyPlan:
         spare_rounds: Rounds that a site may have to compute afresh, whatever phase they are of, without passing
             epsilon; the noise of every round is a little larger for it. 0 is enough against crashes and lost messages,
             which cost nothing (docs/decisions/0005); a round whose patients or weights changed needs one.
+        utility_share: Part of epsilon that buys a noised reconstruction error in each gradient round, a Gaussian
+            release of its own in every ledger; 0 buys none, and then nothing about the fit leaves a site.
         enabled: False trains without noise; only a simulation accepts such a plan.
     """
 
@@ -203,6 +205,7 @@ class PrivacyPlan:
     mean_clip: float = 0.7
     deviation_clip: float = 0.4
     spare_rounds: int = 0
+    utility_share: float = 0.0
     enabled: bool = True
     unit: Literal["patient"] = "patient"
 
@@ -230,6 +233,13 @@ class PrivacyPlan:
             self.deviation_clip,
         )
         _require(0 <= self.spare_rounds <= 10, "privacy.spare_rounds", "from 0 to 10", self.spare_rounds)
+        most = 0.5 if "sgd" in self.phases else 0.0
+        _require(
+            0 <= self.utility_share <= most,
+            "privacy.utility_share",
+            'from 0 to 0.5, and 0 where phases lacks "sgd"',
+            self.utility_share,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

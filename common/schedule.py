@@ -21,6 +21,7 @@ class Round:
         number: From 1.
         phase: What the sites compute.
         event: The mechanism every site runs, as its ledger books it.
+        utility: The mechanism that releases the round's reconstruction error; None where the plan does not pay for one.
         epsilon_after: Epsilon of the study at a site that took part in every round up to this one.
     """
 
@@ -28,6 +29,12 @@ class Round:
     phase: Phase
     event: GaussianEvent
     epsilon_after: float
+    utility: GaussianEvent | None = None
+
+    @property
+    def events(self) -> tuple[GaussianEvent, ...]:
+        """Everything the round costs, as the ledger books it: the utility release first, the round's own last."""
+        return (self.event,) if self.utility is None else (self.utility, self.event)
 
 
 def schedule(plan: StudyPlan) -> tuple[Round, ...]:
@@ -47,13 +54,15 @@ def _schedule(plan: StudyPlan) -> tuple[Round, ...]:
     steps = _moment_events(plan) + _gradient_events(plan)
     rounds, spent = [], []
     for number, (phase, event) in enumerate(steps, start=1):
-        spent.append(event)
+        utility = _utility_event(plan) if phase == "sgd" else None
+        spent += [event] if utility is None else [utility, event]
         rounds.append(
             Round(
                 number=number,
                 phase=phase,
                 event=event,
                 epsilon_after=epsilon(spent, delta=plan.privacy.delta),
+                utility=utility,
             )
         )
     return tuple(rounds)
@@ -96,10 +105,13 @@ def _gradient_events(plan: StudyPlan) -> list[tuple[Phase, GaussianEvent]]:
     if not plan.privacy.enabled:
         return [("sgd", event(0.0, 1))] * training.rounds
     before = [booked for _, booked in _moment_events(plan)]
+    paid = _utility_event(plan)
+    utility = [] if paid is None else [paid]
 
     def cost(multiplier: float) -> float:
-        booked = [*before, event(multiplier, training.rounds)]
-        spares = [_spare(plan, events) for events in ([event(multiplier, 1)], before) if events]
+        booked = [*before, *utility * training.rounds, event(multiplier, training.rounds)]
+        spares = [_spare(plan, before)] if before else []
+        spares.append(_spare(plan, [event(multiplier, 1)]) + utility * plan.privacy.spare_rounds)
         return max(epsilon([*booked, *spare], delta=plan.privacy.delta) for spare in spares)
 
     least = smallest_multiplier(
@@ -108,6 +120,22 @@ def _gradient_events(plan: StudyPlan) -> list[tuple[Phase, GaussianEvent]]:
         what=f"{training.rounds} rounds of {training.local_steps} steps",
     )
     return [("sgd", event(least, 1))] * training.rounds
+
+
+@functools.lru_cache(maxsize=64)
+def _utility_event(plan: StudyPlan) -> GaussianEvent | None:
+    """What each gradient round pays for its utility release: all of them alone cost the plan's share of epsilon."""
+    share, rounds = plan.privacy.utility_share, plan.training.rounds
+    if not share:
+        return None
+    if not plan.privacy.enabled:
+        return GaussianEvent(sigma=0.0, sample_rate=1.0, steps=1)
+    least = smallest_multiplier(
+        lambda sigma: epsilon([GaussianEvent(sigma=sigma, sample_rate=1.0, steps=rounds)], delta=plan.privacy.delta),
+        limit=plan.privacy.epsilon * share,
+        what=f"{rounds} utility releases",
+    )
+    return GaussianEvent(sigma=least, sample_rate=1.0, steps=1)
 
 
 def _spare(plan: StudyPlan, events: list[GaussianEvent]) -> list[GaussianEvent]:

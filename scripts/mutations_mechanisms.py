@@ -33,6 +33,27 @@ MECHANISMS = [
         tests=(MOMENTS,),
     ),
     Mutation(
+        name="noise: none is added to the utility release",
+        file="client/utility.py",
+        old="std=event.sigma * SENSITIVITY)",
+        new="std=0.0)",
+        tests=("tests/client/test_utility.py",),
+    ),
+    Mutation(
+        name="clip: a patient's error is not clipped",
+        file="client/utility.py",
+        old=".clamp(0.0, WORST)",
+        new="",
+        tests=("tests/client/test_utility.py",),
+    ),
+    Mutation(
+        name="reserve: the utility release is not booked",
+        file="client/ledger.py",
+        old="            if entry.utility is not None:",
+        new="            if False:",
+        tests=("tests/client/test_utility.py",),
+    ),
+    Mutation(
         name="noise: normal values are too small",
         file="client/randomness.py",
         old="-2.0 * std**2 / _DRAWS",
