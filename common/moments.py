@@ -32,6 +32,14 @@ def cosine_basis(size: int, base: int) -> Array:
     return basis
 
 
+def cosine_images(coefficients: Array, *, size: int) -> Array:
+    """Images [n, size, size] of cosine coefficients [n, base * base]: `cosine_basis` without its large matrix."""
+    base = math.isqrt(coefficients.shape[1])
+    axis = scipy.fft.idct(np.eye(size)[:, :base], axis=0, norm="ortho")
+    images: Array = axis @ coefficients.reshape(-1, base, base) @ axis.T
+    return images
+
+
 def coefficients(images: NDArray[np.float32], *, base: int) -> Array:
     """Low cosine frequencies of images [n, size, size]: [n, base * base], L2 norm at most the pixels' RMS."""
     spectrum = scipy.fft.dctn(images.astype(np.float64), axes=(1, 2), norm="ortho")[:, :base, :base]

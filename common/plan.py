@@ -276,10 +276,13 @@ class ReleasePlan:
     Attributes:
         images_per_label: Synthetic images of each label written as DICOM at the end.
         temperature: Scale of the latent draw; below 1 trades variety for plausibility.
+        texture: Scale of the detail that the latents leave out and that is drawn from its noised spectrum; 0 leaves it
+            out and looks better, 1 has the real images' variance and mostly trains a classifier better.
     """
 
     images_per_label: int = 32
     temperature: float = 1.0
+    texture: float = 0.0
 
     def __post_init__(self) -> None:
         _require(
@@ -289,6 +292,7 @@ class ReleasePlan:
             self.images_per_label,
         )
         _require(0 < self.temperature <= 2, "release.temperature", "above 0 and at most 2", self.temperature)
+        _require(0 <= self.texture <= 2, "release.texture", "from 0 to 2", self.texture)
 
 
 @dataclass(frozen=True, kw_only=True)

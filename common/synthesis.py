@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from common.errors import CheckpointCorrupt, PlanError
+from common.moments import cosine_images
 from common.plan import StudyPlan
 from common.settings import build
 from common.vae import Vae, initial
@@ -18,7 +20,7 @@ from common.weights import Weights, digest, read, write
 
 BATCH = 64
 """Images decoded at once. Fixed, so that a seed gives the same pixels whatever the count."""
-_START = ("start.mean", "start.basis", "start.centre", "start.factor", "start.frequency")
+_START = ("start.mean", "start.basis", "start.centre", "start.factor", "start.frequency", "start.texture")
 
 
 def decoder_arrays(weights: Weights) -> Weights:
@@ -87,5 +89,12 @@ class Decoder:
             with torch.no_grad():
                 images = self.model.decode_latents(
                     latent * self.plan.release.temperature, torch.full((BATCH,), index, dtype=torch.int64)
-                )
-            yield from images[: count - first, 0].clamp(-1.0, 1.0)
+                )[:, 0]
+            yield from (images + self._texture(generator))[: count - first].clamp(-1.0, 1.0)
+
+    def _texture(self, generator: torch.Generator) -> Tensor:
+        """What the latents leave out, drawn from its spectrum: [BATCH, size, size] in pixel units."""
+        deviations = self.model.start.texture.numpy().astype(np.float64) * self.plan.release.texture
+        drawn = torch.randn((BATCH, len(deviations)), generator=generator, dtype=torch.float64).numpy()
+        images = cosine_images(drawn * deviations, size=self.plan.data.image_size)
+        return torch.from_numpy(images.astype(np.float32))

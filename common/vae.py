@@ -25,7 +25,9 @@ class LinearStart(nn.Module):
     """The closed-form part; `classes` C, latent size k, pixels d = image_size squared.
 
     Arrays: mean [d], basis V [d, k] with orthonormal columns, centre m [C, k], factor L [C, k, k],
-    gain G [C, k, k], spread [C, k] (log-variance of the posterior), frequency [C] (class shares, sum 1).
+    gain G [C, k, k], spread [C, k] (log-variance of the posterior), frequency [C] (class shares, sum 1),
+    texture [base * base] (standard deviations, in pixel units, of the cosine coefficients that the basis leaves out).
+    A column of V that the noise drowned is zero: the latent size of the plan is the most that is used.
     """
 
     mean: Tensor
@@ -35,8 +37,9 @@ class LinearStart(nn.Module):
     gain: Tensor
     spread: Tensor
     frequency: Tensor
+    texture: Tensor
 
-    def __init__(self, *, pixels: int, latent: int, classes: int) -> None:
+    def __init__(self, *, pixels: int, latent: int, classes: int, base: int) -> None:
         super().__init__()
         shapes = {
             "mean": (pixels,),
@@ -46,6 +49,7 @@ class LinearStart(nn.Module):
             "gain": (classes, latent, latent),
             "spread": (classes, latent),
             "frequency": (classes,),
+            "texture": (base * base,),
         }
         for name, shape in shapes.items():
             self.register_parameter(name, nn.Parameter(torch.zeros(shape), requires_grad=False))
@@ -89,7 +93,8 @@ class Vae(VarAutoEncoder):  # type: ignore[misc]
         self.mu = nn.Linear(flat + self.classes, self.latent_size)
         self.logvar = nn.Linear(flat + self.classes, self.latent_size)
         self.decodeL = nn.Linear(self.latent_size + self.classes, flat)
-        self.start = LinearStart(pixels=size * size, latent=self.latent_size, classes=self.classes)
+        self.start = LinearStart(pixels=size * size, latent=self.latent_size, classes=self.classes,
+                                 base=plan.model.base)  # fmt: skip
         if "moments" in plan.privacy.phases:
             for layer in (self.mu, self.logvar, _last_convolution(self.decode)):
                 nn.init.zeros_(layer.weight)

@@ -15,6 +15,9 @@ from common.plan import StudyPlan
 from common.schedule import Round
 from common.weights import Weights
 
+_FEWEST = 2
+"""Directions that are kept however little they stand out from the noise."""
+
 
 def absorb(plan: StudyPlan, step: Round, weights: Weights, releases: list[np.ndarray]) -> Weights:
     """Return `weights` with the start's arrays of this phase set from the sites' noised sums.
@@ -46,12 +49,49 @@ def _mean(plan: StudyPlan, _: Weights, total: Array, noise: float) -> dict[str, 
 
 
 def _subspace(plan: StudyPlan, _: Weights, total: Array, noise: float) -> dict[str, Array]:
-    base, latent = plan.model.base**2, plan.model.latent
+    base, latent = plan.model.base, plan.model.latent
     patients = _enough(plan, total[-1] / COUNT_WEIGHT, noise / COUNT_WEIGHT)
-    values, vectors = np.linalg.eigh(unpack_matrix(total[:-1], base) / patients)
-    leading = vectors[:, np.argsort(values)[::-1][:latent]]
+    scatter = unpack_matrix(total[:-1], base**2) / patients
+    values, vectors = np.linalg.eigh(scatter)
+    values, leading = values[::-1][:latent], vectors[:, ::-1][:, :latent]
+    clear = values > _edge(noise / patients, base**2)
+    clear[:_FEWEST] = True
     signs = np.sign(leading[np.abs(leading).argmax(axis=0), np.arange(latent)])
-    return {"basis": cosine_basis(plan.data.image_size, plan.model.base) @ (leading * signs)}
+    kept = leading * np.where(clear, signs, 0.0)
+    left = np.diag(scatter) - kept**2 @ np.maximum(values, 0.0)
+    deviations = np.sqrt(spectrum(left, noise / patients))
+    return {
+        "basis": cosine_basis(plan.data.image_size, base) @ kept,
+        "texture": deviations * plan.privacy.deviation_clip * plan.data.image_size,
+    }
+
+
+def spectrum(variances: Array, deviation: float) -> Array:
+    """Take the noise out of the variances [base * base] that the subspace leaves to the cosine frequencies.
+
+    Frequencies half an octave wide make a band. Within one, each variance is drawn towards the band's mean as far as
+    noise of this standard deviation explains why they differ (James & Stein 1961, in its empirical Bayes form); what
+    is then below 0 becomes 0, and the others give way so that the band keeps its mean.
+    """
+    base = math.isqrt(len(variances))
+    rows, columns = np.divmod(np.arange(base**2), base)
+    bands = np.round(2 * np.log2(1 + np.hypot(rows, columns)))
+    clean = np.empty_like(variances)
+    for band in np.unique(bands):
+        mine = bands == band
+        mean, spread = variances[mine].mean(), variances[mine].var()
+        trust = max(0.0, 1.0 - deviation**2 / spread) if spread > 0 else 0.0
+        drawn = np.maximum(mean + trust * (variances[mine] - mean), 0.0)
+        clean[mine] = drawn * max(mean, 0.0) / drawn.mean() if drawn.any() else 0.0
+    return clean
+
+
+def _edge(deviation: float, size: int) -> float:
+    """Largest eigenvalue of a symmetric noise matrix [size, size] (Wigner).
+
+    `deviation` is the noise's standard deviation on a diagonal entry; off the diagonal it is 1/sqrt(2) of that.
+    """
+    return 2.0 * deviation / math.sqrt(2.0) * math.sqrt(size)
 
 
 def _prior(plan: StudyPlan, _: Weights, total: Array, noise: float) -> dict[str, Array]:
@@ -82,13 +122,9 @@ def _shrunk(own: Array, within: Array, counts: Array, count: float, noise: float
 
 
 def _denoised(covariance: Array, deviation: float) -> Array:
-    """Take out what noise alone would show: a symmetric noise matrix has its spectrum within 2 s sqrt(k) (Wigner).
-
-    `deviation` is the noise's standard deviation on a diagonal entry; off the diagonal it is 1/sqrt(2) of that.
-    """
+    """Take out what noise of this standard deviation alone would show."""
     values, vectors = np.linalg.eigh(covariance)
-    edge = 2.0 * deviation / math.sqrt(2.0) * math.sqrt(len(values))
-    kept = np.where(values > edge, values, 0.0)
+    kept = np.where(values > _edge(deviation, len(values)), values, 0.0)
     clean: Array = (vectors * kept) @ vectors.T
     return clean
 

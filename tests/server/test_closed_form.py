@@ -14,7 +14,7 @@ from common.plan import StudyPlan
 from common.schedule import schedule
 from common.vae import initial
 from common.weights import Weights
-from server.closed_form import absorb
+from server.closed_form import absorb, spectrum
 from tests.client.moment_cohorts import Patient, cache_of, moments_plan, random_patients
 
 PLAN = moments_plan(private=False)
@@ -150,3 +150,36 @@ def test_noise_alone_leaves_no_spread_that_was_not_there(tmp_path: Path) -> None
         release = total + deviation * random.normal(0, steps[phase].event.sigma, total.shape)  # type: ignore[index]
         weights = absorb(plan, steps[phase], weights, [release.astype(np.float32)])  # type: ignore[index]
     assert np.abs(start(weights)["factor"]).max() < 0.05
+
+
+def test_what_the_basis_leaves_out_is_the_texture(tmp_path: Path) -> None:
+    patients = random_patients(80, seed=12, most_images=1)
+    found = start(federate(PLAN, [patients[:30], patients[30:]], tmp_path))
+    rows, _ = by_patient(patients)
+    cosines = cosine_basis(SIZE, BASE).T @ found["basis"]
+    deviations = (rows - rows.mean(axis=0)) * SIZE
+    left = deviations - deviations @ cosines @ cosines.T
+    np.testing.assert_allclose(found["texture"], left.std(axis=0), rtol=1e-3, atol=1e-4)
+
+
+def test_noise_in_the_spectrum_is_taken_out_on_average_and_no_variance_is_negative() -> None:
+    random = np.random.default_rng(2)
+    frequencies = np.hypot(*np.divmod(np.arange(256), 16))
+    truth = 1.0 / (1.0 + frequencies) ** 2
+    for deviation in (0.0, 0.01, 0.05):
+        found = np.mean([spectrum(truth + random.normal(0, deviation, 256), deviation) for _ in range(50)], axis=0)
+        assert found.min() >= 0
+        assert found.sum() == pytest.approx(truth.sum(), rel=0.01 + 2 * deviation)
+    np.testing.assert_allclose(spectrum(truth, 0.0), truth)
+
+
+def test_directions_that_the_noise_drowned_are_left_empty() -> None:
+    plan = moments_plan()
+    steps = {step.phase: step for step in schedule(plan)}
+    release = np.zeros(BASE**2 * (BASE**2 + 1) // 2 + 1)
+    release += np.random.default_rng(5).normal(0, steps["subspace"].event.sigma, release.shape)
+    release[-1] = 100.0  # a count of 400
+    release[0] = 300.0  # one direction that no noise explains
+    found = start(absorb(plan, steps["subspace"], initial(plan).arrays(), [release.astype(np.float32)]))
+    used = np.linalg.norm(found["basis"], axis=0) > 0
+    assert used.tolist() == [True, True, False]  # the clear one, and the second that is kept whatever it is

@@ -1,0 +1,40 @@
+"""Images drawn from a decoder have the model's own mean and spread, and the texture the latents leave out."""
+
+import dataclasses
+
+import numpy as np
+import torch
+
+from common.moments import cosine_basis, cosine_images
+from common.plan import StudyPlan
+from common.synthesis import Decoder
+from common.vae import initial
+
+PLAN = StudyPlan.parse('name = "drawn"\n[data]\nimage_size = 28\n[model]\nlatent = 2\nchannels = [4, 8]\nbase = 4\n')
+
+
+def decoder(*, texture: float) -> Decoder:
+    arrays = initial(PLAN).arrays()
+    arrays["start.texture"] = np.linspace(0.2, 0.0, 16).astype(np.float32)
+    plan = dataclasses.replace(PLAN, release=dataclasses.replace(PLAN.release, texture=texture))
+    return Decoder.of(plan, arrays)
+
+
+def test_cosine_images_are_the_basis_times_the_coefficients() -> None:
+    coefficients = np.random.default_rng(1).normal(size=(3, 25))
+    expected = coefficients @ cosine_basis(32, 5).T
+    np.testing.assert_allclose(cosine_images(coefficients, size=32).reshape(3, -1), expected, atol=1e-12)
+
+
+def test_texture_has_the_spectrum_that_the_start_names() -> None:
+    drawn = torch.stack(list(decoder(texture=1.0).draw("any", 2000, seed=1))).flatten(1).numpy()
+    coefficients = drawn @ cosine_basis(28, 4)
+    np.testing.assert_allclose(coefficients.std(axis=0), np.linspace(0.2, 0.0, 16), atol=0.02)
+
+
+def test_texture_can_be_left_out_and_a_longer_draw_begins_with_the_shorter_one() -> None:
+    plain = list(decoder(texture=0.0).draw("any", 3, seed=1))
+    assert torch.equal(plain[0], plain[1])  # an untrained decoder knows one image
+    long, short = (list(decoder(texture=1.0).draw("any", count, seed=1)) for count in (130, 70))
+    assert all(torch.equal(a, b) for a, b in zip(short, long, strict=False))
+    assert not torch.equal(long[0], long[64])
