@@ -13,7 +13,7 @@ import re
 from client import egress, moments, noise_key, policy, spool
 from client.admission.settings import IngestSettings
 from client.evaluation import verdicts
-from client.evaluation.judge import judge
+from client.evaluation.judge import candidate_of, judge
 from client.ledger import Entry
 from client.site import Site
 from client.trainer import PatientTrainer
@@ -126,6 +126,7 @@ def evaluate(site: Site, request: EvaluateRequest) -> Verdict:
 
     Raises:
         Refusal: The site says no; nothing was read from a scan and the ledger is as it was.
+        DataError: The model draws nothing that could be judged; nothing was booked.
         StateError: The cache or the ledger cannot be trusted.
     """
     plan = policy.approved_plan(site.home, request.plan)
@@ -150,6 +151,8 @@ def _judge(site: Site, plan: StudyPlan, step: Round, request: EvaluateRequest, w
     """Permit, reserve, judge, settle, sign, store."""
     _permit_unread(site, plan, step, weights)
     check_cohort(site, plan)
+    site.use_threads()
+    candidate = candidate_of(plan, request.arrays)
     entry = Entry(
         study=plan.name,
         plan=plan.digest,
@@ -162,11 +165,10 @@ def _judge(site: Site, plan: StudyPlan, step: Round, request: EvaluateRequest, w
     )
     number = _reserve(site, plan, entry)
 
-    site.use_threads()
     key = noise_key.kept(site.home, noise_key.name_of(plan.digest, step.number, weights, entry.cohort))
     if key is None:
         raise StateError(f"{site.home}: the key of the verdict is gone. Ask for it again")
-    judgement = judge(site, plan, request.arrays, site.random(plan.digest, step.number, weights, key=key))
+    judgement = judge(site, plan, candidate, site.random(plan.digest, step.number, weights, key=key))
 
     site.ledger.settle(number, entry, reply_digest=judgement.candidate)
     verdict = signed(

@@ -1,5 +1,6 @@
 """The decoder as ONNX, for software without PyTorch, compared with the original before it is kept."""
 
+import logging
 import tempfile
 import warnings
 from pathlib import Path
@@ -74,6 +75,7 @@ def export(bundle: Path, out: Path, *, trusted: str = "") -> dict[str, Any]:
 
 def _to_onnx(module: nn.Module, path: Path, *, latent: int) -> None:
     batch = torch.export.Dim("batch", min=1)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of libraries that nobody asked for
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations, which we can do nothing about
         torch.onnx.export(

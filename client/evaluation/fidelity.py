@@ -47,14 +47,14 @@ def frechet(real: Features, synthetic: Features) -> float:
 
 
 def kernel(real: Features, synthetic: Features) -> float:
-    """Unbiased squared MMD under the cubic kernel (Binkowski et al. 2018), times 1,000; about 0 for like sets."""
+    """Unbiased squared MMD under the cubic kernel (Binkowski et al. 2018); about 0 for like sets."""
     n, m = len(real), len(synthetic)
     if min(n, m) < 2:
         return float("nan")
     within = [polynomial_kernel(x, degree=3, gamma=1 / x.shape[1], coef0=1) for x in (real, synthetic)]
     across = polynomial_kernel(real, synthetic, degree=3, gamma=1 / real.shape[1], coef0=1).mean()
     parts = [(k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)) for k in within]
-    return float(1000 * (parts[0] + parts[1] - 2 * across))
+    return float(parts[0] + parts[1] - 2 * across)
 
 
 def manifold(real: Features, synthetic: Features) -> Manifold:

@@ -37,7 +37,7 @@ class Judgement:
     outcome: str
 
 
-def judge(site: Site, plan: StudyPlan, weights: Weights, random: SecureRandom) -> Judgement:
+def judge(site: Site, plan: StudyPlan, candidate: Candidate, random: SecureRandom) -> Judgement:
     """Judge a model, write the steward's page and figures into the site's home, and return the noised verdict.
 
     Call only once the verdict is booked. The figures stay in `evaluation/<candidate>/`, mode 0600.
@@ -45,31 +45,37 @@ def judge(site: Site, plan: StudyPlan, weights: Weights, random: SecureRandom) -
     Args:
         site: The hospital.
         plan: Its own approved copy.
-        weights: The finished model, of checked names and shapes.
+        candidate: From `candidate_of`, which reads no scan and is asked before anything is booked.
         random: The booked noise's source.
 
     Raises:
-        DataError: The candidate draws hardly any image that is not broken.
         StateError: The cache cannot be trusted, or the disk refuses.
     """
-    decoder = Decoder.of(plan, weights)
-    candidate = candidate_of(plan, decoder, weights)
     trained, held_out = site.cohorts(plan)
     event = verdict_event(plan)
     total = tally(plan.evaluation, candidate, trained, held_out)
     outcome = decide(total, random, sigma=event.sigma if event else 0.0, labelled=candidate.classifier is not None)
     found: dict[str, Any] = figures(plan, candidate, trained, held_out)
-    found |= {"plan": plan.digest, "candidate": decoder.digest, "site": site.policy.name, "outcome": outcome}
-    folder = site.home / FOLDER / decoder.digest[:32]
+    found |= {"plan": plan.digest, "candidate": candidate.digest, "site": site.policy.name, "outcome": outcome}
+    folder = site.home / FOLDER / candidate.digest[:32]
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_atomically(folder / "figures.json", json.dumps(found, indent=1, sort_keys=True).encode())
     (folder / "figures.json").chmod(0o600)
     write_page(found, plan, candidate, held_out, folder / "report.html")
-    return Judgement(candidate=decoder.digest, outcome=outcome)
+    return Judgement(candidate=candidate.digest, outcome=outcome)
 
 
-def candidate_of(plan: StudyPlan, decoder: Decoder, weights: Weights) -> Candidate:
-    """Draw the images that sites judge, screened like a release's, and train the classifier on them."""
+def candidate_of(plan: StudyPlan, weights: Weights) -> Candidate:
+    """Draw the images that sites judge, screened like a release's, and train the classifier on them.
+
+    Args:
+        plan: The site's own approved copy.
+        weights: The finished model, of checked names and shapes.
+
+    Raises:
+        DataError: The model draws hardly any image that is not broken.
+    """
+    decoder = Decoder.of(plan, weights)
     screening = Screening(decoder)
     images, labels = [], []
     for index, label in enumerate(decoder.labels):
@@ -81,4 +87,4 @@ def candidate_of(plan: StudyPlan, decoder: Decoder, weights: Weights) -> Candida
     drawn, classes = torch.cat(images), torch.cat(labels)
     names = plan.data.labels
     classifier = Classifier(drawn, classes, classes=len(names)) if names else None
-    return Candidate(model.eval(), drawn, classes, classifier)
+    return Candidate(decoder.digest, model.eval(), drawn, classes, classifier)

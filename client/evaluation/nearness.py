@@ -56,7 +56,8 @@ def compare(trained: Tensor, held_out: Tensor, synthetic: Tensor) -> Nearness:
     first, second = unique(trained, apart_from=held_out), unique(held_out, apart_from=trained)
     left, right = trained[first], held_out[second]
     a, b = nearest(left, among=synthetic), nearest(right, among=synthetic)
-    across = nearest(left, among=right), nearest(right, among=left)
+    alike = min(len(left), len(right))  # the nearest of many is nearer, so both sides look among equally many
+    across = nearest(left, among=right[:alike]), nearest(right, among=left[:alike])
     count = len(a)
 
     def split(rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

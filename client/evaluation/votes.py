@@ -53,12 +53,14 @@ class Candidate:
     """What a site is asked to judge: the model, images it drew, and what was learnt from those images alone.
 
     Attributes:
+        digest: Of the decoder.
         model: The finished model.
         images: [n, size, size] in [-1, 1].
         labels: [n] int64.
         classifier: Trained on images and labels; None for a study without labels.
     """
 
+    digest: str
     model: Vae
     images: Tensor
     labels: Tensor
