@@ -14,7 +14,7 @@ from flwr.clientapp import ClientApp
 from client import egress, hospital
 from client.site import Site
 from common.errors import MessageRefused, PlanRefused, SeedRefused, StateError, WardroundError
-from common.messages import Hello, Refused, TrainRequest
+from common.messages import EvaluateRequest, Hello, Refused, TrainRequest
 from common.simulation import SimulationSetup
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,15 @@ def train(message: Message, context: Context) -> Message:
     return _answer(message, context, TrainRequest)
 
 
-def _answer(message: Message, context: Context, kind: type[Hello] | type[TrainRequest]) -> Message:
+@app.evaluate()  # type: ignore[untyped-decorator]
+def evaluate(message: Message, context: Context) -> Message:
+    """Answer an `EvaluateRequest` with a signed verdict, or a refusal by type."""
+    return _answer(message, context, EvaluateRequest)
+
+
+def _answer(
+    message: Message, context: Context, kind: type[Hello] | type[TrainRequest] | type[EvaluateRequest]
+) -> Message:
     """Run the request at the site. Whatever goes wrong, only the type of a deliberate error leaves."""
     site: Site | None = None
     plan = ""
@@ -42,8 +50,12 @@ def _answer(message: Message, context: Context, kind: type[Hello] | type[TrainRe
         site = open_site(context)
         request = kind.from_record(message.content)
         plan = request.plan
-        reply = hospital.greet(site, request) if isinstance(request, Hello) else hospital.train(site, request)
-        content = reply.to_record()
+        if isinstance(request, Hello):
+            content = hospital.greet(site, request).to_record()
+        elif isinstance(request, TrainRequest):
+            content = hospital.train(site, request).to_record()
+        else:
+            content = hospital.evaluate(site, request).to_record()
     except WardroundError as error:
         log.warning("refused: %s: %s", type(error).__name__, error)
         content = _refusal(site, plan, type(error).__name__)

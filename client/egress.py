@@ -18,12 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from common import utility
-from common.errors import EgressRefused, MessageRefused, StateError
-from common.messages import TrainReply
+from common.errors import EgressRefused, MessageRefused, SignatureInvalid, StateError
+from common.messages import TrainReply, Verdict
 from common.moments import release_length
 from common.plan import StudyPlan
 from common.schedule import Round
 from common.vae import START, shapes
+from common.verdicts import verified
 from common.weights import Weights, check, digest, write_atomically
 
 LOG = "egress.jsonl"
@@ -80,12 +81,47 @@ def release(home: Path, *, plan: StudyPlan, step: Round, reply: TrainReply, entr
     _check(plan, step, reply)
     payload, size = digest(reply.arrays), sum(array.nbytes for array in reply.arrays.values())
     record(home, kind="train", payload=payload, size=size, keys=sorted(reply.arrays), entry=entry)
-    receipt = {"head": reply.ledger_head, "entry": entry, "plan": reply.plan, "round": reply.round}
+    _keep_receipt(home, head=reply.ledger_head, entry=entry, plan=reply.plan, number=reply.round)
+    return reply
+
+
+def _keep_receipt(home: Path, *, head: str, entry: int, plan: str, number: int) -> None:
+    receipt = {"head": head, "entry": entry, "plan": plan, "round": number}
     try:
         write_atomically(home / RECEIPT, json.dumps(receipt, sort_keys=True).encode())
     except OSError as error:
         raise _unwritable(home / RECEIPT, error) from error
-    return reply
+
+
+def release_verdict(home: Path, *, plan: StudyPlan, verdict: Verdict, entry: int) -> Verdict:
+    """Check a signed verdict, write down that it leaves, and return it to be sent.
+
+    Args:
+        home: The site's home.
+        plan: The site's own approved copy.
+        verdict: Signed now, or stored before.
+        entry: Ledger entry that paid.
+
+    Raises:
+        EgressRefused: It is not exactly what a site may say about a candidate of the approved plan.
+        StateError: The disk refuses the record; nothing may be sent then.
+    """
+    limit = plan.privacy.epsilon if plan.privacy.enabled else math.inf
+    forms = {
+        "site": re.fullmatch(r"[a-z0-9][a-z0-9-]{0,31}", verdict.site) is not None,
+        "delta": verdict.delta == plan.privacy.delta,
+        "epsilon": type(verdict.epsilon) is float and 0 < verdict.epsilon <= limit,
+        "ledger_head": re.fullmatch(r"[0-9a-f]{64}", verdict.ledger_head) is not None,
+    }
+    if wrong := [name for name, right in forms.items() if not right]:
+        raise EgressRefused(f"verdict: its {wrong[0]} is not what plan {plan.name!r} lets out; nothing was sent")
+    try:
+        verified(verdict, plan=plan.digest, candidate=verdict.candidate)
+    except SignatureInvalid as error:
+        raise EgressRefused(f"{error}; nothing was sent") from error
+    record(home, kind="verdict", payload=verdict.candidate, size=0, keys=["outcome"], entry=entry)
+    _keep_receipt(home, head=verdict.ledger_head, entry=entry, plan=verdict.plan, number=0)
+    return verdict
 
 
 def last_head(home: Path) -> str:
@@ -110,7 +146,7 @@ def record(home: Path, *, kind: str, payload: str, size: int, keys: list[str], e
 
     Args:
         home: The site's home.
-        kind: "train", "hello" or "refusal".
+        kind: "train", "hello", "verdict" or "refusal".
         payload: Digest of the arrays or of the plan, or the refusal's type.
         size: Bytes of the arrays.
         keys: Names of the arrays or scalars.

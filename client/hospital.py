@@ -13,18 +13,25 @@ from collections.abc import Sequence
 
 from client import egress, moments, noise_key, policy, spool, utility
 from client.admission.settings import IngestSettings
+from client.evaluation import verdicts
+from client.evaluation.judge import candidate_of, judge
 from client.ledger import Entry
 from client.site import Site
 from client.trainer import PatientTrainer
 from common.errors import CacheCorrupt, CohortTooSmall, LabelsError, MessageRefused, PlanRefused, StateError
-from common.messages import Hello, HelloReply, TrainReply, TrainRequest
+from common.messages import EvaluateRequest, Hello, HelloReply, TrainReply, TrainRequest, Verdict
 from common.plan import StudyPlan
 from common.privacy import GaussianEvent, epsilon
-from common.schedule import Round
+from common.schedule import Round, schedule, verdict_event
+from common.signing import Key
 from common.vae import Vae, shapes
+from common.verdicts import signed
 from common.weights import Weights, check, digest
 
 log = logging.getLogger(__name__)
+
+SIGNING_KEY = "signing/site.key"
+"""The key, below a site's home, that its verdicts are signed with."""
 
 
 def greet(site: Site, request: Hello) -> HelloReply:
@@ -83,14 +90,15 @@ def _train(site: Site, plan: StudyPlan, step: Round, request: TrainRequest, weig
     """Permit, reserve, train, settle, seal, store."""
     _permit_unread(site, plan, step, weights)
     check_cohort(site, plan)
+    cohort = site.cohort(plan)
     entry = Entry(
         study=plan.name,
         plan=plan.digest,
         round=step.number,
         phase=step.phase,
         event=step.event,
-        cohort=site.cache.identity,
-        patients=site.cache.patient_keys,
+        cohort=cohort.identity,
+        patients=cohort.patient_keys,
         request=weights,
         utility=step.utility,
     )
@@ -113,6 +121,74 @@ def _train(site: Site, plan: StudyPlan, step: Round, request: TrainRequest, weig
     return finished
 
 
+def evaluate(site: Site, request: EvaluateRequest) -> Verdict:
+    """Judge the finished model on this site's patients, the held-out ones first of all, and answer yes or no.
+
+    The same order as a round: permit, reserve, judge, settle, seal. A verdict that is stored is sent again as it is.
+
+    Raises:
+        Refusal: The site says no; nothing was read from a scan and the ledger is as it was.
+        DataError: The model draws nothing that could be judged; nothing was booked.
+        StateError: The cache or the ledger cannot be trusted.
+    """
+    plan = policy.approved_plan(site.home, request.plan)
+    _refuse_without_noise(site, plan)
+    event = verdict_event(plan)
+    if event is None:
+        raise PlanRefused(f"plan {plan.name!r} sets no patient aside, so there is nothing to judge a model by")
+    check(request.arrays, shapes(plan), what="request")
+    step = Round(number=len(schedule(plan)) + 1, phase="verdict", event=event, epsilon_after=0.0)
+    with site.alone():
+        _refuse_rollback(site, request)
+        weights = digest(request.arrays)
+        finished = verdicts.find(site.home, plan, weights)
+        if finished is None or site.ledger.cohorts().get(finished.cohort, frozenset()) & site.ledger.withdrawn():
+            finished = _judge(site, plan, step, request, weights)
+        noise_key.destroy(site.home, noise_key.name_of(plan.digest, step.number, weights, finished.cohort))
+        policy.approved_plan(site.home, request.plan)
+        return egress.release_verdict(site.home, plan=plan, verdict=finished.verdict, entry=finished.entry)
+
+
+def _judge(site: Site, plan: StudyPlan, step: Round, request: EvaluateRequest, weights: str) -> verdicts.Finished:
+    """Permit, reserve, judge, settle, sign, store."""
+    _permit_unread(site, plan, step, weights)
+    check_cohort(site, plan)
+    site.use_threads()
+    candidate = candidate_of(plan, request.arrays)
+    entry = Entry(
+        study=plan.name,
+        plan=plan.digest,
+        round=step.number,
+        phase=step.phase,
+        event=step.event,
+        cohort=site.cache.identity,
+        patients=site.cache.patient_keys,
+        request=weights,
+    )
+    number = _reserve(site, plan, step, entry)
+
+    key = noise_key.kept(site.home, noise_key.name_of(plan.digest, step.number, weights, entry.cohort))
+    if key is None:
+        raise StateError(f"{site.home}: the key of the verdict is gone. Ask for it again")
+    judgement = judge(site, plan, candidate, site.random(plan.digest, step.number, weights, key=key))
+
+    site.ledger.settle(number, entry, reply_digest=judgement.candidate)
+    verdict = signed(
+        Key.at(site.home / SIGNING_KEY),
+        plan=plan.digest,
+        candidate=judgement.candidate,
+        site=site.policy.name,
+        outcome=judgement.outcome,
+        epsilon=site.ledger.epsilon(delta=plan.privacy.delta, plan=plan.digest),
+        delta=plan.privacy.delta,
+        ledger_head=site.ledger.head(),
+    )
+    finished = verdicts.Finished(verdict=verdict, entry=number, cohort=entry.cohort)
+    verdicts.keep(site.home, plan, weights, finished)
+    log.info("the candidate was judged, study epsilon %.3f", verdict.epsilon)
+    return finished
+
+
 def check_cohort(site: Site, plan: StudyPlan) -> None:
     """Refuse a cohort that was admitted by other settings, is too small, or lacks a label.
 
@@ -125,12 +201,13 @@ def check_cohort(site: Site, plan: StudyPlan) -> None:
         raise CacheCorrupt(
             "the cache was made for another plan's image form. Run `wardround site ingest` with this plan"
         )
-    if site.cache.patients < plan.data.min_patients:
+    cohort = site.cohort(plan)
+    if cohort.patients < plan.data.min_patients:
         raise CohortTooSmall(
-            f"site {site.policy.name!r}: {site.cache.patients} patients, but plan {plan.name!r} asks for at least "
-            f"{plan.data.min_patients}. Admit more, or agree on a smaller `data.min_patients`"
+            f"site {site.policy.name!r}: {cohort.patients} patients to train on, but plan {plan.name!r} asks for "
+            f"at least {plan.data.min_patients}. Admit more, or agree on a smaller `data.min_patients`"
         )
-    counts = site.cache.label_counts()
+    counts = cohort.label_counts()
     counts += [0] * (len(plan.data.labels) - len(counts))
     if absent := [name for name, count in zip(plan.data.labels, counts, strict=False) if count == 0]:
         raise LabelsError(
@@ -144,7 +221,7 @@ def _reserve(site: Site, plan: StudyPlan, step: Round, entry: Entry) -> int:
 
     A round that a crash cut short is not booked again: its key is still there, so nothing of it was ever sent.
     """
-    ledger, patients = site.ledger, site.cache.patients
+    ledger, patients = site.ledger, len(entry.patients)
     key_name = noise_key.name_of(entry.plan, entry.round, entry.request, entry.cohort)
     booked = [row for row in ledger.booked(entry.plan, entry.round, entry.request) if row.cohort == entry.cohort]
     if booked and noise_key.kept(site.home, key_name) is not None:
@@ -184,7 +261,7 @@ def _permit(
     policy.permit(site.policy, plan, patients=patients, spent=spent, after=after)
 
 
-def _refuse_rollback(site: Site, request: TrainRequest) -> None:
+def _refuse_rollback(site: Site, request: TrainRequest | EvaluateRequest) -> None:
     """Compare the ledger with the last reply that left this site, as the site and as the server remember it."""
     if not re.fullmatch(r"[0-9a-f]{64}|", request.last_head):
         raise MessageRefused("train.last_head is not the hash of a ledger row")
@@ -205,7 +282,7 @@ def _compute(site: Site, plan: StudyPlan, step: Round, weights: Weights, entry: 
     site.use_threads()
     random = site.random(plan.digest, step.number, entry.request, key=key)
     if step.phase != "sgd":
-        return moments.release(plan, step, weights, site.cache, random)
+        return moments.release(plan, step, weights, site.cohort(plan), random)
     model = Vae(plan)
     model.load_arrays(weights)
     released: Weights = {}
@@ -216,7 +293,7 @@ def _compute(site: Site, plan: StudyPlan, step: Round, weights: Weights, entry: 
     divisor = site.policy.declared_patients or plan.data.min_patients
     PatientTrainer(
         model,
-        site.cache,
+        site.cohort(plan),
         plan=plan,
         event=step.event,
         random=random,

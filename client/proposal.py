@@ -12,7 +12,7 @@ from client.ledger import Ledger
 from client.policy import SitePolicy
 from common.errors import BudgetExhausted, PlanRefused
 from common.plan import StudyPlan
-from common.schedule import Phase, Round, schedule
+from common.schedule import Phase, Round, schedule, verdict_event, whole_cost
 
 _DOES: dict[Phase, str] = {
     "mean": "the average image and the class shares",
@@ -56,6 +56,8 @@ class Proposal:
         rounds, delta = schedule(plan), plan.privacy.delta
         booked = {row.round for row in ledger.rows() if row.kind == "reserve" and row.plan == plan.digest}
         missing = [event for step in rounds if step.number not in booked for event in step.events]
+        if (verdict := verdict_event(plan)) is not None and len(rounds) + 1 not in booked:
+            missing.append(verdict)
         proposal = cls(
             plan=plan,
             rounds=rounds,
@@ -68,8 +70,8 @@ class Proposal:
 
     @property
     def cost(self) -> float:
-        """Epsilon of the whole study at a site that takes part in every round once."""
-        return self.rounds[-1].epsilon_after
+        """Epsilon of the whole study at a site that takes part in every round once, its verdict included."""
+        return whole_cost(self.plan)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the proposal as plain JSON types."""
@@ -110,6 +112,7 @@ class Proposal:
             f"  budget   all studies: {self.spent:.2f} spent, {self.after:.2f} after this one, of {self.limit:.2f}",
             *self._leaves_lines(),
             *self._utility_lines(),
+            *self._verdict_lines(),
             "           and with each: site name, epsilon, delta, hash of the ledger's last row",
             f"  never    {NEVER}",
         ]
@@ -147,6 +150,16 @@ class Proposal:
         return [
             "           with each refined generator: how well the one before redraws the patients' images, one sum and",
             f"           their number, noise {paid[0].sigma:.2f} times what one patient can add; paid for above",
+        ]
+
+    def _verdict_lines(self) -> list[str]:
+        verdict, rules = verdict_event(self.plan), self.plan.evaluation
+        if verdict is None:
+            return []
+        return [
+            "           at the end: a signed verdict on the generator, yes or the type of a no, by votes of patients",
+            f"           with noise {verdict.sigma:.2f} times what one can add, paid for above; for this,",
+            f"           {rules.held_out_share:.0%} of the patients are set aside and never train",
         ]
 
     def _refuse_too_much(self, rules: SitePolicy) -> None:

@@ -13,10 +13,13 @@ import torch
 
 from client.cache import Cache
 from client.consent import consenting
+from client.held_out import split
+from client.identity import site_secret
 from client.ledger import Ledger
 from client.policy import SitePolicy
 from client.randomness import SecureRandom
 from common.errors import StateError
+from common.plan import StudyPlan
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,14 @@ class Site:
     def cache(self) -> Cache:
         """The admitted patients who have not withdrawn; raises `CacheCorrupt` when nothing was ingested."""
         return consenting(Cache.open(self.home), self.home, self.ledger.withdrawn())
+
+    def cohort(self, plan: StudyPlan) -> Cache:
+        """The patients who may train in this plan: `cache` without those it sets aside for evaluation."""
+        return self.cohorts(plan)[0]
+
+    def cohorts(self, plan: StudyPlan) -> tuple[Cache, Cache]:
+        """Those who may train in this plan, and those it sets aside (`client.held_out`)."""
+        return split(self.cache, site_secret(self.home), plan.evaluation.held_out_share)
 
     @property
     def simulated(self) -> bool:

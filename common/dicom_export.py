@@ -4,10 +4,11 @@ The writer takes pixels, a label and where they come from. It has no argument th
 real scan could enter, and it writes no date, so the same arguments give the same bytes.
 """
 
+import io
 import math
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,11 @@ from common.errors import DataError
 
 PRIVATE_CREATOR = "WARDROUND SYNTHETIC 1"
 _PRIVATE_GROUP = 0x0991
+INDEX_OFFSET = 7
+"""Element of the private block that holds the index, after the fields of `Provenance` and the label."""
+Edition = Literal["2022", "current"]
+"""Of the standard. "current" adds Synthetic Data (0008,001C), the attribute made for this in 2023, which validators of
+before, Debian's dciodvfy among them, report as an error; "2022" says the same in older attributes and the block."""
 _FLAVOUR = {"CT": ("AXIAL",), "MR": ("OTHER",)}
 """Third value of ImageType, where the IOD asks for one (PS3.3 C.8.2.1.1.1 and C.8.3.1.1.1)."""
 
@@ -66,6 +72,7 @@ def write_synthetic(
     label: str,
     index: int,
     provenance: Provenance,
+    edition: Edition = "2022",
 ) -> None:
     """Write one synthetic image as DICOM, Explicit VR Little Endian.
 
@@ -77,6 +84,7 @@ def write_synthetic(
         label: The class that was asked for, at most 64 characters; empty where the generator has none.
         index: Number of the image within the draw, 0 or more; the made-up patient is SYNTHETIC-<index>.
         provenance: What trained the generator and which draw this is.
+        edition: Of the standard whose attributes are written.
 
     Raises:
         ValueError: An argument that DICOM cannot hold.
@@ -84,23 +92,75 @@ def write_synthetic(
     Source:
         DICOM PS3.3 C.12.1 (Synthetic Data), C.7.1.1 (Patient), C.7.5.2 (Contributing Equipment).
     """
+    path.write_bytes(
+        synthetic_bytes(
+            pixels,
+            modality=modality,
+            body_part=body_part,
+            label=label,
+            index=index,
+            provenance=provenance,
+            edition=edition,
+        )
+    )
+
+
+def synthetic_bytes(
+    pixels: NDArray[np.uint8] | NDArray[np.uint16],
+    *,
+    modality: str,
+    body_part: str,
+    label: str,
+    index: int,
+    provenance: Provenance,
+    edition: Edition = "2022",
+) -> bytes:
+    """Return the DICOM file that `write_synthetic` writes; arguments and errors as there."""
     if pixels.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"pixels must be uint8 or uint16, not {pixels.dtype}")
     if index < 0:
         raise ValueError(f"index must be 0 or more, not {index}")
-    draw = (provenance.decoder_digest, provenance.plan_digest, str(provenance.seed), str(index))
+    own = identity(modality=modality, body_part=body_part, label=label, index=index, provenance=provenance)
     image = new_image(
         modality,
         body_part=body_part,
-        study_uid=derive_uid("synthetic study", *draw),
-        series_uid=derive_uid("synthetic series", *draw, label),
-        image_uid=derive_uid("synthetic image", *draw, label, modality, body_part),
+        study_uid=own["StudyInstanceUID"],
+        series_uid=own["SeriesInstanceUID"],
+        image_uid=own["SOPInstanceUID"],
     )
     _mark(image, label=label, index=index, provenance=provenance)
+    image.PatientID, image.ImageComments = own["PatientID"], own["ImageComments"]
+    if edition == "current":
+        image.SyntheticData = "YES"
     set_pixels(image, pixels)
     levels = 1 << (8 * pixels.dtype.itemsize)
     image.WindowCenter, image.WindowWidth = levels // 2, levels
-    save(image, path)
+    buffer = io.BytesIO()
+    save(image, buffer)
+    return buffer.getvalue()
+
+
+def identity(*, modality: str, body_part: str, label: str, index: int, provenance: Provenance) -> dict[str, str]:
+    """Return the attributes, by keyword, that differ between two images of one draw of one label."""
+    bound = (
+        f"differential privacy per patient: epsilon {provenance.epsilon:.4g}, delta {provenance.delta:.3g}"
+        if math.isfinite(provenance.epsilon)
+        else "trained WITHOUT differential privacy"
+    )
+    draw = (provenance.decoder_digest, provenance.plan_digest, str(provenance.seed), str(index))
+    series = derive_uid("synthetic series", *draw, label)
+    return {
+        "StudyInstanceUID": derive_uid("synthetic study", *draw),
+        "SeriesInstanceUID": series,
+        "FrameOfReferenceUID": derive_uid("frame", series),
+        "SOPInstanceUID": derive_uid("synthetic image", *draw, label, modality, body_part),
+        "PatientID": f"SYNTHETIC-{index}",
+        "ImageComments": (
+            f"SYNTHETIC IMAGE, NOT A PATIENT, NOT FOR DIAGNOSIS. Study {provenance.study}, "
+            f"label {label or '(none)'}, seed {provenance.seed}, index {index}; {bound}; "
+            f"plan {provenance.plan_digest}, decoder {provenance.decoder_digest}."
+        ),
+    }
 
 
 def read_provenance(path: Path) -> Provenance:
@@ -131,14 +191,8 @@ def read_provenance(path: Path) -> Provenance:
 
 def _mark(image: Dataset, *, label: str, index: int, provenance: Provenance) -> None:
     """Say in every place where a reader, a viewer or a person looks that this is no patient."""
-    bound = (
-        f"differential privacy per patient: epsilon {provenance.epsilon:.4g}, delta {provenance.delta:.3g}"
-        if math.isfinite(provenance.epsilon)
-        else "trained WITHOUT differential privacy"
-    )
     image.ImageType = ["DERIVED", "SECONDARY", *_FLAVOUR.get(image.Modality, ())]
-    image.SyntheticData = "YES"
-    image.PatientName, image.PatientID = "SYNTHETIC^WARDROUND", f"SYNTHETIC-{index}"
+    image.PatientName = "SYNTHETIC^WARDROUND"
     image.PatientSex = "O"
     image.PatientIdentityRemoved = "YES"
     image.DeidentificationMethod = "No patient: image drawn from a generative model"
@@ -147,11 +201,6 @@ def _mark(image: Dataset, *, label: str, index: int, provenance: Provenance) -> 
     image.SeriesDescription = f"Synthetic {label}"[:64].rstrip()
     image.ManufacturerModelName = "wardround generator"
     image.DerivationDescription = f"Drawn from the decoder of study {provenance.study}; no source image"
-    image.ImageComments = (
-        f"SYNTHETIC IMAGE, NOT A PATIENT, NOT FOR DIAGNOSIS. Study {provenance.study}, "
-        f"label {label or '(none)'}, seed {provenance.seed}, index {index}; {bound}; "
-        f"plan {provenance.plan_digest}, decoder {provenance.decoder_digest}."
-    )
     image.ContributingEquipmentSequence = [_equipment(provenance)]
     block = image.private_block(_PRIVATE_GROUP, PRIVATE_CREATOR, create=True)
     numbers = repr(float(provenance.epsilon)), repr(float(provenance.delta)), str(int(provenance.seed))

@@ -8,7 +8,7 @@ same bytes.
 import re
 import uuid
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,7 +147,7 @@ def new_image(modality: str, *, body_part: str, image_uid: str, series_uid: str,
     dataset.Modality, dataset.BodyPartExamined, dataset.Manufacturer = modality, body_part, "wardround"
     dataset.SeriesNumber, dataset.InstanceNumber = 1, 1
     dataset.LossyImageCompression = "00"
-    secondary: dict[str, Any] = {"ConversionType": "SYN", "PatientOrientation": ""}
+    secondary: dict[str, Any] = {"ConversionType": "SYN", "PatientOrientation": "", "Laterality": ""}
     for keyword, value in _REQUIRED.get(modality, secondary).items():
         setattr(dataset, keyword, value)
     if modality in _WIDE_ONLY:
@@ -193,12 +193,12 @@ def set_pixels(
         dataset.PixelIntensityRelationshipSign = -1 if photometric == "MONOCHROME2" else 1
 
 
-def save(dataset: Dataset, path: Path, *, transfer_syntax: str = ExplicitVRLittleEndian) -> None:
+def save(dataset: Dataset, path: Path | BinaryIO, *, transfer_syntax: str = ExplicitVRLittleEndian) -> None:
     """Write a dataset as a DICOM file, compressing it first where the transfer syntax asks for that.
 
     Args:
         dataset: From `new_image` and `set_pixels`; a compressed transfer syntax changes it in place.
-        path: The file; its folder must exist.
+        path: The file, whose folder must exist, or an open one.
         transfer_syntax: UID of Implicit or Explicit VR Little Endian, RLE, JPEG-LS or JPEG 2000 Lossless.
 
     Raises:

@@ -11,6 +11,7 @@ WardroundError                 1
 ├── StateError                 5   something on disk is not what it should be
 │   ├── OutputInUse                an output folder that holds something else
 │   ├── CheckpointCorrupt          a checkpoint or release that fails its digest
+│   ├── SignatureInvalid           a release or verdict that is altered, unsigned or signed by somebody else
 │   ├── CacheCorrupt               a training cache that is absent or fails its check
 │   └── LedgerCorrupt              a ledger whose chain is broken
 ├── Refusal                    6   a hospital says no; the message says why and what would change it
@@ -20,7 +21,12 @@ WardroundError                 1
 │   ├── SeedRefused                a random seed outside simulation
 │   └── EgressRefused              something tried to leave that has no right to
 └── StudyStopped               7   a study could not go on
-    └── QuorumLost                 too few sites answered
+    ├── QuorumLost                 too few sites answered
+    ├── VerdictMissing             a site has not judged the candidate, so nothing is released
+    └── GateFailed                 a site's verdict on the candidate is no
+        ├── FidelityTooLow             too few held-out patients look like anything the generator draws
+        ├── UtilityTooLow              what is learnt from the images does not hold for held-out patients
+        └── MemorisationFound          training patients are nearer to the images than held-out ones are
 
 Exit code 2 is the command line's own (unknown option), 0 is success.
 A message says what was asked, what is true and what to do next, on one line, without any patient identifier.
@@ -87,6 +93,10 @@ class CheckpointCorrupt(StateError):
     """A checkpoint or release file fails its digest or its schema."""
 
 
+class SignatureInvalid(StateError):
+    """A release or a verdict is altered, unsigned, or signed by another key than the trusted one."""
+
+
 class CacheCorrupt(StateError):
     """A training cache that is absent, half there, or fails its check."""
 
@@ -129,6 +139,26 @@ class StudyStopped(WardroundError):
 
 class QuorumLost(StudyStopped):
     """Too few sites answered a round."""
+
+
+class VerdictMissing(StudyStopped):
+    """A site has not judged the candidate, so nothing is released."""
+
+
+class GateFailed(StudyStopped):
+    """A site's verdict on the candidate is no."""
+
+
+class FidelityTooLow(GateFailed):
+    """Too few held-out patients look like anything that the generator draws."""
+
+
+class UtilityTooLow(GateFailed):
+    """What a classifier learns from the synthetic images does not hold for held-out patients."""
+
+
+class MemorisationFound(GateFailed):
+    """Patients it was trained on are nearer to the synthetic images than held-out patients are."""
 
 
 def by_name(name: str) -> type[WardroundError]:

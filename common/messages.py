@@ -113,6 +113,46 @@ class TrainReply(_Message):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EvaluateRequest(_Message):
+    """The finished model of the plan with this digest, to be judged before anything of it is released.
+
+    Attributes:
+        last_head: As in `TrainRequest`.
+    """
+
+    kind: ClassVar[str] = "evaluate"
+    plan: str
+    last_head: str = ""
+    arrays: Weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict(_Message):
+    """A site's noised yes or no on a candidate, signed by the site.
+
+    Attributes:
+        candidate: Digest of the decoder that was judged.
+        outcome: "passed", or the type name of the reason (`common.errors.GateFailed`).
+        epsilon: What the study has cost a patient at this site, the verdict included.
+        delta: The plan's delta.
+        ledger_head: Hash of the site's last ledger row.
+        public: Fingerprint of the site's signing key.
+        signature: Over all other fields, see `common.verdicts`.
+    """
+
+    kind: ClassVar[str] = "verdict"
+    plan: str
+    candidate: str
+    site: str
+    outcome: str
+    epsilon: float
+    delta: float
+    ledger_head: str
+    public: str
+    signature: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Refused(_Message):
     """A site says no, by the type of its reason alone."""
 
@@ -126,7 +166,7 @@ class Refused(_Message):
             object.__setattr__(self, "reason", "WardroundError")
 
 
-_Reply = TypeVar("_Reply", HelloReply, TrainReply)
+_Reply = TypeVar("_Reply", HelloReply, TrainReply, Verdict)
 
 
 def read_reply(record: RecordDict, expected: type[_Reply]) -> _Reply | Refused:

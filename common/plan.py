@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from common.errors import PlanError
+from common.evaluation_plan import EvaluationPlan
 from common.settings import build
 
 PLAN_SCHEMA = 1
@@ -306,6 +307,7 @@ class StudyPlan:
     privacy: PrivacyPlan = field(default_factory=PrivacyPlan)
     aggregation: AggregationPlan = field(default_factory=AggregationPlan)
     release: ReleasePlan = field(default_factory=ReleasePlan)
+    evaluation: EvaluationPlan = field(default_factory=EvaluationPlan)
     schema: int = PLAN_SCHEMA
 
     def __post_init__(self) -> None:

@@ -7,7 +7,8 @@ from typing import Literal
 from common.plan import StudyPlan
 from common.privacy import GaussianEvent, epsilon, smallest_multiplier
 
-Phase = Literal["mean", "subspace", "prior", "sgd"]
+Phase = Literal["mean", "subspace", "prior", "sgd", "verdict"]
+"""What a site computes; "verdict" is no round of `schedule`, it comes after the last one."""
 
 MOMENT_SHARES: dict[Phase, float] = {"mean": 0.10, "subspace": 0.50, "prior": 0.40}
 """How the moments phase divides its privacy among its three releases, as shares of the sum of 1 / sigma^2."""
@@ -40,13 +41,32 @@ class Round:
 def schedule(plan: StudyPlan) -> tuple[Round, ...]:
     """Derive every round of `plan`, noise included, so that the whole costs at most `plan.privacy.epsilon`.
 
-    "The whole" is every round once and, on top, `plan.privacy.spare_rounds` times the costliest round of either phase.
+    "The whole" is every round once, the sites' verdict on the candidate where the plan asks for one, and, on top,
+    `plan.privacy.spare_rounds` times the costliest round of either phase.
     The noise follows from the plan alone: no message carries it, and no site's data enters it.
 
     Raises:
         PlanError: The plan's epsilon is too small for its steps.
     """
     return _schedule(plan)
+
+
+def verdict_event(plan: StudyPlan) -> GaussianEvent | None:
+    """The mechanism behind a site's verdict on the candidate, None where the plan has no gate; booked like a round."""
+    if not plan.evaluation.gated:
+        return None
+    return GaussianEvent(sigma=plan.evaluation.sigma if plan.privacy.enabled else 0.0, sample_rate=1.0, steps=1)
+
+
+def whole_cost(plan: StudyPlan) -> float:
+    """Epsilon of the whole study at a site that takes part in every round once and gives its verdict."""
+    events = [event for step in schedule(plan) for event in step.events]
+    return epsilon([*events, *_verdict(plan)], delta=plan.privacy.delta)
+
+
+def _verdict(plan: StudyPlan) -> list[GaussianEvent]:
+    event = verdict_event(plan)
+    return [] if event is None else [event]
 
 
 @functools.lru_cache(maxsize=64)
@@ -84,7 +104,8 @@ def _moment_events(plan: StudyPlan) -> list[tuple[Phase, GaussianEvent]]:
 
     def cost(multiplier: float) -> float:
         booked = [event for _, event in events(multiplier)]
-        return epsilon([*booked, *_spare(plan, booked)], delta=plan.privacy.delta)
+        last = [] if "sgd" in plan.privacy.phases else _verdict(plan)
+        return epsilon([*booked, *_spare(plan, booked), *last], delta=plan.privacy.delta)
 
     least = smallest_multiplier(
         cost,
@@ -109,7 +130,7 @@ def _gradient_events(plan: StudyPlan) -> list[tuple[Phase, GaussianEvent]]:
     utility = [] if paid is None else [paid]
 
     def cost(multiplier: float) -> float:
-        booked = [*before, *utility * training.rounds, event(multiplier, training.rounds)]
+        booked = [*before, *utility * training.rounds, event(multiplier, training.rounds), *_verdict(plan)]
         spares = [_spare(plan, before)] if before else []
         spares.append(_spare(plan, [event(multiplier, 1)]) + utility * plan.privacy.spare_rounds)
         return max(epsilon([*booked, *spare], delta=plan.privacy.delta) for spare in spares)

@@ -79,18 +79,42 @@ class Decoder:
         Raises:
             PlanError: The study has no such label.
         """
-        if label not in self.labels:
-            raise PlanError(f"the decoder has no label {label!r}. It has: {', '.join(self.labels)}")
-        index = self.labels.index(label)
+        for images in self.batches(label, seed=seed):
+            yield from images[:count]
+            count -= len(images)
+            if count <= 0:
+                return
+
+    def batches(self, label: str, *, seed: int) -> Iterator[Tensor]:
+        """Yield the same images without end, `BATCH` at a time, [BATCH, size, size]; raises as `draw` does."""
+        index = self.index(label)
         key = hashlib.sha256(json.dumps([seed, label]).encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(key[:8], "little") >> 1)
-        for first in range(0, count, BATCH):
+        while True:
             latent = torch.randn((BATCH, self.model.latent_size), generator=generator)
-            with torch.no_grad():
-                images = self.model.decode_latents(
-                    latent * self.plan.release.temperature, torch.full((BATCH,), index, dtype=torch.int64)
-                )[:, 0]
-            yield from (images + self._texture(generator))[: count - first].clamp(-1.0, 1.0)
+            images = self.images(latent * self.plan.release.temperature, index)
+            if self.plan.release.texture > 0:
+                images = (images + self._texture(generator)).clamp(-1.0, 1.0)
+            yield images
+
+    def images(self, latent: Tensor, index: int) -> Tensor:
+        """Images [n, size, size], float32 in [-1, 1], of latents [n, k] under the label with this index."""
+        with torch.no_grad():
+            drawn = self.model.decode_latents(latent, torch.full((len(latent),), index, dtype=torch.int64))
+        return drawn[:, 0].clamp(-1.0, 1.0)
+
+    def index(self, label: str) -> int:
+        """Place of a label; raises `PlanError` when the study has no such label."""
+        if label not in self.labels:
+            raise PlanError(f"the decoder has no label {label!r}. It has: {', '.join(self.labels)}")
+        return self.labels.index(label)
+
+    def prevalence(self) -> dict[str, float]:
+        """Share of each label as the study's noised class counts say, sum 1; even where there was no such phase."""
+        shares = self.model.start.frequency.detach().double().clamp(min=0)
+        if not float(shares.sum()) > 0:
+            shares = torch.ones(len(self.labels)).double()
+        return dict(zip(self.labels, (shares / shares.sum()).tolist(), strict=True))
 
     def _texture(self, generator: torch.Generator) -> Tensor:
         """What the latents leave out, drawn from its spectrum: [BATCH, size, size] in pixel units."""

@@ -116,8 +116,8 @@ class Vae(VarAutoEncoder):  # type: ignore[misc]
         """Images [n, 1, size, size] of latents [n, k] with labels [n]; nominally in [-1, 1], not clamped."""
         chosen = self.one_hot(labels)
         hidden = functional.gelu(self.decodeL(torch.cat([latent, chosen], dim=1)))
-        grid = hidden.view(len(latent), self.channels[-1], *(int(side) for side in self.final_size))
-        linear = self.start.decode(latent, chosen).view(len(latent), 1, self.size, self.size)
+        grid = hidden.view(latent.shape[0], self.channels[-1], *(int(side) for side in self.final_size))
+        linear = self.start.decode(latent, chosen).view(latent.shape[0], 1, self.size, self.size)
         residual: Tensor = self.decode(grid)
         return linear + residual
 

@@ -17,7 +17,7 @@ from client.site_cli import site
 from common.errors import StateError
 from common.plan import StudyPlan
 from common.terminal import Commands, emit, json_option, progress
-from deploy import planner_cli
+from deploy import planner_cli, release_cli
 
 _folder = click.Path(path_type=Path)
 
@@ -213,23 +213,8 @@ def simulate(
     emit(result, as_json=as_json, text=lambda: _closing_words(result))
 
 
-@main.command()
-@click.argument("run", type=_folder)
-@click.option("--count", type=click.IntRange(1), default=16, show_default=True, help="Images of each label.")
-@click.option("--label", "labels", multiple=True, help="Label to draw; repeat it.  [default: every label]")
-@click.option("--format", "form", type=click.Choice(["dicom", "png", "npz"]), default="dicom", show_default=True)
-@click.option("--seed", default=0, show_default=True, help="Same seed, same images.")
-@click.option("--out", type=_folder, required=True, help="Folder to create.")
-@json_option
-def generate(run: Path, out: Path, *, count: int, labels: tuple[str, ...], form: Any, seed: int, as_json: bool) -> None:
-    """Draw synthetic images from the decoder in RUN."""
-    from deploy.generate import generate as draw
-
-    with progress(quiet=as_json) as bar:
-        task = bar.add_task("images", total=count * len(labels) if labels else None)
-        written = draw(run, out, count=count, labels=labels, form=form, seed=seed, on_image=lambda: bar.advance(task))
-    result = {"out": str(out), "images": written}
-    emit(result, as_json=as_json, text=lambda: f"{sum(written.values())} images in {out}")
+for command in release_cli.COMMANDS:
+    main.add_command(command)
 
 
 def _prepare(plan_file: Path, folders: tuple[Path, ...], run: Path, *, seed: int, quiet: bool) -> dict[str, Any]:

@@ -1,151 +1,99 @@
-"""Writing synthetic images from a run's decoder as DICOM, PNG or npz; needs the released files and nothing else."""
+"""Writing synthetic sets from a signed release: which labels, how many of each, screened, whole or not at all."""
 
-import csv
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
-from PIL import Image
-from torch import Tensor
-
-from common.dicom_export import Provenance, write_synthetic
-from common.errors import CheckpointCorrupt
-from common.images import unit_to_uint8
+from common.bundle import Bundle
+from common.dicom_export import Edition
+from common.screening import Screening
 from common.synthesis import Decoder
 from common.weights import write_atomically
 from deploy.drafts import whole_folder
+from deploy.sinks import Format, SetForm, open_sink
 
-Format = Literal["dicom", "png", "npz"]
+Mix = Literal["balanced", "prevalence"]
 
 
 def generate(
-    run: Path,
+    release: Path,
     out: Path,
     *,
     count: int,
-    labels: tuple[str, ...],
-    form: Format,
-    seed: int,
-    on_image: Callable[[], None] = lambda: None,
-) -> dict[str, int]:
-    """Draw `count` images of each label into `out`: whole or not at all.
+    labels: tuple[str, ...] = (),
+    mix: Mix = "balanced",
+    form: Format = "dicom",
+    seed: int = 0,
+    trusted: str = "",
+    edition: Edition = "2022",
+    on_image: Callable[[int], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Draw a synthetic set into `out`: whole or not at all.
 
     Args:
-        run: Folder with `decoder.safetensors` and `card.json`.
+        release: A bundle, or a run folder after its release. Nothing else is needed.
         out: Folder to create; must be absent or empty.
-        count: Images of each label.
+        count: Images of each label; with mix "prevalence", that many times the number of labels in all.
         labels: Labels to draw; empty draws every label of the study.
-        form: "dicom" and "png" write one file an image, "npz" one file in all.
-        seed: Same seed, same bytes.
-        on_image: Called after each image.
+        mix: "balanced" draws as many of each label; "prevalence" draws labels as often as the study's own noised
+            counts say they occur.
+        form: "dicom", "png" and "nifti" write one file an image, "npz" one file in all.
+        seed: Same seed and bundle, same bytes on one machine; another seed never repeats an image.
+        trusted: Fingerprint of the only signer to accept; "" accepts any.
+        edition: Of the DICOM standard.
+        on_image: Called with the number of images just written.
 
     Returns:
-        Number of images by label.
+        Number of images by label, and what the screening dropped by reason.
 
     Raises:
-        CheckpointCorrupt: The release was altered or is not there.
+        SignatureInvalid: The release was altered, or signed by another key.
+        CheckpointCorrupt: Its parts do not belong together.
         PlanError: A label that the study does not have.
+        DataError: Nearly every image is broken.
         OutputInUse: `out` holds something.
     """
-    decoder, provenance = load_release(run, seed=seed)
-    chosen = labels or decoder.labels
-    for label in chosen:
-        next(decoder.draw(label, 1, seed=seed))
+    bundle = Bundle.load(release, trusted=trusted)
+    decoder, data = bundle.decoder, bundle.decoder.plan.data
+    counts = shares(decoder, count, labels=labels, mix=mix)
+    what = SetForm(
+        counts=counts,
+        label_names=decoder.labels,
+        size=data.image_size,
+        modality=(data.modality or ("OT",))[0],
+        body_part=data.body_part,
+        provenance=bundle.provenance(seed=seed),
+        edition=edition,
+    )
+    screening = Screening(decoder)
     with whole_folder(out) as draft:
-        _write_all(draft, decoder, provenance, count, chosen, form, on_image)
-    return dict.fromkeys(chosen, count)
+        with open_sink(draft, form, what) as sink:
+            for label, wanted in counts.items():
+                for indices, images in screening.draw(label, wanted, seed=seed):
+                    sink.add(label, indices, images)
+                    on_image(len(indices))
+        result = {"images": counts, "screening": screening.report(), "signer": bundle.signer}
+        write_atomically(draft / "set.json", json.dumps({**result, "seed": seed}, indent=1, sort_keys=True).encode())
+    return result
 
 
-def load_release(run: Path, *, seed: int) -> tuple[Decoder, Provenance]:
-    """Read a run's decoder and card and check that they belong together.
+def shares(decoder: Decoder, count: int, *, labels: tuple[str, ...], mix: Mix) -> dict[str, int]:
+    """Return how many images of each label make the set; whole numbers that add up, largest remainders first.
 
     Raises:
-        CheckpointCorrupt: One of them is absent, altered, or of another study.
+        PlanError: A label that the study does not have.
     """
-    decoder = Decoder.load(run / "decoder.safetensors")
-    try:
-        card = json.loads((run / "card.json").read_text())
-        digests = card["decoder_digest"], card["plan_digest"]
-        spent = [value for value in card["privacy"]["epsilon_by_site"].values() if value is not None]
-        epsilon = max(spent) if card["privacy"]["enabled"] else float("inf")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointCorrupt(
-            f"{run}/card.json: cannot be read ({type(error).__name__}). Restore the release"
-        ) from error
-    if digests != (decoder.digest, decoder.plan.digest):
-        raise CheckpointCorrupt(f"{run}: card.json and decoder.safetensors are not of one study. Restore the release")
-    return decoder, Provenance(
-        study=decoder.plan.name,
-        plan_digest=decoder.plan.digest,
-        decoder_digest=decoder.digest,
-        epsilon=epsilon,
-        delta=decoder.plan.privacy.delta,
-        seed=seed,
-    )
-
-
-def _write_all(
-    out: Path,
-    decoder: Decoder,
-    provenance: Provenance,
-    count: int,
-    labels: tuple[str, ...],
-    form: Format,
-    on_image: Callable[[], None],
-) -> None:
-    if form == "npz":
-        _write_npz(out, decoder, provenance, count, labels, on_image)
-        return
-    listing = io.StringIO()
-    manifest = csv.writer(listing, lineterminator="\n")
-    manifest.writerow(["file", "label", "index"])
-    modality = (decoder.plan.data.modality or ("OT",))[0]
-    for label in labels:
-        (out / label).mkdir()
-        for index, image in enumerate(decoder.draw(label, count, seed=provenance.seed)):
-            path = out / label / f"{index:06d}.{'dcm' if form == 'dicom' else 'png'}"
-            if form == "dicom":
-                write_synthetic(
-                    path,
-                    unit_to_uint8(image),
-                    modality=modality,
-                    body_part=decoder.plan.data.body_part,
-                    label=label,
-                    index=index,
-                    provenance=provenance,
-                )
-            else:
-                Image.fromarray(unit_to_uint8(image)).save(path)
-            manifest.writerow([f"{label}/{path.name}", label, index])
-            on_image()
-    write_atomically(out / "manifest.csv", listing.getvalue().encode())
-
-
-def _write_npz(
-    out: Path,
-    decoder: Decoder,
-    provenance: Provenance,
-    count: int,
-    labels: tuple[str, ...],
-    on_image: Callable[[], None],
-) -> None:
-    """One file: images uint8 [n, size, size], labels int64 [n], names of the labels, provenance as JSON."""
-
-    def counted(image: Tensor) -> np.ndarray:
-        on_image()
-        return unit_to_uint8(image)
-
-    images = [counted(image) for label in labels for image in decoder.draw(label, count, seed=provenance.seed)]
-    size = decoder.plan.data.image_size
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
-        images=np.array(images, np.uint8).reshape(-1, size, size),
-        labels=np.repeat([decoder.labels.index(label) for label in labels], count),
-        label_names=np.array(decoder.labels),
-        provenance=np.array(json.dumps(vars(provenance), default=str)),
-    )
-    write_atomically(out / "synthetic.npz", buffer.getvalue())
+    chosen = list(dict.fromkeys(labels)) or list(decoder.labels)
+    for label in chosen:
+        decoder.index(label)
+    if mix == "balanced":
+        return dict.fromkeys(chosen, count)
+    prevalence = decoder.prevalence()
+    whole = sum(prevalence[label] for label in chosen) or 1.0
+    exact = {label: count * len(chosen) * prevalence[label] / whole for label in chosen}
+    counts = {label: int(value) for label, value in exact.items()}
+    missing = count * len(chosen) - sum(counts.values())
+    for label in sorted(chosen, key=lambda name: counts[name] - exact[name])[:missing]:
+        counts[label] += 1
+    return counts

@@ -8,7 +8,7 @@ from flwr.serverapp import Grid, ServerApp
 from threadpoolctl import threadpool_limits
 
 from common.errors import PlanError
-from server import release, rounds
+from server import gate, release, rounds
 from server.exchange import Exchange
 from server.study import Study
 
@@ -28,4 +28,5 @@ def main(grid: Grid, context: Context) -> None:
     with threadpool_limits(limits=1, user_api="blas"):
         study = Study.resume(Path(str(config["run-dir"])))
         rounds.run(study, Exchange(grid))
-        release.publish(study, simulated=bool(config.get("simulation")))
+        verdicts = gate.collect(study, Exchange(grid))
+        release.publish(study, verdicts=verdicts, simulated=bool(config.get("simulation")))

@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from common.messages import Hello, TrainRequest
+from common.messages import EvaluateRequest, Hello, TrainRequest
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.05
 """Pause between two looks at the inbox; Flower's own loop sleeps 3 s."""
+
+_KINDS = {Hello: MessageType.QUERY, TrainRequest: MessageType.TRAIN, EvaluateRequest: MessageType.EVALUATE}
 
 
 class Exchange:
@@ -30,7 +32,7 @@ class Exchange:
         return nodes
 
     def ask(
-        self, questions: Mapping[int, Hello | TrainRequest], *, deadline_s: float
+        self, questions: Mapping[int, Hello | TrainRequest | EvaluateRequest], *, deadline_s: float
     ) -> Iterator[tuple[int, RecordDict | None]]:
         """Send each node its question and yield (node, answer) as answers come, until all did or time is up.
 
@@ -40,7 +42,7 @@ class Exchange:
             Message(
                 question.to_record(),
                 dst_node_id=node,
-                message_type=MessageType.QUERY if isinstance(question, Hello) else MessageType.TRAIN,
+                message_type=_KINDS[type(question)],
                 ttl=deadline_s + 60,
             )
             for node, question in questions.items()

@@ -7,53 +7,81 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from common.dicom_export import Provenance, write_synthetic
+from common.bundle import CARD, DECODER, REPORT, seal_bundle
+from common.dicom_export import Provenance
+from common.dicom_stamp import Stamp
 from common.images import unit_to_uint8
+from common.screening import Screening
+from common.signing import Key
 from common.synthesis import Decoder
+from common.verdicts import to_json
 from common.weights import write_atomically
+from server import gate
+from server.gate import Verdicts
 from server.report import ReportData, RoundLine, SiteLine, write_report
 from server.study import Study
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1
+SCHEMA = 2
+SIGNING_KEY = "signing/coordinator.key"
+"""The key, below a study's folder, that its bundle is signed with; made on first use where nobody put one there."""
 RELEASE_SEED = 1
 """Seed of the images that a study writes by itself. Public: the decoder is, too."""
 _SHEET = 18
 
 
-def publish(study: Study, *, simulated: bool, on_image: Callable[[], None] = lambda: None) -> None:
-    """Write `decoder.safetensors`, `synthetic/`, `card.json` and `report.html` into the study's folder.
+def publish(
+    study: Study,
+    *,
+    simulated: bool,
+    verdicts: Verdicts | None = None,
+    out: Path | None = None,
+    evaluation: dict[str, Any] | None = None,
+) -> None:
+    """Write the signed bundle (`decoder.safetensors`, `card.json`, `report.html`), and the study's own images.
 
     Args:
         study: A study whose rounds are all done.
         simulated: Whether the sites were simulated; the card and the report say so.
-        on_image: Called after each synthetic image.
+        verdicts: Checked verdicts by site; every site's yes is needed where the plan has a gate.
+        out: Folder of the bundle, which then holds the bundle alone; None takes the study's folder, with `synthetic/`.
+        evaluation: Raw figures by site, of a simulation on public data; None leaves them out.
+
+    Raises:
+        VerdictMissing: A site has not judged the candidate; nothing was written.
+        GateFailed: A site said no; nothing was written.
     """
+    verdicts = verdicts or {}
+    gate.require(study, verdicts)
+    folder = out or study.folder
     decoder = Decoder.of(study.plan, study.weights)
-    decoder.save(study.folder / "decoder.safetensors")
-    _write_synthetic(study, decoder, on_image)
-    card = build_card(study, decoder, simulated=simulated)
-    write_atomically(study.folder / "card.json", json.dumps(card, indent=1, sort_keys=True).encode())
-    write_report(_report_data(study, decoder, simulated=simulated), study.folder / "report.html")
-    log.info("released %s", study.folder)
+    decoder.save(folder / DECODER)
+    dropped = _write_synthetic(study, decoder, verdicts) if out is None else None
+    card = build_card(study, decoder, folder, verdicts=verdicts, simulated=simulated)
+    card |= {"evaluation": evaluation or {}, "screening": dropped}
+    write_atomically(folder / CARD, json.dumps(card, indent=1, sort_keys=True).encode())
+    write_report(_report_data(study, decoder, card), folder / REPORT)
+    seal_bundle(folder, Key.at(study.folder / SIGNING_KEY))
+    log.info("released %s", folder)
 
 
-def build_card(study: Study, decoder: Decoder, *, simulated: bool) -> dict[str, Any]:
+def build_card(study: Study, decoder: Decoder, folder: Path, *, verdicts: Verdicts, simulated: bool) -> dict[str, Any]:
     """Return the model card: what was trained, on whose receipts, at which cost. Plain JSON types."""
     privacy = study.plan.privacy
+    spent = epsilon_by_site(study, verdicts)
     return {
         "schema": SCHEMA,
         "study": study.plan.name,
         "plan": study.plan.to_dict(),
         "plan_digest": study.plan.digest,
         "decoder_digest": decoder.digest,
-        "decoder_sha256": hashlib.sha256((study.folder / "decoder.safetensors").read_bytes()).hexdigest(),
+        "decoder_sha256": hashlib.sha256((folder / DECODER).read_bytes()).hexdigest(),
         "code_version": importlib.metadata.version("wardround"),
         "simulated": simulated,
         "privacy": {
@@ -62,38 +90,44 @@ def build_card(study: Study, decoder: Decoder, *, simulated: bool) -> dict[str, 
             "relation": "add or remove one patient",
             "accountant": "min(PRV, RDP) upper bounds, composed from the site's ledger events",
             "delta": privacy.delta,
-            "epsilon_by_site": {site: _finite(study.epsilon(site)) for site in study.sites()},
+            "epsilon_by_site": {site: _finite(value) for site, value in spent.items()},
         },
+        "prevalence": decoder.prevalence(),
+        "verdicts": {site: to_json(verdict) for site, verdict in sorted(verdicts.items())},
         "utility_rmse": study.records[-1].utility,
         "rounds": [_round(dataclasses.asdict(record)) for record in study.records],
     }
 
 
-def _write_synthetic(study: Study, decoder: Decoder, on_image: Callable[[], None]) -> None:
-    """Write the plan's own images, whole set or none: built beside, then put in place."""
-    provenance = provenance_of(study.plan, decoder, epsilon=largest_epsilon(study), seed=RELEASE_SEED)
+def epsilon_by_site(study: Study, verdicts: Verdicts) -> dict[str, float]:
+    """What the study has cost a patient at each site, the verdict included where there is one."""
+    return {site: verdicts[site].epsilon if site in verdicts else study.epsilon(site) for site in study.sites()}
+
+
+def _write_synthetic(study: Study, decoder: Decoder, verdicts: Verdicts) -> dict[str, Any]:
+    """Write the plan's own images, whole set or none: built beside, then put in place. Returns what was screened."""
+    spent = max(epsilon_by_site(study, verdicts).values())
+    provenance = provenance_of(study.plan, decoder, epsilon=spent, seed=RELEASE_SEED)
     draft = study.folder / ".synthetic.draft"
     shutil.rmtree(draft, ignore_errors=True)
-    modality = (study.plan.data.modality or ("OT",))[0]
-    for label in decoder.labels:
-        images = decoder.draw(label, study.plan.release.images_per_label, seed=RELEASE_SEED)
-        for index, image in enumerate(images):
-            path = draft / label / f"{index:06d}.dcm"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_synthetic(
-                path,
-                unit_to_uint8(image),
-                modality=modality,
-                body_part=study.plan.data.body_part,
-                label=label,
-                index=index,
-                provenance=provenance,
-            )
-            on_image()
-    draft.mkdir(exist_ok=True)
+    draft.mkdir(parents=True)
+    data, wanted = study.plan.data, study.plan.release.images_per_label
+    screening = Screening(decoder)
+    for label in decoder.labels if wanted else ():
+        (draft / label).mkdir()
+        stamp = Stamp(
+            label=label,
+            modality=(data.modality or ("OT",))[0],
+            body_part=data.body_part,
+            provenance=provenance,
+        )
+        for indices, images in screening.draw(label, wanted, seed=RELEASE_SEED):
+            for index, image in zip(indices, images, strict=True):
+                (draft / label / f"{index:06d}.dcm").write_bytes(stamp.file(image, index=index))
     final = study.folder / "synthetic"
     shutil.rmtree(final, ignore_errors=True)
     draft.rename(final)
+    return screening.report()
 
 
 def provenance_of(plan: Any, decoder: Decoder, *, epsilon: float, seed: int) -> Provenance:
@@ -108,12 +142,8 @@ def provenance_of(plan: Any, decoder: Decoder, *, epsilon: float, seed: int) -> 
     )
 
 
-def largest_epsilon(study: Study) -> float:
-    """Epsilon of the site whose patients paid most: the bound that holds for every patient of the study."""
-    return max(study.epsilon(site) for site in study.sites())
-
-
-def _report_data(study: Study, decoder: Decoder, *, simulated: bool) -> ReportData:
+def _report_data(study: Study, decoder: Decoder, card: dict[str, Any]) -> ReportData:
+    spent = {site: math.inf if value is None else value for site, value in card["privacy"]["epsilon_by_site"].items()}
     sheets = {
         label: np.stack([unit_to_uint8(image) for image in decoder.draw(label, _SHEET, seed=RELEASE_SEED)])
         for label in decoder.labels
@@ -122,7 +152,7 @@ def _report_data(study: Study, decoder: Decoder, *, simulated: bool) -> ReportDa
         plan=study.plan.to_dict(),
         plan_digest=study.plan.digest,
         decoder_digest=decoder.digest,
-        sites=[_site_line(study, site) for site in study.sites()],
+        sites=[_site_line(study, site, spent[site]) for site in study.sites()],
         rounds=[
             RoundLine(
                 number=r.number,
@@ -137,7 +167,7 @@ def _report_data(study: Study, decoder: Decoder, *, simulated: bool) -> ReportDa
         ],
         epsilon_limit=study.plan.privacy.epsilon,
         delta=study.plan.privacy.delta,
-        simulated=simulated,
+        simulated=card["simulated"],
         images=sheets,
         notes=[
             f"Site {site} is missing from round {r.number}: {reason}."
@@ -146,15 +176,17 @@ def _report_data(study: Study, decoder: Decoder, *, simulated: bool) -> ReportDa
         ],
         code_version=importlib.metadata.version("wardround"),
         created="",
+        verdicts={site: verdict["outcome"] for site, verdict in card["verdicts"].items()},
+        evaluation=card["evaluation"],
     )
 
 
-def _site_line(study: Study, site: str) -> SiteLine:
+def _site_line(study: Study, site: str, spent: float) -> SiteLine:
     joined = [record for record in study.records if site in record.replied]
     reasons = [record.missing[site] for record in study.records if site in record.missing]
     return SiteLine(
         name=site,
-        epsilon=study.epsilon(site),
+        epsilon=spent,
         delta=study.plan.privacy.delta,
         rounds_joined=len(joined),
         rounds_missed=len(study.records) - len(joined),

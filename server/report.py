@@ -10,7 +10,7 @@ import itertools
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Context, Decimal
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from common.errors import StateError, WardroundError, by_name
 from common.schedule import Phase
 from common.weights import write_atomically
 from server.charts import RoundChart, image_sheet, round_chart
+from server.report_evaluation import evaluated, figure_text, number_text
 
 PHASE_WORDS = {
     "mean": "mean image",
@@ -105,6 +106,8 @@ class ReportData:
         notes: Sentences the run wants to be read, e.g. which site missed which round.
         code_version: Version of wardround that ran the study.
         created: ISO date, or "" to leave it out (reproducible reports).
+        verdicts: Site to "passed" or the type of its no; empty where the plan has no gate.
+        evaluation: Raw figures by site (`client.evaluation.figures`) of a simulation on public data; else empty.
 
     Raises:
         ValueError: Images that are not three-dimensional 8-bit arrays.
@@ -122,6 +125,8 @@ class ReportData:
     notes: list[str]
     code_version: str
     created: str
+    verdicts: dict[str, str] = field(default_factory=dict)
+    evaluation: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for label, images in self.images.items():
@@ -155,6 +160,8 @@ def render_report(data: ReportData) -> str:
             reasons=_reasons(data),
             sections=_plan_sections(data.plan),
             phase_words=PHASE_WORDS,
+            evaluated=evaluated(data.evaluation),
+            gate={site: (outcome, _meaning(outcome)) for site, outcome in sorted(data.verdicts.items())},
         )
     )
 
@@ -189,6 +196,8 @@ def _environment() -> Environment:
         "value": _plan_value,
         "duration": _duration,
         "reason": _reason,
+        "figure": figure_text,
+        "number": number_text,
     }
     environment.tests["finite"] = math.isfinite
     return environment
@@ -220,6 +229,12 @@ def _duration(seconds: float) -> str:
 def _reason(text: str) -> str:
     """Return a reason's type name; a text that is none may hold anything and is not repeated."""
     return text if _REASON.fullmatch(text) else "unspecified"
+
+
+def _meaning(outcome: str) -> str:
+    """What a verdict says in plain words."""
+    kind = by_name(outcome)
+    return "" if kind is WardroundError else (kind.__doc__ or "").strip().partition("\n")[0]
 
 
 def _reasons(data: ReportData) -> dict[str, str]:

@@ -184,7 +184,7 @@ def test_a_question_under_the_wrong_flower_type_is_refused(daemon: Daemon) -> No
     assert daemon.refusal(Hello(plan=PLAN.digest).to_record(), kind="train") == "MessageRefused"
 
 
-@pytest.mark.parametrize("kind", ["evaluate", "train.fast", "query.cohort"])
+@pytest.mark.parametrize("kind", ["evaluate.fast", "train.fast", "query.cohort"])
 def test_a_flower_type_that_nobody_registered_runs_nothing(daemon: Daemon, kind: str) -> None:
     before = daemon.state()
     with pytest.raises(ValueError, match=kind.split(".")[0]):

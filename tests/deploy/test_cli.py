@@ -110,8 +110,8 @@ def test_usage_errors_have_exit_code_2(tmp_path: Path) -> None:
 
 def test_generate_and_resume_say_what_is_missing(tmp_path: Path) -> None:
     result = run("generate", tmp_path / "nothing", "--out", tmp_path / "out", "--json")
-    assert result.exit_code == errors.CheckpointCorrupt.exit_code
-    assert json.loads(result.stdout.splitlines()[0])["error"] == "CheckpointCorrupt"
+    assert result.exit_code == errors.SignatureInvalid.exit_code
+    assert json.loads(result.stdout.splitlines()[0])["error"] == "SignatureInvalid"
     assert run("simulate", "--resume", "--out", tmp_path / "nothing").exit_code == errors.StateError.exit_code
 
 

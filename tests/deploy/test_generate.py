@@ -1,18 +1,24 @@
 """Images come from the released decoder alone, the same for the same seed, whole or not at all."""
 
+import csv
 import json
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pydicom
 import pytest
 from PIL import Image
 
+from common.bundle import FILES, Bundle
 from common.dicom_export import read_provenance
-from common.errors import CheckpointCorrupt, OutputInUse, PlanError
+from common.errors import OutputInUse, PlanError, SignatureInvalid
 from common.synthesis import BATCH, Decoder
 from deploy.generate import generate
+from deploy.onnx_export import export
+from deploy.sheets import write_sheets
 
 
 def test_dicom_files_state_where_they_come_from_and_name_nobody(finished: Path, tmp_path: Path) -> None:
@@ -28,7 +34,7 @@ def test_dicom_files_state_where_they_come_from_and_name_nobody(finished: Path, 
 
 
 def test_every_form_holds_the_same_pixels(finished: Path, tmp_path: Path) -> None:
-    for form in ("dicom", "png", "npz"):
+    for form in ("dicom", "png", "nifti", "npz"):
         generate(finished, tmp_path / form, count=2, labels=(), form=form, seed=4)  # type: ignore[arg-type]
     with np.load(tmp_path / "npz" / "synthetic.npz") as archive:
         images, names = archive["images"], archive["label_names"][archive["labels"]]
@@ -37,7 +43,9 @@ def test_every_form_holds_the_same_pixels(finished: Path, tmp_path: Path) -> Non
         png = np.asarray(Image.open(tmp_path / "png" / label / f"{index:06d}.png"))
         dicom = pydicom.dcmread(tmp_path / "dicom" / label / f"{index:06d}.dcm").pixel_array
         np.testing.assert_array_equal(png, pixels)
+        nifti = nibabel.load(tmp_path / "nifti" / label / f"{index:06d}.nii.gz")
         np.testing.assert_array_equal(dicom, pixels)
+        np.testing.assert_array_equal(np.asarray(nifti.dataobj)[:, :, 0].T, pixels)
 
 
 def test_same_seed_same_bytes_and_other_seeds_never_repeat_an_image(finished: Path, tmp_path: Path) -> None:
@@ -53,6 +61,49 @@ def test_a_longer_draw_begins_with_the_shorter_ones_images(finished: Path) -> No
     short, long = (list(decoder.draw("normal", count, seed=1)) for count in (3, BATCH + 3))
     assert len(long) == BATCH + 3
     assert all(np.array_equal(x, y) for x, y in zip(short, long, strict=False))
+
+
+@pytest.mark.parametrize("form", ["dicom", "png", "nifti", "npz"])
+def test_every_form_has_one_manifest_line_an_image_and_the_same_bytes_twice(
+    finished: Path, tmp_path: Path, form: str
+) -> None:
+    for name in ("a", "b"):
+        generate(finished, tmp_path / name, count=3, form=form, seed=4)  # type: ignore[arg-type]
+    files = [file.relative_to(tmp_path / "a") for file in sorted((tmp_path / "a").rglob("*")) if file.is_file()]
+    assert all((tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes() for file in files)
+    rows = list(csv.DictReader((tmp_path / "a" / "manifest.csv").read_text().splitlines()))
+    assert [(row["label"], row["index"]) for row in rows] == [
+        (x, str(i)) for x in ("normal", "lesion") for i in range(3)
+    ]
+    if form != "npz":
+        assert all(sha256((tmp_path / "a" / r["file"]).read_bytes()).hexdigest() == r["sha256"] for r in rows)
+
+
+def test_prevalence_draws_labels_as_often_as_the_studys_noised_counts_say(finished: Path, tmp_path: Path) -> None:
+    result = generate(finished, tmp_path / "out", count=20, mix="prevalence", form="npz", seed=1)
+    shares = Bundle.load(finished).decoder.prevalence()
+    assert sum(result["images"].values()) == 40
+    assert all(abs(count - 40 * shares[label]) < 1 for label, count in result["images"].items())
+
+
+def test_a_bundle_of_another_signer_is_refused_where_one_is_named(finished: Path, tmp_path: Path) -> None:
+    signer = Bundle.load(finished).signer
+    generate(finished, tmp_path / "right", count=1, form="png", trusted=signer)
+    with pytest.raises(SignatureInvalid, match="not by the trusted"):
+        generate(finished, tmp_path / "wrong", count=1, form="png", trusted="0" * 64)
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_sheets_and_onnx_come_from_the_bundle_alone(finished: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    for name in (*FILES, "manifest.json", "manifest.sig"):
+        shutil.copy(finished / name, bundle / name)
+    names = write_sheets(bundle, tmp_path / "sheets", seed=1)
+    assert names == sorted(file.name for file in (tmp_path / "sheets").iterdir())
+    assert {"labels.png", "walk-lesion.png", "between-normal.png"} <= set(names)
+    result = export(bundle, tmp_path / "decoder.onnx")
+    assert result["largest_difference"] < 1e-5
 
 
 def test_an_unknown_label_writes_nothing(finished: Path, tmp_path: Path) -> None:
@@ -72,7 +123,7 @@ def test_a_used_output_folder_is_left_alone(finished: Path, tmp_path: Path) -> N
 def test_an_altered_release_is_refused(finished: Path, tmp_path: Path, harm: str) -> None:
     release = tmp_path / "release"
     release.mkdir()
-    for name in ("decoder.safetensors", "card.json"):
+    for name in (*FILES, "manifest.json", "manifest.sig"):
         shutil.copy(finished / name, release / name)
     decoder, card = release / "decoder.safetensors", release / "card.json"
     if harm == "flip":
@@ -87,7 +138,7 @@ def test_an_altered_release_is_refused(finished: Path, tmp_path: Path, harm: str
         card.write_text(card.read_text().replace(json.loads(card.read_text())["decoder_digest"], "0" * 64))
     else:
         card.write_text("{")
-    with pytest.raises(CheckpointCorrupt):
+    with pytest.raises(SignatureInvalid):
         generate(release, tmp_path / "out", count=1, labels=(), form="png", seed=0)
     assert not (tmp_path / "out").exists()
 

@@ -1,0 +1,90 @@
+"""A site's judgement of one candidate: the verdict that may leave, and the steward's figures that may not."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from client.evaluation.figures import figures
+from client.evaluation.page import write_page
+from client.evaluation.utility import Classifier
+from client.evaluation.votes import Candidate, decide, tally
+from client.randomness import SecureRandom
+from client.site import Site
+from common.plan import StudyPlan
+from common.schedule import verdict_event
+from common.screening import Screening
+from common.synthesis import Decoder
+from common.vae import initial
+from common.weights import Weights, write_atomically
+
+CANDIDATE_SEED = 2
+"""Seed of the images that every site judges: public, like those of the study itself."""
+FOLDER = "evaluation"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What was judged, and the verdict.
+
+    Attributes:
+        candidate: Digest of the decoder.
+        outcome: "passed" or the type of the reason.
+    """
+
+    candidate: str
+    outcome: str
+
+
+def judge(site: Site, plan: StudyPlan, candidate: Candidate, random: SecureRandom) -> Judgement:
+    """Judge a model, write the steward's page and figures into the site's home, and return the noised verdict.
+
+    Call only once the verdict is booked. The figures stay in `evaluation/<candidate>/`, mode 0600.
+
+    Args:
+        site: The hospital.
+        plan: Its own approved copy.
+        candidate: From `candidate_of`, which reads no scan and is asked before anything is booked.
+        random: The booked noise's source.
+
+    Raises:
+        StateError: The cache cannot be trusted, or the disk refuses.
+    """
+    trained, held_out = site.cohorts(plan)
+    event = verdict_event(plan)
+    total = tally(plan.evaluation, candidate, trained, held_out)
+    outcome = decide(total, random, sigma=event.sigma if event else 0.0, labelled=candidate.classifier is not None)
+    found: dict[str, Any] = figures(plan, candidate, trained, held_out)
+    found |= {"plan": plan.digest, "candidate": candidate.digest, "site": site.policy.name, "outcome": outcome}
+    folder = site.home / FOLDER / candidate.digest[:32]
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_atomically(folder / "figures.json", json.dumps(found, indent=1, sort_keys=True).encode())
+    (folder / "figures.json").chmod(0o600)
+    write_page(found, plan, candidate, held_out, folder / "report.html")
+    return Judgement(candidate=candidate.digest, outcome=outcome)
+
+
+def candidate_of(plan: StudyPlan, weights: Weights) -> Candidate:
+    """Draw the images that sites judge, screened like a release's, and train the classifier on them.
+
+    Args:
+        plan: The site's own approved copy.
+        weights: The finished model, of checked names and shapes.
+
+    Raises:
+        DataError: The model draws hardly any image that is not broken.
+    """
+    decoder = Decoder.of(plan, weights)
+    screening = Screening(decoder)
+    images, labels = [], []
+    for index, label in enumerate(decoder.labels):
+        for indices, pixels in screening.draw(label, plan.evaluation.images_per_label, seed=CANDIDATE_SEED):
+            images.append(torch.from_numpy(pixels).to(torch.float32) / 127.5 - 1.0)
+            labels.append(torch.full((len(indices),), index, dtype=torch.int64))
+    model = initial(plan)
+    model.load_arrays(weights)
+    drawn, classes = torch.cat(images), torch.cat(labels)
+    names = plan.data.labels
+    classifier = Classifier(drawn, classes, classes=len(names)) if names else None
+    return Candidate(decoder.digest, model.eval(), drawn, classes, classifier)

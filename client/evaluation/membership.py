@@ -1,0 +1,61 @@
+"""Membership inference: can somebody who holds the finished model tell who trained it?
+
+The loss attack scores a patient by the model's mean loss on the patient's images (Yeom et al. 2018). The light LiRA
+compares that loss with those of shadow models that did, and did not, train on the patient (Carlini et al. 2022, the
+parametric form with a pooled deviation); shadows are dear, so it runs in simulation only.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from client.cache import Cache
+from client.evaluation.intervals import Figure, bootstrap
+from client.evaluation.nearness import membership_area
+from client.evaluation.parts import parts
+from common.vae import Vae
+
+
+def losses(model: Vae, cohort: Cache) -> NDArray[np.float64]:
+    """Mean negative evidence bound [patients] on each patient's images, without the draw's noise; low: well known."""
+    found: list[NDArray[np.float64]] = []
+    for part in parts(cohort):
+        noise = torch.zeros(len(part.labels), model.latent_size)
+        with torch.no_grad():
+            values = model.eval().loss(part.images.unsqueeze(1), part.labels, noise).double().numpy()
+        _, place = np.unique(part.patients, return_inverse=True)
+        found.append(np.bincount(place, weights=values) / np.bincount(place))
+    return np.concatenate(found) if found else np.zeros(0)
+
+
+def loss_attack(members: NDArray[np.float64], others: NDArray[np.float64]) -> Figure:
+    """AUC of the loss attack from losses of training and of held-out patients; 0.5 is a coin."""
+    count = len(members)
+
+    def area(rows: NDArray[np.intp]) -> float:
+        return membership_area(-members[rows[rows < count]], -others[rows[rows >= count] - count])
+
+    return bootstrap(area, np.arange(count + len(others)))
+
+
+def lira(
+    target: NDArray[np.float64], shadows: NDArray[np.float64], inside: NDArray[np.bool_], members: NDArray[np.bool_]
+) -> Figure:
+    """AUC of the light likelihood-ratio attack.
+
+    Args:
+        target: [patients] loss of the model under attack.
+        shadows: [models, patients] losses of the shadow models.
+        inside: [models, patients] whether the shadow trained on the patient; every patient both ways at least once.
+        members: [patients] whether the target did.
+    """
+    with_them = np.array([shadows[inside[:, i], i].mean() for i in range(len(target))])
+    without = np.array([shadows[~inside[:, i], i].mean() for i in range(len(target))])
+    centred = shadows - np.where(inside, with_them, without)
+    variance = max(float((centred**2).mean()), 1e-12)
+    scores = ((target - without) ** 2 - (target - with_them) ** 2) / (2 * variance)
+
+    def area(rows: NDArray[np.intp]) -> float:
+        return membership_area(scores[rows[members[rows]]], scores[rows[~members[rows]]])
+
+    return bootstrap(area, np.arange(len(target)))

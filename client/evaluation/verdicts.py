@@ -1,0 +1,59 @@
+"""Verdicts that were settled and may be sent again as they are: one small JSON file a candidate."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import SignatureInvalid, StateError
+from common.messages import Verdict
+from common.plan import StudyPlan
+from common.verdicts import from_json, to_json
+from common.weights import write_atomically
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A verdict, the ledger entry that paid for it, and the cohort it was made on."""
+
+    verdict: Verdict
+    entry: int
+    cohort: str
+
+
+def find(home: Path, plan: StudyPlan, weights: str) -> Finished | None:
+    """The verdict on these weights, None where there is none.
+
+    Raises:
+        StateError: The file is there and cannot be read.
+    """
+    path = _path(home, plan, weights)
+    try:
+        record = json.loads(path.read_text())
+        return Finished(verdict=from_json(record["verdict"]), entry=int(record["entry"]), cohort=str(record["cohort"]))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, SignatureInvalid) as error:
+        raise StateError(f"{path} cannot be read ({type(error).__name__}). Restore it from its backup") from error
+
+
+def keep(home: Path, plan: StudyPlan, weights: str, finished: Finished) -> None:
+    """Store a settled verdict durably.
+
+    Raises:
+        StateError: The disk refuses.
+    """
+    path = _path(home, plan, weights)
+    record = dataclasses.asdict(finished) | {"verdict": to_json(finished.verdict)}
+    try:
+        write_atomically(path, json.dumps(record, sort_keys=True).encode())
+    except OSError as error:
+        raise StateError(
+            f"{path} cannot be written ({error.strerror}). Free space, then ask for the verdict again"
+        ) from error
+
+
+def _path(home: Path, plan: StudyPlan, weights: str) -> Path:
+    name = hashlib.sha256(f"{plan.digest} {weights}".encode()).hexdigest()[:32]
+    return home / "verdicts" / f"{name}.json"

@@ -1,0 +1,136 @@
+"""The gate before a release: every hospital in the model judges the candidate, and one no, or one silence, stops it.
+
+Verdicts are kept in the study's folder as they came, signatures included, so that a release can be made later and by
+another process. A site that has judged is not asked again.
+"""
+
+import json
+import logging
+from typing import Any
+
+from common.errors import GateFailed, MessageRefused, SignatureInvalid, StateError, VerdictMissing, by_name
+from common.messages import EvaluateRequest, Refused, Verdict, read_reply
+from common.synthesis import Decoder
+from common.verdicts import PASSED, from_json, to_json, verified
+from common.weights import write_atomically
+from server import rounds
+from server.exchange import Exchange
+from server.study import Study
+
+log = logging.getLogger(__name__)
+
+FILE = "verdicts.json"
+Verdicts = dict[str, Verdict]
+
+
+def collect(study: Study, exchange: Exchange) -> Verdicts:
+    """Ask every site that has not judged the finished model, and keep what comes.
+
+    Returns:
+        Checked verdicts by site; a site that stayed silent or refused is not in it.
+
+    Raises:
+        QuorumLost: Fewer sites than the plan's quorum are there at all.
+        StateError: The stored verdicts cannot be read.
+    """
+    found = load(study)
+    if not study.plan.evaluation.gated or not asked(study) - set(found):
+        return found
+    sites, _ = rounds.invite(study, exchange)
+    waiting = {node: name for node, name in sites.items() if name in asked(study) - set(found)}
+    requests = {
+        node: EvaluateRequest(plan=study.plan.digest, last_head=study.last_head(name), arrays=study.weights)
+        for node, name in waiting.items()
+    }
+    for node, answer in exchange.ask(requests, deadline_s=study.plan.aggregation.deadline_s):
+        verdict = _read(study, waiting[node], answer)
+        if verdict is not None:
+            found[verdict.site] = verdict
+    _save(study, found)
+    return found
+
+
+def asked(study: Study) -> set[str]:
+    """The sites whose word counts: everyone whose patients are in the model."""
+    return {site for record in study.records for site in record.replied}
+
+
+def load(study: Study) -> Verdicts:
+    """Stored verdicts on the study's present model, each checked again.
+
+    Raises:
+        StateError: The file is there and cannot be read.
+        SignatureInvalid: A verdict was altered.
+    """
+    path = study.folder / FILE
+    if not path.exists():
+        return {}
+    try:
+        records = list(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise StateError(f"{path} cannot be read ({type(error).__name__}). Remove it; sites answer again") from error
+    candidate = candidate_of(study)
+    verdicts = [from_json(record) for record in records]
+    return {
+        verdict.site: verified(verdict, plan=study.plan.digest, candidate=candidate)
+        for verdict in verdicts
+        if verdict.candidate == candidate
+    }
+
+
+def require(study: Study, verdicts: Verdicts) -> None:
+    """Let a release pass only where every site in the model has said yes.
+
+    Raises:
+        VerdictMissing: A site has not judged.
+        GateFailed: A site said no; the type is the site's reason.
+    """
+    if not study.plan.evaluation.gated:
+        return
+    for site, verdict in sorted(verdicts.items()):
+        if verdict.outcome != PASSED:
+            kind = by_name(verdict.outcome)
+            reason = kind if issubclass(kind, GateFailed) else GateFailed
+            raise reason(
+                f"study {study.plan.name!r}: site {site!r} judged the candidate and says no. Nothing is released; "
+                "the site's steward can look at its own report, and only another study can change the outcome"
+            )
+    if missing := sorted(asked(study) - set(verdicts)):
+        raise VerdictMissing(
+            f"study {study.plan.name!r}: no verdict yet from {', '.join(missing)}. Nothing is released; resume the "
+            "study once they are connected"
+        )
+
+
+def candidate_of(study: Study) -> str:
+    """Digest of the decoder that the study's present weights hold."""
+    return Decoder.of(study.plan, study.weights).digest
+
+
+def _read(study: Study, name: str, answer: Any) -> Verdict | None:
+    """The site's checked verdict; None, with a line in the log, where it gave none that counts."""
+    reason = "it failed"
+    try:
+        verdict = None if answer is None else read_reply(answer, Verdict)
+        if isinstance(verdict, Verdict):
+            verdict = verified(verdict, plan=study.plan.digest, candidate=candidate_of(study))
+            if verdict.site == name and _honest_cost(study, verdict):
+                return verdict
+            reason = "it names another site, or a cost that the plan does not allow"
+        elif isinstance(verdict, Refused):
+            reason = verdict.reason
+    except (MessageRefused, SignatureInvalid) as error:
+        reason = str(error)
+    log.warning("no verdict from %s: %s", name, reason)
+    return None
+
+
+def _honest_cost(study: Study, verdict: Verdict) -> bool:
+    privacy = study.plan.privacy
+    right = not privacy.enabled or 0 < verdict.epsilon <= privacy.epsilon
+    return verdict.delta == privacy.delta and right
+
+
+def _save(study: Study, verdicts: Verdicts) -> None:
+    records = [to_json(verdicts[site]) for site in sorted(verdicts)]
+    write_atomically(study.folder / FILE, json.dumps(records, indent=1, sort_keys=True).encode())

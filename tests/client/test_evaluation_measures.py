@@ -1,0 +1,110 @@
+"""The evaluation tells good from bad: each fault of a synthetic set is caught by the measure meant for it."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from client.evaluation import diversity, fidelity, nearness, utility
+from client.evaluation.curves import curves
+from client.evaluation.membership import lira
+from common.encoder import features
+from common.phantoms import public_phantoms
+
+SIZE, COUNT = 32, 240
+
+
+def draw(seed: int, count: int = COUNT) -> tuple[Tensor, Tensor]:
+    images, labels = public_phantoms(count, size=SIZE, seed=seed)
+    return images[:, 0], labels
+
+
+REAL, LABELS = draw(1)
+FRESH, FRESH_LABELS = draw(2)
+BLURRED = functional.avg_pool2d(functional.pad(FRESH[:, None], (2, 2, 2, 2), mode="replicate"), 5, stride=1)[:, 0]
+COLLAPSED = FRESH[:4].repeat(COUNT // 4, 1, 1) + 0.01 * torch.randn(
+    (COUNT, SIZE, SIZE), generator=torch.Generator().manual_seed(0)
+)
+NOISE = torch.rand((COUNT, SIZE, SIZE), generator=torch.Generator().manual_seed(0)) * 2 - 1
+BAD = {"blurred": BLURRED, "collapsed": COLLAPSED, "noise": NOISE}
+
+
+def test_fresh_real_images_reach_the_ceiling() -> None:
+    found = fidelity.manifold(features(REAL), features(FRESH))
+    assert min(found.precision, found.recall, found.coverage) > 0.85
+    assert 0.8 < found.density < 1.2
+    assert abs(fidelity.kernel(features(REAL), features(FRESH))) < 0.2
+
+
+@pytest.mark.parametrize("name", sorted(BAD))
+def test_a_bad_set_is_several_times_farther_away_than_a_good_one(name: str) -> None:
+    real, good, bad = features(REAL), features(FRESH), features(BAD[name])
+    assert fidelity.frechet(real, bad) > 4 * fidelity.frechet(real, good)
+    assert fidelity.kernel(real, bad) > 10 * abs(fidelity.kernel(real, good))
+
+
+def test_blur_and_noise_cost_precision_and_collapse_costs_recall() -> None:
+    real = features(REAL)
+    assert fidelity.manifold(real, features(BLURRED)).precision < 0.6
+    assert fidelity.manifold(real, features(NOISE)).precision < 0.05
+    collapsed = fidelity.manifold(real, features(COLLAPSED))
+    assert collapsed.recall < 0.3
+    assert collapsed.coverage < 0.3
+
+
+def test_blur_shows_in_the_curve_of_detail() -> None:
+    sharp, blurred = curves(FRESH)["detail"], curves(BLURRED)["detail"]
+    assert sharp[-1] - blurred[-1] > 0.3
+    assert abs(sharp[0] - blurred[0]) < 0.2
+
+
+def test_collapse_shows_in_the_similarity_of_pairs() -> None:
+    usual = diversity.ms_ssim(REAL, LABELS, between=False)
+    assert abs(diversity.ms_ssim(FRESH, FRESH_LABELS, between=False) - usual) < 0.05
+    assert diversity.ms_ssim(COLLAPSED, FRESH_LABELS, between=False) > usual + 0.03
+
+
+def test_right_labels_teach_and_shuffled_ones_do_not() -> None:
+    patients = np.arange(COUNT)
+    shuffled = FRESH_LABELS[torch.randperm(COUNT, generator=torch.Generator().manual_seed(1))]
+    right = utility.Classifier(FRESH, FRESH_LABELS, classes=2).probabilities(REAL)
+    wrong = utility.Classifier(FRESH, shuffled, classes=2).probabilities(REAL)
+    good = utility.auc(right, LABELS.numpy(), patients)
+    assert good.low > 0.9
+    assert utility.auc(wrong, LABELS.numpy(), patients).value < good.low - 0.1
+
+
+def test_copies_of_training_images_show_and_fresh_images_do_not() -> None:
+    fresh = nearness.compare(REAL[:120], REAL[120:], FRESH)
+    assert fresh.ratio.low < 1 < fresh.ratio.high
+    assert fresh.auc.low < 0.5 < fresh.auc.high
+    copies = REAL[:120] + 0.01 * torch.randn((120, SIZE, SIZE), generator=torch.Generator().manual_seed(0))
+    copied = nearness.compare(REAL[:120], REAL[120:], copies)
+    assert copied.ratio.high < 0.5
+    assert copied.auc.low > 0.95
+
+
+def test_exact_twins_on_both_sides_do_not_look_like_copying() -> None:
+    twins = 29
+    trained, held_out = REAL[:120].clone(), REAL[120:].clone()
+    held_out[:twins] = trained[:twins]
+    twice = torch.cat([trained, trained[-twins:]])
+    found = nearness.compare(twice, held_out, FRESH)
+    assert found.twins == 3 * twins
+    assert found.ratio.low < 1 < found.ratio.high
+    assert found.auc.low < 0.5 < found.auc.high
+
+
+def test_the_light_lira_finds_members_where_there_is_something_to_find() -> None:
+    random = np.random.default_rng(0)
+    halves = [random.permutation(np.arange(200) % 2 == 0) for _ in range(4)]
+    inside = np.array([*halves, *(~half for half in halves)])
+    members = np.arange(200) % 2 == 1
+    hardness = random.normal(10, 5, 200)
+    for effect, found in ((2.0, True), (0.0, False)):
+        shadows = hardness - effect * inside + random.normal(0, 0.5, inside.shape)
+        target = hardness - effect * members + random.normal(0, 0.5, 200)
+        figure = lira(target, shadows, inside, members)
+        assert (figure.low > 0.8) is found
+        assert (figure.low < 0.5 < figure.high) is not found
