@@ -216,5 +216,5 @@ def _compute(site: Site, plan: StudyPlan, step: Round, weights: Weights, entry: 
         divisor_patients=divisor,
         device=site.device(),
     ).run()
-    trained = model.arrays()
-    return {name: array for name, array in trained.items() if name in egress.allowed_shapes(plan, "sgd")}
+    trained, allowed = model.arrays(), egress.allowed_shapes(plan, "sgd")
+    return {name: array for name, array in trained.items() if name in allowed}
