@@ -8,6 +8,7 @@ instead. Only the second kind reads the run's configuration, and only there can 
 import logging
 from pathlib import Path
 
+import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
@@ -59,10 +60,15 @@ def _answer(
     except WardroundError as error:
         log.warning("refused: %s: %s", type(error).__name__, error)
         content = _refusal(site, plan, type(error).__name__)
-    except Exception:
+    except Exception as error:
         log.exception("failed")
-        content = _refusal(site, plan, "WardroundError")
+        content = _refusal(site, plan, "LimitExceeded" if _out_of_memory(error) else "WardroundError")
     return Message(content, reply_to=message)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether the hospital's memory limit was met; PyTorch says so on a CPU by the text of a RuntimeError alone."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _refusal(site: Site | None, plan: str, reason: str) -> RecordDict:

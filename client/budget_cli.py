@@ -29,10 +29,13 @@ _by = click.option("--by", default=getpass.getuser, show_default="the user logge
 @_home
 @json_option
 def init(*, name: str, home: Path, as_json: bool) -> None:
-    """Make the site's home with a commented site.toml; one that is there stays as it is."""
+    """Make the site's home: a commented site.toml and its own keys; what is there stays as it is."""
     from client import site_file
+    from client.daemon.home import DaemonHome
+    from client.daemon.join import prepare
 
     created = site_file.init(home, name)
+    prepare(DaemonHome(home.resolve()))
     path = home / "site.toml"
     said = f"wrote {path}. Read it, set the limits, then `wardround site ingest`"
     emit(

@@ -1,81 +1,12 @@
 """The hospital's own rules (`site.toml`): what may run here, and within which limits."""
 
-import re
-import tomllib
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal, Self
-
 from client.approval import approve, approved_plan
-from common.errors import BudgetExhausted, CohortTooSmall, PlanRefused, StateError
-from common.plan import MAX_EPSILON, StudyPlan
+from client.site_rules import Limits, Resources, SitePolicy
+from common.errors import BudgetExhausted, CohortTooSmall, PlanRefused
+from common.plan import StudyPlan
 from common.schedule import Round, schedule
-from common.settings import build
 
 __all__ = ["Limits", "Resources", "SitePolicy", "approve", "approved_plan", "inside", "permit", "round_of"]
-
-MAX_DELTA = 1e-3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What the hospital grants at most; the data steward owns these.
-
-    Attributes:
-        max_epsilon_per_study: Most one study may cost a patient.
-        max_epsilon_total: Most all studies together may cost a patient.
-        max_delta: Largest delta a plan may state.
-        min_patients: Smallest cohort that may train at all.
-    """
-
-    max_epsilon_per_study: float = MAX_EPSILON
-    max_epsilon_total: float = MAX_EPSILON
-    max_delta: float = 1e-4
-    min_patients: int = 50
-
-
-@dataclass(frozen=True, kw_only=True)
-class Resources:
-    """What the hospital lends: device "auto" takes CUDA where there is one; threads 0 takes every core."""
-
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class SitePolicy:
-    """The content of `site.toml`.
-
-    Attributes:
-        name: The site's public name in a study.
-        declared_patients: A cohort size the hospital states publicly, the divisor of its gradient sums; 0 uses the
-            plan's minimum. Never derived from the data, which would make the divisor itself a release.
-    """
-
-    name: str
-    declared_patients: int = 0
-    limits: Limits = field(default_factory=Limits)
-    resources: Resources = field(default_factory=Resources)
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,31}", self.name):
-            raise StateError(f"site.toml: `name` must be lower-case letters, digits and dashes, not {self.name!r}")
-        if not (self.limits.max_epsilon_per_study > 0 and self.limits.max_epsilon_total > 0):
-            raise StateError("site.toml: the epsilon limits must be above 0")
-        if not 0 < self.limits.max_delta <= MAX_DELTA:
-            raise StateError(f"site.toml: `limits.max_delta` must be above 0 and at most {MAX_DELTA:g}")
-        if self.limits.min_patients < 1 or self.declared_patients < 0 or self.resources.threads < 0:
-            raise StateError("site.toml: `limits.min_patients` must be 1 or more; counts cannot be negative")
-
-    @classmethod
-    def load(cls, home: Path) -> Self:
-        """Read `site.toml` in the site's home; raises `StateError` when it is absent or wrong."""
-        path = home / "site.toml"
-        try:
-            table = tomllib.loads(path.read_text())
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise StateError(f"{path}: not a readable TOML file ({type(error).__name__}). Create it first") from error
-        return build(cls, table, what="site.toml", error=StateError)
 
 
 def round_of(plan: StudyPlan, number: int) -> Round:

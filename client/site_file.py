@@ -34,6 +34,17 @@ min_patients = {limits.min_patients}
 device = "{resources.device}"
 # Threads of a round; 0 takes every core.
 threads = {resources.threads}
+# Most memory (MiB) and longest time (minutes) of one request; beyond, it is ended and refused. 0 MiB: no limit.
+memory_mb = {resources.memory_mb}
+task_minutes = {resources.task_minutes}
+
+[daemon]
+# The hospital's web proxy, "http://host:port". "" takes HTTPS_PROXY from the environment, if set.
+proxy = "{daemon.proxy}"
+# Ports on loopback; 0 takes a free one at each start.
+forwarder_port = {daemon.forwarder_port}
+runtime_port = {daemon.runtime_port}
+health_port = {daemon.health_port}
 """
 
 _LOWERED = ("max_epsilon_per_study", "max_epsilon_total")

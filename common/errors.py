@@ -19,6 +19,7 @@ WardroundError                 1
 │   ├── PlanRefused                not approved, other digest, outside the site's policy
 │   ├── MessageRefused             a message of wrong schema, shape, type or order
 │   ├── SeedRefused                a random seed outside simulation
+│   ├── LimitExceeded              a request that needs more memory or time than the hospital lends
 │   └── EgressRefused              something tried to leave that has no right to
 └── StudyStopped               7   a study could not go on
     ├── QuorumLost                 too few sites answered
@@ -28,7 +29,8 @@ WardroundError                 1
         ├── UtilityTooLow              what is learnt from the images does not hold for held-out patients
         └── MemorisationFound          training patients are nearer to the images than held-out ones are
 
-Exit code 2 is the command line's own (unknown option), 0 is success.
+Exit code 2 is the command line's own (unknown option), 0 is success; `wardround doctor` ends with 8 for warnings and
+9 for failures.
 A message says what was asked, what is true and what to do next, on one line, without any patient identifier.
 """
 
@@ -125,6 +127,10 @@ class MessageRefused(Refusal):
 
 class SeedRefused(Refusal):
     """A random seed was asked for outside simulation."""
+
+
+class LimitExceeded(Refusal):
+    """A request needs more memory or time than the hospital lends to one request."""
 
 
 class EgressRefused(Refusal):

@@ -4,7 +4,6 @@ Both sides share what is here: the release's name, its bound, and how the server
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,16 +35,20 @@ class Utility:
     std: float
 
 
-def read(releases: Iterable[NDArray[np.float32]], *, sigma: float) -> Utility | None:
-    """Join the sites' releases of one round, each noised with `sigma` times `SENSITIVITY`.
+def read(total: NDArray[np.float64], *, sites: int, sigma: float) -> Utility | None:
+    """Make an error of the sum of the sites' releases of one round.
+
+    Args:
+        total: [2], summed over the sites.
+        sites: How many released.
+        sigma: Noise multiplier of each release.
 
     Returns:
         None where the noise is as large as the count.
     """
-    found = [(float(release[0]), float(release[1])) for release in releases]
-    total, count = sum(value[0] for value in found), sum(value[1] for value in found)
-    noise = sigma * SENSITIVITY * math.sqrt(len(found))
+    errors, count = float(total[0]), float(total[1])
+    noise = sigma * SENSITIVITY * math.sqrt(sites)
     if count <= _CERTAIN * noise or count <= 0:
         return None
-    error = min(max(total / count, 0.0), WORST)
+    error = min(max(errors / count, 0.0), WORST)
     return Utility(error=error, std=noise * math.hypot(1.0, error) / count)

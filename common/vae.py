@@ -9,6 +9,8 @@ the closed form and can only refine it. With a zero start (`phases = ["sgd"]`) t
 GroupNorm everywhere: a patient's gradient may depend on that patient's images alone. No buffers.
 """
 
+import functools
+
 import torch
 from monai.networks.nets import VarAutoEncoder
 from torch import Tensor, nn
@@ -164,8 +166,14 @@ def initial(plan: StudyPlan) -> Vae:
 
 def shapes(plan: StudyPlan) -> dict[str, tuple[int, ...]]:
     """Name and shape of every array of the plan's model."""
+    return dict(_shapes(plan))
+
+
+@functools.lru_cache(maxsize=64)
+def _shapes(plan: StudyPlan) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Building the model to ask is most of a tiny round's time, and a round asks many times."""
     with torch.device("meta"):
-        return {name: tuple(value.shape) for name, value in Vae(plan).named_parameters()}
+        return tuple((name, tuple(value.shape)) for name, value in Vae(plan).named_parameters())
 
 
 def _last_convolution(decode: nn.Module) -> nn.ConvTranspose2d:

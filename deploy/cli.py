@@ -12,12 +12,16 @@ from typing import Any
 import click
 
 from client import audit_cli, budget_cli
+from client.daemon import cli as daemon_cli
 from client.pacs.cli import pull, receive
 from client.site_cli import site
 from common.errors import StateError
 from common.plan import StudyPlan
 from common.terminal import Commands, emit, json_option, progress
 from deploy import planner_cli, release_cli
+from deploy.bundle import bundle
+from deploy.doctor.cli import doctor, examined_first
+from server.coordinator.cli import server
 
 _folder = click.Path(path_type=Path)
 
@@ -28,7 +32,8 @@ _folder = click.Path(path_type=Path)
 def main(*, verbose: bool) -> None:
     """Train one image generator across hospitals under patient-level differential privacy.
 
-    Exit codes: 0 done, 1 unexpected, 2 usage, 3 plan, 4 data, 5 state on disk, 6 refused by a site, 7 study stopped.
+    Exit codes: 0 done, 1 unexpected, 2 usage, 3 plan, 4 data, 5 state on disk, 6 refused by a site, 7 study stopped,
+    8 and 9 the doctor's warnings and failures.
     """
     logging.basicConfig(
         level=logging.INFO if verbose else logging.ERROR,
@@ -39,8 +44,13 @@ def main(*, verbose: bool) -> None:
 
 
 main.add_command(site)
-for command in (*budget_cli.COMMANDS, *audit_cli.COMMANDS, pull, receive):
+main.add_command(server)
+main.add_command(bundle)
+for command in (*budget_cli.COMMANDS, *audit_cli.COMMANDS, *daemon_cli.COMMANDS, pull, receive):
     site.add_command(command)
+main.add_command(doctor)
+for group in (site, server):
+    examined_first(group.commands["serve"])
 
 
 @main.command("demo-data")

@@ -27,6 +27,7 @@ from common.simulation import SimulationSetup
 from common.weights import write_atomically
 from deploy.drafts import whole_folder
 from deploy.local_grid import LocalGrid
+from deploy.ray_queue import linear_hand_out
 
 log = logging.getLogger(__name__)
 
@@ -128,17 +129,18 @@ def _start_ray(config: dict[str, Any], *, nodes: int, address: str | None) -> No
     init = {"address": address} if address else {"num_cpus": os.cpu_count(), "include_dashboard": False}
     context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=dict(config))
     try:
-        _run_simulation(
-            num_supernodes=nodes,
-            client_app=client.app.app,
-            server_app=server.app.app,
-            run=app_run,
-            server_app_context=context,
-            app_dir=str(FLOWER_APP),
-            is_app=True,
-            exit_event=EventType.PING,
-            backend_config={"init_args": init, "client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
-        )
+        with linear_hand_out():
+            _run_simulation(
+                num_supernodes=nodes,
+                client_app=client.app.app,
+                server_app=server.app.app,
+                run=app_run,
+                server_app_context=context,
+                app_dir=str(FLOWER_APP),
+                is_app=True,
+                exit_event=EventType.PING,
+                backend_config={"init_args": init, "client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
+            )
     finally:
         ray.shutdown()
 

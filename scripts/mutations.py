@@ -15,10 +15,12 @@ from mutation import (
     WEIGHTS,
     Mutation,
 )
+from mutations_deployment import DEPLOYMENT
 from mutations_mechanisms import MECHANISMS
 
 MUTATIONS = [
     *MECHANISMS,
+    *DEPLOYMENT,
     # --- booking ---
     Mutation(
         name="reserve: rounds are not booked",

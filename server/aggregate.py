@@ -1,73 +1,64 @@
-"""From checked replies to the next global weights; a reply that fails its check is quarantined, never averaged."""
-
-import math
+"""From checked replies to the next global weights: each reply is added to a running sum and dropped."""
 
 import numpy as np
 
-from common.errors import MessageRefused
+from common import utility
 from common.messages import TrainReply
-from common.moments import release_length, sensitivity
 from common.plan import StudyPlan
 from common.schedule import Round
-from common.vae import START
-from common.weights import Weights, check
-from server import closed_form
-
-MOST_PATIENTS = 10_000_000
-"""No hospital has more; a release larger than that many patients could make is not honest."""
-_UPDATE_SLACK = 10.0
+from common.weights import Weights
+from server import closed_form, quarantine
+from server.exact_sum import ExactSum
 
 
-def check_reply(plan: StudyPlan, step: Round, weights: Weights, reply: TrainReply) -> None:
-    """Refuse a reply that is not an honest-looking answer to this round.
+class Aggregation:
+    """One round's sum. What it comes to does not depend on the order of arrival, to the bit.
 
-    Raises:
-        MessageRefused: Other plan, round or phase; unknown, missing, misshapen or non-finite arrays; an update or a
-            release larger than the round can produce; an epsilon that is not the plan's for this round or less.
+    FedAvg weights are equal, public shares (McMahan et al. 2017 with n_k held equal): no count of patients enters.
+    Memory beyond the reply at hand is 8 bytes a value, whatever the number of sites.
+
+    Args:
+        plan: The study plan.
+        step: The round.
+        weights: The global weights that the round starts from.
+
+    Attributes:
+        site_utility: After `join`, how well the model that the round started from redraws the sites' patients; None
+            where the plan does not pay for it.
     """
-    if (reply.plan, reply.round, reply.phase) != (plan.digest, step.number, step.phase):
-        raise MessageRefused(f"the reply answers round {reply.round}, not round {step.number}")
-    if reply.delta != plan.privacy.delta or (plan.privacy.enabled and not 0 < reply.epsilon <= plan.privacy.epsilon):
-        raise MessageRefused("the reply states a privacy cost that this plan does not allow")
-    if step.phase == "sgd":
-        trained = {name: array.shape for name, array in weights.items() if not name.startswith(START)}
-        check(reply.arrays, trained, what="reply")
-        size, bound = _update_norm(weights, reply.arrays), _update_bound(plan, trained)
-    else:
-        check(reply.arrays, {"release": (release_length(plan, step.phase),)}, what="reply")
-        size = float(np.linalg.norm(reply.arrays["release"].astype(np.float64)))
-        bound = sensitivity(plan, step.phase) * MOST_PATIENTS
-    if size > bound:
-        raise MessageRefused(f"the reply's norm {size:.3g} is over the bound {bound:.3g}")
 
+    def __init__(self, plan: StudyPlan, step: Round, weights: Weights) -> None:
+        self._plan, self._step, self._weights = plan, step, weights
+        most = quarantine.bound(plan, step, weights)
+        if step.phase == "sgd":
+            reach = {
+                name: most + float(np.abs(array).max(initial=0.0))
+                for name, array in quarantine.trained(weights).items()
+            }
+            if step.utility is not None:
+                reach[utility.NAME] = quarantine.most_utility()
+        else:
+            reach = {"release": most}
+        self._sum = ExactSum(reach)
+        self.site_utility: utility.Utility | None = None
 
-def join(plan: StudyPlan, step: Round, weights: Weights, replies: dict[str, TrainReply]) -> Weights:
-    """Return the next global weights from checked replies by site name; the order of arrival does not matter."""
-    arrays = [replies[site].arrays for site in sorted(replies)]
-    if step.phase == "sgd":
-        return {**weights, **fed_avg(arrays)}
-    return closed_form.absorb(plan, step, weights, [release["release"] for release in arrays])
+    def add(self, reply: TrainReply) -> None:
+        """Add a reply that has passed `server.quarantine`."""
+        self._sum.add(reply.arrays)
 
+    def join(self) -> Weights:
+        """Return the next global weights; the sum is used up.
 
-def fed_avg(updates: list[Weights]) -> Weights:
-    """Average weights with equal, public shares (McMahan et al. 2017 with n_k held equal); float64 inside."""
-    share = 1.0 / len(updates)
-    total = {name: np.zeros(array.shape) for name, array in updates[0].items()}
-    for update in updates:
-        for name, array in update.items():
-            total[name] += share * array
-    return {name: array.astype(np.float32) for name, array in total.items()}
-
-
-def _update_norm(weights: Weights, update: Weights) -> float:
-    squares = (np.square(array.astype(np.float64) - weights[name]).sum() for name, array in update.items())
-    return math.sqrt(sum(float(square) for square in squares))
-
-
-def _update_bound(plan: StudyPlan, trained: dict[str, tuple[int, ...]]) -> float:
-    """Ten times the way that `local_steps` full steps of Adam could go; for SGD, of clip and noise together."""
-    training, values = plan.training, sum(math.prod(shape) for shape in trained.values())
-    way = training.local_steps * training.learning_rate * math.sqrt(values)
-    if training.optimizer == "sgd":
-        way *= 1.0 + 10.0 * plan.privacy.clip_norm
-    return _UPDATE_SLACK * way
+        Raises:
+            StudyStopped: The sites' releases cannot carry a model.
+        """
+        if self._step.phase == "sgd":
+            if self._step.utility is not None:
+                total = self._sum.total(utility.NAME)
+                self.site_utility = utility.read(total, sites=self._sum.terms, sigma=self._step.utility.sigma)
+            mean = self._sum.mean()
+            mean.pop(utility.NAME, None)
+            return {**self._weights, **mean}
+        return closed_form.absorb(
+            self._plan, self._step, self._weights, self._sum.total("release"), sites=self._sum.terms
+        )

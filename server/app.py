@@ -8,7 +8,7 @@ from flwr.serverapp import Grid, ServerApp
 from threadpoolctl import threadpool_limits
 
 from common.errors import PlanError
-from server import gate, release, rounds
+from server import gate, progress, release, rounds
 from server.exchange import Exchange
 from server.study import Study
 
@@ -17,16 +17,34 @@ log = logging.getLogger(__name__)
 app = ServerApp()
 
 
+def be_heard() -> None:
+    """Say every round on stderr in Flower's own process, which keeps it as the run's log; nothing else set logging up.
+
+    A library may have put a handler on the root logger there, but leaves its level at warnings.
+    """
+    ours = logging.getLogger("server")
+    ours.setLevel(logging.INFO)
+    if not ours.hasHandlers():
+        ours.addHandler(logging.StreamHandler())
+
+
 @app.main()  # type: ignore[untyped-decorator]
 def main(grid: Grid, context: Context) -> None:
-    """Run the study in the folder `run-dir` from its last checkpoint to its release."""
+    """Run the study in the folder `run-dir` from its last checkpoint to its release.
+
+    However it ends, `server.progress` says so of the folder: only a study that was released is completed, one that
+    lost its quorum is paused and can be resumed.
+    """
     config = context.run_config
+    if not config.get("simulation"):
+        be_heard()
     if not config.get("run-dir"):
         raise PlanError("no `run-dir` in the run configuration. Name the folder that holds the study's plan.toml")
     # One BLAS thread: OpenBLAS takes its pool down when the process forks, which Ray does while this thread computes,
     # and a product that is under way then never ends. Seen as a hang in `flwr run`.
-    with threadpool_limits(limits=1, user_api="blas"):
-        study = Study.resume(Path(str(config["run-dir"])))
+    folder = Path(str(config["run-dir"]))
+    with threadpool_limits(limits=1, user_api="blas"), progress.watched(folder):
+        study = Study.resume(folder)
         rounds.run(study, Exchange(grid))
         verdicts = gate.collect(study, Exchange(grid))
         release.publish(study, verdicts=verdicts, simulated=bool(config.get("simulation")))

@@ -19,20 +19,20 @@ _FEWEST = 2
 """Directions that are kept however little they stand out from the noise."""
 
 
-def absorb(plan: StudyPlan, step: Round, weights: Weights, releases: list[np.ndarray]) -> Weights:
+def absorb(plan: StudyPlan, step: Round, weights: Weights, total: Array, *, sites: int) -> Weights:
     """Return `weights` with the start's arrays of this phase set from the sites' noised sums.
 
     Args:
         plan: The study plan.
         step: The round; its phase says what the releases hold (layout in `client.moments`).
         weights: The global weights so far.
-        releases: One float32 vector per site.
+        total: Sum of the sites' releases.
+        sites: How many releases it is the sum of; each carries its own noise.
 
     Raises:
         StudyStopped: The noise drowned the patient count; the cohort is too small for this epsilon.
     """
-    total = np.sum([release.astype(np.float64) for release in releases], axis=0)
-    noise = step.event.sigma * sensitivity(plan, step.phase) * math.sqrt(len(releases))
+    noise = step.event.sigma * sensitivity(plan, step.phase) * math.sqrt(sites)
     form = {"mean": _mean, "subspace": _subspace, "prior": _prior}[step.phase]
     start = form(plan, weights, total, noise)
     return {**weights, **{f"start.{name}": value.astype(np.float32) for name, value in start.items()}}

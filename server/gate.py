@@ -6,15 +6,18 @@ another process. A site that has judged is not asked again.
 
 import json
 import logging
-from typing import Any
+
+from flwr.app import RecordDict
 
 from common.errors import GateFailed, MessageRefused, SignatureInvalid, StateError, VerdictMissing, by_name
 from common.messages import EvaluateRequest, Refused, Verdict, read_reply
 from common.synthesis import Decoder
 from common.verdicts import PASSED, from_json, to_json, verified
 from common.weights import write_atomically
-from server import rounds
+from server.asking import Asking
 from server.exchange import Exchange
+from server.quarantine import OTHER_SITE, WRONG_COST
+from server.roster import Roster
 from server.study import Study
 
 log = logging.getLogger(__name__)
@@ -36,17 +39,19 @@ def collect(study: Study, exchange: Exchange) -> Verdicts:
     found = load(study)
     if not study.plan.evaluation.gated or not asked(study) - set(found):
         return found
-    sites, _ = rounds.invite(study, exchange)
-    waiting = {node: name for node, name in sites.items() if name in asked(study) - set(found)}
-    requests = {
-        node: EvaluateRequest(plan=study.plan.digest, last_head=study.last_head(name), arrays=study.weights)
-        for node, name in waiting.items()
-    }
-    for node, answer in exchange.ask(requests, deadline_s=study.plan.aggregation.deadline_s):
-        verdict = _read(study, waiting[node], answer)
-        if verdict is not None:
-            found[verdict.site] = verdict
-    _save(study, found)
+    roster = Roster(study, exchange)
+    roster.invite()
+    asking = Asking(
+        exchange,
+        roster,
+        what="verdict",
+        question=lambda name: EvaluateRequest(
+            plan=study.plan.digest, last_head=study.last_head(name), arrays=study.weights
+        ),
+        hear=lambda name, answer: _hear(study, found, name, answer),
+    )
+    asking.replied |= set(found) | (set(roster.sites.values()) - asked(study))
+    asking.attempt(deadline_s=study.plan.aggregation.deadline_s, enough=lambda: False)
     return found
 
 
@@ -107,22 +112,23 @@ def candidate_of(study: Study) -> str:
     return Decoder.of(study.plan, study.weights).digest
 
 
-def _read(study: Study, name: str, answer: Any) -> Verdict | None:
-    """The site's checked verdict; None, with a line in the log, where it gave none that counts."""
-    reason = "it failed"
+def _hear(study: Study, found: Verdicts, name: str, answer: RecordDict) -> str:
+    """Keep the site's checked verdict; return why not where it gave none that counts."""
     try:
-        verdict = None if answer is None else read_reply(answer, Verdict)
-        if isinstance(verdict, Verdict):
-            verdict = verified(verdict, plan=study.plan.digest, candidate=candidate_of(study))
-            if verdict.site == name and _honest_cost(study, verdict):
-                return verdict
-            reason = "it names another site, or a cost that the plan does not allow"
-        elif isinstance(verdict, Refused):
-            reason = verdict.reason
+        verdict = read_reply(answer, Verdict)
+        if isinstance(verdict, Refused):
+            return verdict.reason
+        verdict = verified(verdict, plan=study.plan.digest, candidate=candidate_of(study))
     except (MessageRefused, SignatureInvalid) as error:
-        reason = str(error)
-    log.warning("no verdict from %s: %s", name, reason)
-    return None
+        log.warning("the verdict of %s does not count: %s", name, error)
+        return type(error).__name__
+    if verdict.site != name:
+        return OTHER_SITE
+    if not _honest_cost(study, verdict):
+        return WRONG_COST
+    found[name] = verdict
+    _save(study, found)
+    return ""
 
 
 def _honest_cost(study: Study, verdict: Verdict) -> bool:

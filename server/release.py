@@ -162,6 +162,9 @@ def _report_data(study: Study, decoder: Decoder, card: dict[str, Any]) -> Report
                 epsilon=max(receipt.epsilon for receipt in r.replied.values()),
                 utility=r.utility,
                 seconds=r.seconds,
+                site_error=None
+                if r.site_error is None or r.site_error_std is None
+                else (r.site_error, r.site_error_std),
             )
             for r in study.records
         ],

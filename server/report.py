@@ -78,6 +78,7 @@ class RoundLine:
         utility: Root mean square error of the global model on public phantoms, image units in [-1, 1]; NaN if
             it was not measured.
         seconds: Duration of the round.
+        site_error: Error at the sites and its standard deviation, from noised sums, image units; None if not paid for.
     """
 
     number: int
@@ -87,6 +88,7 @@ class RoundLine:
     epsilon: float
     utility: float
     seconds: float
+    site_error: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

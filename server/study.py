@@ -4,6 +4,8 @@ import csv
 import dataclasses
 import io
 import json
+import os
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -40,6 +42,9 @@ class RoundRecord:
         utility: See `server.scores`.
         weights: Digest of the global weights after the round.
         seconds: Wall time of the round.
+        site_error: Error of redrawing the sites' patients with the model that the round started from, image units, as
+            `common.utility` reads it from noised sums; None where the plan does not pay for it.
+        site_error_std: Its standard deviation by the noise alone.
     """
 
     number: int
@@ -49,6 +54,8 @@ class RoundRecord:
     utility: float
     weights: str
     seconds: float
+    site_error: float | None = None
+    site_error_std: float | None = None
 
 
 @dataclass
@@ -63,7 +70,7 @@ class Study:
     @classmethod
     def begin(cls, folder: Path) -> Self:
         """Start the study whose `plan.toml` lies in `folder`; raises `OutputInUse` when it already has checkpoints."""
-        if (folder / "checkpoints").exists():
+        if _finished(folder):
             raise OutputInUse(f"{folder} holds a study that has begun. Resume it with --resume, or name another folder")
         plan = StudyPlan.load(folder / "plan.toml")
         return cls(folder, plan, initial(plan).arrays())
@@ -75,8 +82,7 @@ class Study:
         Raises:
             CheckpointCorrupt: The last checkpoint is damaged or of another plan.
         """
-        checkpoints = sorted((folder / "checkpoints").glob("[0-9]*"))
-        if not checkpoints:
+        if not (checkpoints := _finished(folder)):
             return cls.begin(folder)
         plan, last = StudyPlan.load(folder / "plan.toml"), checkpoints[-1]
         try:
@@ -91,7 +97,9 @@ class Study:
         check(weights, shapes(plan), what=f"checkpoint {last}")
         if digest(weights) != records[-1].weights:
             raise _corrupt(last, "its weights are not the ones its state names")
-        return cls(folder, plan, weights, records)
+        study = cls(folder, plan, weights, records)
+        study.write_table()  # a crash right after a checkpoint leaves the table one round behind
+        return study
 
     @property
     def completed(self) -> int:
@@ -99,11 +107,16 @@ class Study:
         return len(self.records)
 
     def save(self, record: RoundRecord, weights: Weights) -> None:
-        """Take the round's result over and make it durable: weights first, the state that names them last."""
+        """Take the round's result over and make it durable.
+
+        The checkpoint is written beside, whole, and renamed into place; whatever moment the process dies at, the
+        study goes on from this round or from the one before.
+        """
         self.weights = weights
         self.records.append(record)
         folder = self.folder / "checkpoints" / f"{record.number:05d}"
         draft = folder.with_name(f".{folder.name}.draft")
+        shutil.rmtree(draft, ignore_errors=True)
         write(weights, draft / "weights.safetensors")
         state = {
             "schema": SCHEMA,
@@ -112,30 +125,40 @@ class Study:
         }
         write_atomically(draft / "state.json", json.dumps(state, indent=1).encode())
         draft.rename(folder)
+        _sync(folder.parent)
+        self.write_table()
+        for old in _finished(self.folder)[:-KEPT]:
+            doomed = old.with_name(f".{old.name}.old")  # never half a checkpoint under a checkpoint's name
+            old.rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+
+    def write_table(self) -> None:
+        """Write `rounds.csv` from the receipts."""
         write_atomically(self.folder / "rounds.csv", self._table().encode())
-        for old in sorted(folder.parent.glob("[0-9]*"))[:-KEPT]:
-            for file in old.iterdir():
-                file.unlink()
-            old.rmdir()
 
     def epsilon(self, site: str) -> float:
         """Epsilon the study has cost a patient of `site`, as that site last stated it; 0.0 if it never replied."""
-        stated = [record.replied[site].epsilon for record in self.records if site in record.replied]
-        return stated[-1] if stated else 0.0
+        stated = (record.replied[site].epsilon for record in reversed(self.records) if site in record.replied)
+        return next(stated, 0.0)
 
     def last_head(self, site: str) -> str:
         """Head of `site`'s ledger in its last reply that made a round, "" before the first; the site checks it."""
-        heads = [record.replied[site].ledger_head for record in self.records if site in record.replied]
-        return heads[-1] if heads else ""
+        heads = (record.replied[site].ledger_head for record in reversed(self.records) if site in record.replied)
+        return next(heads, "")
 
     def sites(self) -> list[str]:
         """Every site that was ever asked, by name."""
         return sorted({name for record in self.records for name in (*record.replied, *record.missing)})
 
+    def joined(self) -> set[str]:
+        """Every site that is in the model of at least one round, by name."""
+        return {name for record in self.records for name in record.replied}
+
     def _table(self) -> str:
         out = io.StringIO()
         table = csv.writer(out, lineterminator="\n")
-        table.writerow(["round", "phase", "sites", "missing", "epsilon_max", "utility_rmse", "seconds", "weights"])
+        table.writerow(["round", "phase", "sites", "missing", "epsilon_max", "utility_rmse", "site_error",
+                        "site_error_std", "seconds", "weights"])  # fmt: skip
         for r in self.records:
             missing = " ".join(f"{name}={reason}" for name, reason in sorted(r.missing.items()))
             table.writerow(
@@ -146,11 +169,27 @@ class Study:
                     missing,
                     max(receipt.epsilon for receipt in r.replied.values()),
                     r.utility,
+                    r.site_error,
+                    r.site_error_std,
                     r.seconds,
                     r.weights,
                 ]
             )
         return out.getvalue()
+
+
+def _finished(folder: Path) -> list[Path]:
+    """Checkpoints in a study's folder, oldest first."""
+    return sorted((folder / "checkpoints").glob("[0-9]*"))
+
+
+def _sync(folder: Path) -> None:
+    """Make a rename in `folder` outlast a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _record(entry: dict[str, Any]) -> RoundRecord:

@@ -118,13 +118,13 @@ def test_the_steward_reads_that_an_error_leaves(tmp_path: Path) -> None:
 
 
 def test_the_server_reads_the_mean_error_and_its_own_doubt() -> None:
-    exact = read([np.array([30.0, 100.0], np.float32), np.array([10.0, 100.0], np.float32)], sigma=0.0)
+    exact = read(np.array([40.0, 200.0]), sites=2, sigma=0.0)
     assert exact is not None
     assert (exact.error, exact.std) == (pytest.approx(0.2), 0.0)
-    noised = read([np.array([20.0, 100.0], np.float32)], sigma=2.0)
+    noised = read(np.array([20.0, 100.0]), sites=4, sigma=1.0)
     assert noised is not None
     assert noised.std == pytest.approx(2 * SENSITIVITY * np.hypot(1, 0.2) / 100)
-    assert read([np.array([1.0, 5.0], np.float32)], sigma=2.0) is None
+    assert read(np.array([1.0, 5.0]), sites=1, sigma=2.0) is None
 
 
 def test_a_plan_cannot_pay_for_errors_that_no_round_has() -> None:

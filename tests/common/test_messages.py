@@ -5,9 +5,11 @@ import io
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from safetensors.numpy import save
 
 from common.errors import MessageRefused
-from common.messages import Hello, HelloReply, Refused, TrainReply, TrainRequest, read_reply
+from common.messages import Hello, HelloReply, Refused, TrainReply, TrainRequest, pack, read_reply
+from common.weights import digest
 
 PLAN = "a" * 64
 
@@ -125,3 +127,35 @@ def test_arrays_that_are_not_what_they_announce_are_refused_before_they_are_allo
     record["arrays"] = ArrayRecord({"w": Array(dtype="float32", shape=(3,), stype="numpy.ndarray", data=data)})
     with pytest.raises(MessageRefused, match="array 'w'"):
         TrainRequest.from_record(record)
+
+
+def packed(data: bytes) -> RecordDict:
+    record = request().to_record()
+    array = Array(dtype="uint8", shape=(len(data),), stype="wardround.safetensors", data=data)
+    record["arrays"] = ArrayRecord({"packed": array})
+    return record
+
+
+def test_packed_arrays_mean_the_same_and_are_one_array() -> None:
+    record = request().to_record()
+    assert list(pack(record)["arrays"]) == ["packed"]
+    sent, read = TrainRequest.from_record(record), TrainRequest.from_record(pack(record))
+    assert digest(sent.arrays) == digest(read.arrays)
+    assert pack(Hello(plan="p").to_record()) == Hello(plan="p").to_record()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"garbage",
+        save({"w": np.zeros(3, np.float32)})[:-1],
+        save({"w": np.zeros(3, np.float64)}),
+        save({"w": np.zeros(3, np.int64)}),
+        (2**40).to_bytes(8, "little") + b"{}",
+        save({"w": np.zeros(3, np.float32)}).replace(b'"shape":[3]', b'"shape":[9]'),
+    ],
+)
+def test_packed_arrays_that_are_not_what_they_announce_are_refused(data: bytes) -> None:
+    with pytest.raises(MessageRefused):
+        TrainRequest.from_record(packed(data))

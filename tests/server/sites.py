@@ -1,17 +1,27 @@
 """Scripted sites for tests of the protocol: they answer at once, over no network, and can be told to misbehave."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from flwr.app import RecordDict
+from flwr.app import Message, RecordDict
+from flwr.app.error import Error
+from flwr.common.constant import ErrorCode
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
 
+from common import utility
 from common.messages import Hello, HelloReply, TrainReply, TrainRequest
 from common.moments import release_length
 from common.plan import StudyPlan
 from common.schedule import schedule
 from common.vae import START
 from common.weights import Weights
+from server.exchange import Exchange
 
 PLAN = """
 name = "tiny"
@@ -31,8 +41,7 @@ min_sites = 2
 deadline_s = 5
 retries = 1
 """
-Answer = RecordDict | None
-Fault = Callable[[Hello | TrainRequest, RecordDict], Answer]
+Fault = Callable[[Hello | TrainRequest, RecordDict], object]
 
 
 def tiny_plan(extra: str = "") -> StudyPlan:
@@ -66,6 +75,8 @@ def honest_reply(plan: StudyPlan, site: str, request: TrainRequest) -> TrainRepl
             for name, array in sorted(request.arrays.items())
             if not name.startswith(START)
         }
+        if step.utility is not None:
+            arrays[utility.NAME] = np.array([20.0, 100.0], np.float32)
     else:
         arrays = honest_release(plan, step.phase, seed)
     return TrainReply(
@@ -80,30 +91,140 @@ def honest_reply(plan: StudyPlan, site: str, request: TrainRequest) -> TrainRepl
     )
 
 
-class ScriptedExchange:
-    """Stands where `server.exchange.Exchange` stands. Node i is site `names[i]`; `faults` change its answers."""
+class Clock:
+    """Time that passes only when somebody waits."""
 
-    def __init__(self, plan: StudyPlan, names: Sequence[str], faults: dict[str, Fault] | None = None) -> None:
+    def __init__(self) -> None:
+        self.time = 1000.0
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+
+@dataclass
+class Pending:
+    node: int
+    ready: float
+    reply: Message
+
+
+class ScriptedGrid(Grid):
+    """Flower's Grid, played: node i+1 is site `names[i]`; `faults` change its answers, `away` takes it off the net.
+
+    A fault returns the records to answer with, None for an app that raised, "silent" for no answer ever, "lost" for
+    Flower's word that the node is gone, or (seconds, records) for an answer that takes that long.
+    """
+
+    def __init__(
+        self,
+        plan: StudyPlan,
+        names: Sequence[str],
+        faults: dict[str, Fault] | None = None,
+        away: dict[str, list[tuple[float, float]]] | None = None,
+        enrolled: dict[int, str] | None = None,
+    ) -> None:
         self._plan, self._names, self._faults = plan, list(names), faults or {}
+        self._away, self._enrolled = away or {}, enrolled or {}
+        self.clock = Clock()
+        self._began = self.clock.now()
+        self._pending: dict[str, Pending] = {}
         self.asked: list[tuple[str, int]] = []
         self.heads: list[tuple[str, str]] = []
+        self.greeted: list[str] = []
+        self.most_pulled = 0
+        TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
 
-    def nodes(self, *, at_least: int, wait_s: float) -> list[int]:
-        assert at_least > 0
-        assert wait_s > 0
-        return list(range(len(self._names)))
+    def set_run(self, run: Run) -> None: ...
 
-    def ask(self, questions: Mapping[int, Hello | TrainRequest], *, deadline_s: float) -> Iterator[tuple[int, Answer]]:
-        assert deadline_s == self._plan.aggregation.deadline_s
-        for node in reversed(questions):
-            name, question = self._names[node], questions[node]
+    @property
+    def run(self) -> Run:
+        return Run.create_empty(1)
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        raise NotImplementedError
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        raise NotImplementedError
+
+    def get_node_ids(self) -> list[int]:
+        return [node for node in range(1, len(self._names) + 1) if self._spell(node) is not None]
+
+    def get_nodes(self) -> list[NodeInfo]:
+        return [
+            NodeInfo(node_id=node, last_activated_at=f"{self._spell(node)}", name=self._enrolled.get(node, ""))
+            for node in self.get_node_ids()
+        ]
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        identifiers = []
+        for message in messages:
+            identifier = f"m{len(self.greeted) + len(self.asked)}"
+            message.metadata.__dict__["_message_id"] = identifier
+            node = message.metadata.dst_node_id
+            question = self._question(message)
+            name = self._names[node - 1]
             if isinstance(question, Hello):
+                self.greeted.append(name)
                 record = HelloReply(plan=self._plan.digest, site=name).to_record()
             else:
                 self.asked.append((name, question.round))
                 self.heads.append((name, question.last_head))
                 record = honest_reply(self._plan, name, question).to_record()
+            identifiers.append(identifier)
             fault = self._faults.get(name)
-            answer = fault(question, record) if fault else record
-            if not (isinstance(answer, str) and answer == "silent"):
-                yield node, answer
+            self._answer(identifier, message, fault(question, record) if fault else record)
+        return identifiers
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        asked_for = [i for i in message_ids if i in self._pending and self._pending[i].ready <= self.clock.now()]
+        self.most_pulled = max(self.most_pulled, len(asked_for))
+        return [self._pending.pop(i).reply for i in reversed(asked_for)]
+
+    def _question(self, message: Message) -> Hello | TrainRequest:
+        kind = Hello if message.metadata.message_type == "query" else TrainRequest
+        return kind.from_record(message.content)  # type: ignore[no-any-return, attr-defined]
+
+    def _answer(self, identifier: str, message: Message, answer: object) -> None:
+        node, after = message.metadata.dst_node_id, 0.0
+        if isinstance(answer, tuple):
+            after, answer = answer
+        if answer == "silent" or self._spell(node, after) != self._spell(node):
+            return  # a node that goes away takes its task with it
+        if answer is None or answer == "lost":
+            code = ErrorCode.CLIENT_APP_RAISED_EXCEPTION if answer is None else ErrorCode.NODE_UNAVAILABLE
+            reply = Message(Error(code, "played"), reply_to=message)
+        else:
+            reply = Message(answer, reply_to=message)
+        self._pending[identifier] = Pending(node, self.clock.now() + after, reply)
+
+    def _spell(self, node: int, after: float = 0.0) -> int | None:
+        """Which spell on the net the node is in at that time; None while it is away."""
+        time, spell = self.clock.now() - self._began + after, 0
+        for start, end in self._away.get(self._names[node - 1], []):
+            if start <= time < end:
+                return None
+            spell += time >= end
+        return spell
+
+
+class ScriptedExchange(Exchange):
+    """The real Exchange over a `ScriptedGrid` and its clock."""
+
+    def __init__(
+        self, plan: StudyPlan, names: Sequence[str], faults: dict[str, Fault] | None = None, **more: Any
+    ) -> None:
+        self.grid = ScriptedGrid(plan, names, faults, **more)
+        super().__init__(self.grid, now=self.grid.clock.now, sleep=self.grid.clock.sleep)
+
+    @property
+    def asked(self) -> list[tuple[str, int]]:
+        return self.grid.asked
+
+    @property
+    def heads(self) -> list[tuple[str, str]]:
+        return self.grid.heads

@@ -27,7 +27,7 @@ def federate(plan: StudyPlan, sites: Sequence[Sequence[Patient]], folder: Path) 
     weights = initial(plan).arrays()
     for step in schedule(plan):
         releases = [patient_sum(plan, step, weights, cache).astype(np.float32) for cache in caches]
-        weights = absorb(plan, step, weights, releases)
+        weights = absorb(plan, step, weights, np.sum(releases, axis=0, dtype=np.float64), sites=len(releases))
     return weights
 
 
@@ -133,7 +133,7 @@ def test_a_cohort_that_the_noise_drowns_stops_the_study(tmp_path: Path, phase: s
     cache = cache_of(tmp_path, plan, random_patients(4, seed=1, size=64))
     weights = initial(plan).arrays()
     with pytest.raises(StudyStopped, match=r"noised patient count.*Add sites or raise epsilon"):
-        absorb(plan, step, weights, [patient_sum(plan, step, weights, cache).astype(np.float32)])
+        absorb(plan, step, weights, patient_sum(plan, step, weights, cache), sites=1)
 
 
 def test_noise_alone_leaves_no_spread_that_was_not_there(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_noise_alone_leaves_no_spread_that_was_not_there(tmp_path: Path) -> None
         total = patient_sum(plan, steps[phase], weights, cache)  # type: ignore[index]
         deviation = 0.0 if phase == "mean" else 1.0
         release = total + deviation * random.normal(0, steps[phase].event.sigma, total.shape)  # type: ignore[index]
-        weights = absorb(plan, steps[phase], weights, [release.astype(np.float32)])  # type: ignore[index]
+        weights = absorb(plan, steps[phase], weights, release, sites=1)  # type: ignore[index]
     assert np.abs(start(weights)["factor"]).max() < 0.05
 
 
@@ -180,6 +180,6 @@ def test_directions_that_the_noise_drowned_are_left_empty() -> None:
     release += np.random.default_rng(5).normal(0, steps["subspace"].event.sigma, release.shape)
     release[-1] = 100.0  # a count of 400
     release[0] = 300.0  # one direction that no noise explains
-    found = start(absorb(plan, steps["subspace"], initial(plan).arrays(), [release.astype(np.float32)]))
+    found = start(absorb(plan, steps["subspace"], initial(plan).arrays(), release, sites=1))
     used = np.linalg.norm(found["basis"], axis=0) > 0
     assert used.tolist() == [True, True, False]  # the clear one, and the second that is kept whatever it is

@@ -1,6 +1,10 @@
 """A checkpoint is whole or refused; nothing is overwritten."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,12 +15,18 @@ from server.study import KEPT, Study
 from tests.server.sites import PLAN, ScriptedExchange
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    (folder / "plan.toml").write_text(PLAN)
+    study = Study.begin(folder)
+    rounds.run(study, ScriptedExchange(study.plan, ("hill", "north")))
+    return folder
+
+
 @pytest.fixture
-def finished(tmp_path: Path) -> Path:
-    (tmp_path / "plan.toml").write_text(PLAN)
-    study = Study.begin(tmp_path)
-    rounds.run(study, ScriptedExchange(study.plan, ("hill", "north")))  # type: ignore[arg-type]
-    return tmp_path
+def finished(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path, dirs_exist_ok=True))
 
 
 def test_a_begun_study_is_not_begun_again(finished: Path) -> None:
@@ -101,7 +111,7 @@ def test_the_remedy_that_the_refusal_names_works(finished: Path) -> None:
     last.rmdir()
     study = Study.resume(finished)
     assert study.completed == 4
-    rounds.run(study, ScriptedExchange(study.plan, ("hill", "north")))  # type: ignore[arg-type]
+    rounds.run(study, ScriptedExchange(study.plan, ("hill", "north")))
     assert study.completed == 5
 
 
@@ -110,3 +120,24 @@ def test_a_crash_between_weights_and_state_leaves_the_round_before(finished: Pat
     draft.mkdir()
     (draft / "weights.safetensors").write_bytes(b"half")
     assert Study.resume(finished).completed == 5
+
+
+def test_a_first_checkpoint_that_was_cut_off_does_not_lock_the_study(tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text(PLAN)
+    (tmp_path / "checkpoints" / ".00001.draft").mkdir(parents=True)
+    study = Study.resume(tmp_path)
+    rounds.run(study, ScriptedExchange(study.plan, ("hill", "north")))
+    assert study.completed == 5
+
+
+def test_a_study_killed_at_any_operation_on_the_disk_goes_on_to_the_same_end(tmp_path: Path) -> None:
+    step = int(os.environ.get("WARDROUND_TEST_KILL_EVERY", "13"))
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.server.kill_study", tmp_path, str(step)],
+        capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    kills = [line.split() for line in done.stdout.splitlines()]
+    assert len(kills) >= 5
+    assert {saved for _, saved, _ in kills} >= {"0", "1"}
+    assert [line for line in kills if line[2] != "True"] == []

@@ -1,0 +1,96 @@
+"""`wardround site join|renew|serve|status`: joining a coordinator, and the daemon that works for it.
+
+`COMMANDS` is attached to the `site` group by whoever builds it.
+"""
+
+from pathlib import Path
+
+import click
+
+from common.terminal import emit, json_option
+
+_folder = click.Path(path_type=Path)
+_home = click.option(
+    "--home",
+    type=_folder,
+    envvar="WARDROUND_HOME",
+    default="wardround-site",
+    show_default=True,
+    help="The site's home folder (also WARDROUND_HOME).",
+)
+_out = click.option("--out", type=_folder, help="File to write.  [default: SITE.request.json]")
+
+
+@click.command()
+@click.argument("file", type=_folder)
+@_home
+@click.option("--fingerprint", help="The authority's fingerprint, as read out by the coordinator over the telephone.")
+@_out
+@json_option
+def join(*, file: Path, home: Path, fingerprint: str | None, out: Path | None, as_json: bool) -> None:
+    """Join the coordinator whose invite FILE is, or close the joining with its welcome."""
+    from client.daemon import join as joining
+    from client.daemon.home import DaemonHome
+    from common.enrolment import Invite
+
+    paper, daemon = joining.paper_of(file), DaemonHome(home.resolve())
+    if isinstance(paper, Invite):
+        given = fingerprint or click.prompt("Fingerprint of the authority, as the coordinator reads it out", err=True)
+        request = joining.answer(daemon, paper, fingerprint=given)
+        path = out or Path(f"{request.site}.request.json")
+        request.save(path)
+        said = f"wrote {path}. Send it to the coordinator; `wardround site join` the welcome that comes back"
+        emit({"state": "asked", "site": request.site, "request": str(path)}, as_json=as_json, text=lambda: said)
+        return
+    certificate = joining.install(daemon, paper)
+    until = f"{certificate.not_valid_after_utc:%Y-%m-%d}"
+    emit(
+        {"state": "joined", "site": paper.site, "coordinator": paper.address, "until": until},
+        as_json=as_json,
+        text=lambda: (
+            f"joined {paper.address} as {paper.site}; certificate valid until {until}. Now `wardround site serve`"
+        ),
+    )
+
+
+@click.command()
+@_home
+@_out
+@json_option
+def renew(*, home: Path, out: Path | None, as_json: bool) -> None:
+    """Ask for a new certificate in the name of the one in use."""
+    from client.daemon import join as joining
+    from client.daemon.home import DaemonHome
+
+    request = joining.renew(DaemonHome(home.resolve()))
+    path = out or Path(f"{request.site}.request.json")
+    request.save(path)
+    said = f"wrote {path}. Send it to the coordinator; `wardround site join` the welcome that comes back"
+    emit({"state": "asked", "site": request.site, "request": str(path)}, as_json=as_json, text=lambda: said)
+
+
+@click.command()
+@_home
+def serve(*, home: Path) -> None:
+    """Work for the coordinator until told to end: SuperNode, runner and forwarder, started again when they die."""
+    from client.daemon.serve import serve as run
+
+    run(home)
+
+
+@click.command()
+@_home
+@json_option
+@click.pass_context
+def status(context: click.Context, *, home: Path, as_json: bool) -> None:
+    """Show how the daemon is; exit code 5 unless it is serving."""
+    from client.daemon.status import Status
+    from common.errors import StateError
+
+    seen = Status.of(home)
+    emit(seen.to_dict(), as_json=as_json, text=seen.text)
+    if not seen.serving:
+        context.exit(StateError.exit_code)
+
+
+COMMANDS: list[click.Command] = [join, renew, serve, status]

@@ -1,0 +1,149 @@
+"""`wardround site serve`: forwarder, runner and SuperNode kept running, their state and health written down."""
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from client.daemon import join
+from client.daemon.checks import checks
+from client.daemon.home import Coordinator, DaemonHome, client_context
+from client.site_rules import DaemonSettings, SitePolicy
+from common import logs
+from common.errors import StateError
+from common.health import HealthServer
+from common.supervisor import Backoff, Child, Supervisor
+from common.weights import write_atomically
+
+log = logging.getLogger(__name__)
+
+CHUNK_BYTES = 512 * 1024
+"""Arrays leave in pieces of this size: a piece must get through within the forwarder's patience on a slow line."""
+RESTART = Backoff(first_s=0.5, most_s=10.0)
+"""Outlasts the minute in which a coordinator may still think that a killed node is online."""
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+
+
+def serve(path: Path) -> None:
+    """Run the hospital's daemon of the home `path` until SIGTERM or SIGINT, then leave cleanly.
+
+    Raises:
+        StateError: The home is not that of a site that has joined a coordinator, or it is served already.
+    """
+    home = DaemonHome(path.resolve())
+    policy = SitePolicy.load(home.home)
+    Coordinator.load(home)
+    client_context(home)
+    with alone(home):
+        join.prepare(home)
+        logs.set_up(home.logs, "serve")
+        ports = choose_ports(policy.daemon)
+        state = _StateFile(home, ports)
+        supervisor = Supervisor(children(home, ports), restart=RESTART, on_change=state.children)
+        health = HealthServer(ports["health"], checks(home, supervisor.state), on_refresh=state.health)
+        log.info("serving %s", policy.name)
+        with health:
+            supervisor.run()
+        home.state.unlink(missing_ok=True)
+
+
+def children(home: DaemonHome, ports: dict[str, int]) -> list[Child]:
+    """The hospital's processes in the order they start; the SuperNode is the first to end, and so can take leave."""
+    root, forwarder, runtime = str(home.home), str(ports["forwarder"]), str(ports["runtime"])
+    inside = inside_environment(home)
+    return [
+        _child(home, "forwarder", [root, forwarder], {**os.environ}, clean=True),
+        _child(home, "runner", [root, runtime], inside, clean=True),
+        _child(home, "supernode", [root, forwarder, runtime], inside, after_port=ports["forwarder"]),
+    ]
+
+
+def inside_environment(home: DaemonHome) -> dict[str, str]:
+    """Environment of the processes that speak on loopback only: Flower's calls home off, no proxy in between."""
+    kept = {key: value for key, value in os.environ.items() if key.lower() not in _PROXIES}
+    return {
+        **kept,
+        "NO_PROXY": "127.0.0.1,localhost",
+        "FLWR_HOME": str(home.home / "daemon" / "flwr"),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE": str(CHUNK_BYTES),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
+def choose_ports(settings: DaemonSettings) -> dict[str, int]:
+    """The ports of site.toml, or free ones in place of 0."""
+    wanted = {
+        "forwarder": settings.forwarder_port,
+        "runtime": settings.runtime_port,
+        "health": settings.health_port,
+    }
+    with contextlib.ExitStack() as held:
+        for name, port in wanted.items():
+            if port == 0:
+                probe = held.enter_context(socket.socket())
+                probe.bind(("127.0.0.1", 0))
+                wanted[name] = probe.getsockname()[1]
+    return wanted
+
+
+@contextlib.contextmanager
+def alone(home: DaemonHome) -> Iterator[None]:
+    """Hold the home for one daemon; raises `StateError` when another holds it."""
+    (home.home / "daemon").mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle = os.open(home.home / "daemon" / "serve.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StateError(
+                f"{home.home} is served already. Look with `wardround site status`, or stop that daemon"
+            ) from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def _child(
+    home: DaemonHome, name: str, arguments: list[str], env: dict[str, str], *, clean: bool = False, after_port: int = 0
+) -> Child:
+    return Child(
+        name=name,
+        command=[sys.executable, "-P", "-m", f"client.daemon.{name}", *arguments],
+        env=env,
+        log_file=home.logs / f"{name}.jsonl",
+        after_port=after_port,
+        clean=logs.own_lines if clean else logs.flower_lines,
+    )
+
+
+class _StateFile:
+    """`daemon/state.json`: what `site status` reads."""
+
+    def __init__(self, home: DaemonHome, ports: dict[str, int]) -> None:
+        self._path = home.state
+        self._table: dict[str, Any] = {"pid": os.getpid(), "started": time.time(), "ports": ports}
+
+    def children(self, state: dict[str, dict[str, Any]]) -> None:
+        """Note the children."""
+        self._table["children"] = state
+        self._write()
+
+    def health(self, reasons: dict[str, str]) -> None:
+        """Note the reason by service."""
+        self._table["health"] = reasons
+        self._table["checked"] = time.time()
+        self._write()
+
+    def _write(self) -> None:
+        with contextlib.suppress(OSError):  # a full disk is told by health, and must not end the daemon
+            write_atomically(self._path, json.dumps(dict(self._table), sort_keys=True).encode())

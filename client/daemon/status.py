@@ -1,0 +1,114 @@
+"""How a hospital's daemon is, from its files and its health port: for `site status`, containers and monitoring."""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from client.approval import approvals, site_paused
+from client.daemon.home import DaemonHome, read_json
+from client.daemon.meter import read_days
+from client.site_rules import SitePolicy
+from common import health, pki
+from common.errors import StateError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """The state of one site's daemon.
+
+    Attributes:
+        site: The site's public name.
+        running: Whether a daemon runs on this home.
+        serving: Whether its health says that all is well.
+        health: Reason by service, "" where it is well; {} when nothing runs.
+        children: Process id, restarts and start by process.
+        ports: Loopback port by use.
+        coordinator: Where the site has enrolled; "" before.
+        certificate_days: Days until the client certificate ends; None without one.
+        link: When and how the coordinator was last reached.
+        traffic: Today's bytes and requests.
+        paused: Since when the whole site is paused; "" when it is not.
+        studies: State by study approved here.
+    """
+
+    site: str
+    running: bool
+    serving: bool
+    health: dict[str, str]
+    children: dict[str, dict[str, Any]]
+    ports: dict[str, int]
+    coordinator: str
+    certificate_days: float | None
+    link: dict[str, Any]
+    traffic: dict[str, Any]
+    paused: str
+    studies: dict[str, str]
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Look at the home `path`; raises `StateError` when it is not a site's."""
+        home = DaemonHome(path.resolve())
+        policy = SitePolicy.load(home.home)
+        state = read_json(home.state)
+        running = _alive(state.get("pid"))
+        asked = health.ask(int(state["ports"]["health"])) if running and "ports" in state else {}
+        paused = site_paused(home.home)
+        today = time.strftime("%Y-%m-%d", time.gmtime())
+        return cls(
+            site=policy.name,
+            running=running,
+            serving=asked.get(health.OVERALL) == health.SERVING,
+            health=dict(state.get("health", {})) if running else {},
+            children=dict(state.get("children", {})) if running else {},
+            ports=dict(state.get("ports", {})) if running else {},
+            coordinator=str(read_json(home.identity / "coordinator.json").get("address", "")),
+            certificate_days=_days_left(home),
+            link=read_json(home.link),
+            traffic=next((vars(day) for day in reversed(read_days(home.traffic)) if day.day == today), {}),
+            paused=paused.at if paused else "",
+            studies={approval.plan.name: approval.state for approval in approvals(home.home)},
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the status as plain JSON types."""
+        return dict(vars(self))
+
+    def text(self) -> str:
+        """Return the status as a person reads it."""
+        lines = [
+            f"site {self.site}: {'serving' if self.serving else 'NOT serving'}{'' if self.running else ', stopped'}"
+        ]
+        lines += [f"  {name:<12} {reason or 'ok'}" for name, reason in self.health.items()]
+        lines += [
+            f"  {name:<12} process {child['pid'] or '-'}, started again {child['restarts']} times"
+            for name, child in self.children.items()
+        ]
+        days = "none" if self.certificate_days is None else f"{self.certificate_days:.0f} days left"
+        lines += [
+            f"  coordinator  {self.coordinator or 'not joined'}",
+            f"  certificate  {days}",
+            f"  today        {self.traffic.get('sent', 0)} bytes out, {self.traffic.get('received', 0)} bytes in",
+            f"  site         {f'paused since {self.paused}' if self.paused else 'not paused'}",
+        ]
+        return "\n".join([*lines, *(f"  study        {name}: {state}" for name, state in self.studies.items())])
+
+
+def _alive(pid: object) -> bool:
+    if not isinstance(pid, int):
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _days_left(home: DaemonHome) -> float | None:
+    try:
+        return round(pki.days_left(pki.load_certificate(home.client_certificate)), 1)
+    except StateError:
+        return None

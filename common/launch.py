@@ -1,0 +1,35 @@
+"""The first thing a supervised process runs: tie its life to the supervisor's, then become the real command.
+
+Run as a file, `python -I -S launch.py SUPERVISOR_PID COMMAND...`, and not as a `preexec_fn`, which is unsafe in a
+process that has threads. It imports nothing of ours and starts in milliseconds.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends, kill -9 included; end at once if it already has.
+
+    The request survives `exec`, but not `fork`: each process asks for itself. The "parent" is the *thread* that forked.
+
+    Args:
+        parent: Process id of the parent.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def main(arguments: list[str]) -> None:
+    """Become the command in `arguments[1:]`, a child for life of the process `arguments[0]`."""
+    die_with_parent(int(arguments[0]))
+    os.execvp(arguments[1], arguments[1:])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

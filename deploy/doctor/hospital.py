@@ -1,0 +1,190 @@
+"""The doctor at a hospital."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import psutil
+
+from client.approval import approvals, site_paused
+from client.daemon.home import Coordinator, DaemonHome, client_context
+from client.ledger_store import LedgerStore
+from client.site_rules import SitePolicy
+from common import pki
+from common.errors import CacheCorrupt, LedgerCorrupt, StateError
+from common.plan import StudyPlan
+from deploy.doctor import keys, machine, network
+from deploy.doctor.finding import Check, Finding, failure, ok, warning
+
+BEFORE_SERVE = ("packages", "versions", "file modes", "disk", "ledger", "certificate")
+_COPIES = 24
+"""A round's memory in copies of the model: weights, gradients of each patient's pass, optimizer, update, file."""
+_IMAGES = 64
+"""Images that pass the network at once."""
+_BASE_MB = 700.0
+
+
+def checks(root: Path) -> dict[str, Check]:
+    """Every check of a site's home, by name."""
+    home = DaemonHome(root)
+    private = [
+        root / "secret.key", home.node_key, home.client_key, home.next_key, home.secret,
+        home.loopback / "ca.key", home.loopback / "server.key",
+    ]  # fmt: skip
+    return {
+        "packages": machine.packages,
+        "versions": machine.versions,
+        "file modes": lambda: keys.modes(root, private),
+        "disk": lambda: machine.disk(root),
+        "ledger": lambda: ledger(root),
+        "training cache": lambda: cache(root),
+        "approvals": lambda: approved(root),
+        "compute": lambda: compute(root),
+        "certificate": lambda: certificate(home),
+        "coordinator": lambda: coordinator(home),
+        "listeners": machine.listeners,
+    }
+
+
+def ledger(root: Path) -> Iterator[Finding]:
+    """Whether the privacy ledger is whole, the newest copy, and writable."""
+    path = root / "ledger.sqlite"
+    try:
+        left = _last_head(root)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        yield failure("ledger", f"receipt.json cannot be read ({type(error).__name__})",
+                      "Restore it and the ledger from their newest backup", blocks=True)  # fmt: skip
+        return
+    if not path.exists():
+        if left:
+            yield failure("ledger", "it is gone, although replies have left this site",
+                          "Restore it from the newest backup; nothing is trained before", blocks=True)  # fmt: skip
+        else:
+            yield ok("ledger", "not begun")
+        return
+    try:
+        rows = LedgerStore(path).rows()
+    except LedgerCorrupt as error:
+        yield failure("ledger", str(error), "Restore the newest backup, or retire this data set", blocks=True)
+        return
+    if left and all(row.hash != left for row in rows):
+        yield failure("ledger", "it is behind a reply that has left this site: an older copy is in its place",
+                      "Restore the newest backup, or retire this data set", blocks=True)  # fmt: skip
+    elif not os.access(path, os.W_OK):
+        yield failure("ledger", "this user may not write it", f"chown or chmod {path}", blocks=True)
+    else:
+        yield ok("ledger", f"whole; {len(rows)} rows")
+
+
+def _last_head(root: Path) -> str:
+    """As `client.egress.last_head`, which loads the model library; `serve` runs this check first."""
+    path = root / "receipt.json"
+    return str(json.loads(path.read_text())["head"]) if path.exists() else ""
+
+
+def cache(root: Path) -> Iterator[Finding]:
+    """Whether scans were admitted and are as they were left."""
+    from client.cache import Cache
+
+    try:
+        opened = Cache.open(root)
+    except CacheCorrupt as error:
+        yield warning("training cache", str(error), "Run `wardround site ingest FOLDER`")
+        return
+    if opened.patients < (least := SitePolicy.load(root).limits.min_patients):
+        yield warning("training cache", f"fewer than {least} patients", "Ingest more, or nothing is trained")
+    else:
+        yield ok("training cache", "whole")  # no count: this table may be shown to others
+
+
+def approved(root: Path) -> Iterator[Finding]:
+    """Whether there is anything this site may take part in."""
+    records = len(list((root / "approved").glob("*/approval.json")))
+    known = approvals(root)
+    if len(known) < records:
+        yield failure("approvals", f"{records - len(known)} approvals cannot be read", "Approve those plans again")
+    active = [approval.plan.name for approval in known if approval.state == "active"]
+    if site_paused(root) is not None:
+        yield warning("approvals", "the whole site is paused", "`wardround site resume`")
+    elif not active:
+        yield warning("approvals", "no study is approved", "Review a plan with `wardround site approve PLAN`")
+    else:
+        yield ok("approvals", f"active: {', '.join(sorted(active))}")
+
+
+def compute(root: Path, *, memory_mb: float | None = None) -> Iterator[Finding]:
+    """Whether device and memory are enough for every approved plan.
+
+    Args:
+        root: The site's home.
+        memory_mb: MiB that a request may take; default what is free and what site.toml lends.
+    """
+    import torch  # seconds to load
+
+    resources = SitePolicy.load(root).resources
+    if resources.device == "cuda" and not torch.cuda.is_available():
+        yield failure(
+            "compute", 'site.toml asks for "cuda", which is not there', 'Mend the driver, or set device = "auto"'
+        )
+    lent = float(resources.memory_mb or 1 << 30)
+    free = psutil.virtual_memory().available / (1 << 20) if memory_mb is None else memory_mb
+    plans = [approval.plan for approval in approvals(root) if approval.state == "active"]
+    short = False
+    for plan in plans:
+        need = needed_mb(plan)
+        if need > min(free, lent):
+            short = True
+            yield warning(
+                "compute", f"study {plan.name!r} may need {need:.0f} MiB; {min(free, lent):.0f} MiB are there",
+                "Add memory, or raise `resources.memory_mb` in site.toml",
+            )  # fmt: skip
+    if not short:
+        where = "a GPU" if torch.cuda.is_available() and resources.device != "cpu" else f"{os.cpu_count()} cores"
+        yield ok("compute", f"{where}; memory is enough for {len(plans)} approved plans")
+
+
+def needed_mb(plan: StudyPlan) -> float:
+    """A round's memory by rule of thumb, MiB: copies of the model, and activations of the images that pass at once."""
+    from common.vae import shapes
+
+    values = sum(_size(shape) for shape in shapes(plan).values())
+    side, activations = plan.data.image_size, 0
+    for channels in plan.model.channels:
+        side //= 2
+        activations += 6 * channels * side * side
+    return _BASE_MB + 4 * (_COPIES * values + _IMAGES * activations) / (1 << 20)
+
+
+def certificate(home: DaemonHome) -> Iterable[Finding]:
+    """Whether the site has joined and may enter the gateway."""
+    if not home.enrolled:
+        return [warning("certificate", "this site has joined no coordinator", "`wardround site join INVITE`")]
+    renew = "`wardround site renew`, and join the welcome that comes back"
+    return keys.certificate("certificate", home.client_certificate, home.authority, renew=renew, key=home.client_key)
+
+
+def coordinator(home: DaemonHome) -> Iterable[Finding]:
+    """Whether the coordinator can be reached, is the one we joined, and agrees about the time."""
+    from client.daemon.forwarder import proxy_for
+
+    if not home.enrolled:
+        return []
+    try:
+        known, policy = Coordinator.load(home), SitePolicy.load(home.home)
+        way = network.Way(
+            address=known.address,
+            context=client_context(home),
+            authority=pki.load_certificate(home.authority),
+            proxy=proxy_for(known, policy.daemon.proxy),
+        )
+    except StateError as error:
+        return [failure("coordinator", str(error), "Join again")]
+    return network.reach(way)
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for side in shape:
+        size *= side
+    return size

@@ -1,0 +1,137 @@
+"""Checks of the way from a hospital to its coordinator: reach, who answers, and whose clock is right."""
+
+import contextlib
+import email.utils
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import httpx
+from cryptography import x509
+
+from common import pki
+from deploy.doctor.finding import Finding, failure, ok, warning
+
+SKEW_FAILS_S, SKEW_WARNS_S = 300.0, 60.0
+_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """How to get to the coordinator's gateway.
+
+    Attributes:
+        address: Its "host:port".
+        context: TLS that shows our certificate and believes the pinned authority alone.
+        authority: That authority.
+        proxy: "http://host:port" of the hospital's web proxy; "" goes straight.
+    """
+
+    address: str
+    context: ssl.SSLContext
+    authority: pki.Certificate
+    proxy: str = ""
+
+
+def reach(way: Way, *, now: Callable[[], float] = time.time) -> Iterator[Finding]:
+    """Go the way once: name, port, proxy, TLS, certificate, clock."""
+    through = f" through the proxy {_plain(way.proxy)}" if way.proxy else ""
+    yield ok("proxy", f"the daemon goes{through or ' straight to the coordinator'}")
+    try:
+        with httpx.Client(verify=way.context, proxy=way.proxy or None, trust_env=False, timeout=_TIMEOUT_S) as client:
+            answer = client.get(f"https://{way.address}/")
+    except (httpx.HTTPError, ssl.SSLError, OSError) as error:
+        yield from _why_not(way, error, through)
+        return
+    yield ok("port", f"{way.address} answers{through}")
+    yield ok("TLS", "the gateway's certificate is of the authority you checked by telephone")
+    yield from clock(answer.headers.get("date", ""), now=now)
+
+
+def clock(date: str, *, now: Callable[[], float] = time.time) -> Iterator[Finding]:
+    """Compare our clock with the coordinator's `Date` header; Flower refuses a node that is 300 s off."""
+    try:
+        theirs = email.utils.parsedate_to_datetime(date).timestamp()
+    except (TypeError, ValueError):
+        yield warning("clock", "the coordinator does not say its time", "Check both clocks by hand")
+        return
+    skew = now() - theirs
+    said = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the coordinator's"
+    if abs(skew) > SKEW_FAILS_S:
+        yield failure("clock", said, "Set this machine's clock by NTP; past 300 s every request is refused")
+    elif abs(skew) > SKEW_WARNS_S:
+        yield warning("clock", said, "Set this machine's clock by NTP before it passes 300 s")
+    else:
+        yield ok("clock", f"within {max(2.0, abs(skew)):.0f} s of the coordinator's")
+
+
+def _why_not(way: Way, error: Exception, through: str) -> Iterator[Finding]:
+    """Tell a closed port from a refused certificate, and both from somebody in between."""
+    stranger = _stranger(way)
+    if stranger:
+        yield failure(
+            "TLS", f"who answers at {way.address} shows a certificate of {stranger!r}, not of the pinned authority",
+            "A proxy opens TLS on the way: have the coordinator's address excepted from inspection. Nothing was sent",
+        )  # fmt: skip
+    elif stranger is None:
+        yield failure(
+            "port", f"{way.address} cannot be reached{through} ({_name(error)})",
+            f"Open outgoing TCP to {way.address}, or set `daemon.proxy` in site.toml; is the coordinator up?",
+        )  # fmt: skip
+    else:
+        yield failure(
+            "TLS", f"{way.address} answers, but refuses us ({_name(error)})",
+            "Renew the certificate with `wardround site renew`; ask the coordinator whether it was revoked",
+        )  # fmt: skip
+
+
+def _stranger(way: Way) -> str | None:
+    """Issuer of the certificate that is shown at the address, "" if it is our authority, None if nobody answers."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with contextlib.closing(_connect(way)) as raw, context.wrap_socket(raw, server_hostname=_host(way)) as tls:
+            shown = x509.load_der_x509_certificate(tls.getpeercert(binary_form=True) or b"")
+    except (OSError, ValueError):
+        return None
+    try:
+        pki.require_issued(shown, way.authority, what="the gateway's certificate")
+    except Exception:  # noqa: BLE001 - whatever is wrong with it, it is not ours
+        return shown.issuer.rfc4514_string()[:80] or "nobody"
+    return ""
+
+
+def _connect(way: Way) -> socket.socket:
+    """A plain connection to the gateway, by CONNECT where there is a proxy."""
+    host, port = _host(way), int(way.address.rpartition(":")[2])
+    if not way.proxy:
+        return socket.create_connection((host, port), timeout=_TIMEOUT_S)
+    proxy = httpx.URL(way.proxy)
+    raw = socket.create_connection((proxy.host, proxy.port or 80), timeout=_TIMEOUT_S)
+    raw.sendall(f"CONNECT {way.address} HTTP/1.1\r\nHost: {way.address}\r\n\r\n".encode())
+    answer = b""
+    while b"\r\n\r\n" not in answer and (part := raw.recv(4096)):
+        answer += part
+    if b" 200 " not in answer.partition(b"\r\n")[0]:
+        raw.close()
+        raise ConnectionRefusedError
+    return raw
+
+
+def _host(way: Way) -> str:
+    return way.address.rpartition(":")[0].strip("[]")
+
+
+def _plain(proxy: str) -> str:
+    """The proxy without a password."""
+    url = httpx.URL(proxy)
+    return f"{url.host}:{url.port or 80}"
+
+
+def _name(error: BaseException) -> str:
+    cause = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    return type(cause).__name__

@@ -1,0 +1,76 @@
+"""One round's replies: each is checked and added to the sum as it comes, then dropped."""
+
+import logging
+from dataclasses import replace
+
+from flwr.app import RecordDict
+
+from common.messages import Refused, TrainRequest
+from common.schedule import Round
+from common.utility import Utility
+from common.weights import Weights, digest
+from server import quarantine
+from server.aggregate import Aggregation
+from server.asking import Asking
+from server.exchange import Exchange
+from server.quarantine import Quarantined
+from server.roster import Roster
+from server.study import Receipt, Study
+
+log = logging.getLogger(__name__)
+
+
+class Collection:
+    """The replies to one round. It outlives an attempt: a late answer to an earlier ask of the round still counts.
+
+    Attributes:
+        replied: Receipt by site name; each reply itself was added to the sum and dropped.
+    """
+
+    def __init__(self, study: Study, exchange: Exchange, roster: Roster, step: Round) -> None:
+        self._study, self._step = study, step
+        self._sum = Aggregation(study.plan, step, study.weights)
+        self._request = TrainRequest(plan=study.plan.digest, round=step.number, arrays=study.weights)
+        self._asking = Asking(exchange, roster, what=f"round {step.number}", question=self._question, hear=self._hear)
+        self.replied: dict[str, Receipt] = {}
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """Reason by site name for every site that was asked and is not in the round."""
+        return self._asking.missing
+
+    def quorum(self) -> bool:
+        """Whether enough sites have replied."""
+        return len(self.replied) >= self._study.plan.aggregation.min_sites
+
+    def attempt(self) -> None:
+        """Ask everyone who is missing; return when all is in, nothing more can come, or the deadline is over."""
+        self._asking.attempt(deadline_s=self._study.plan.aggregation.deadline_s, enough=self.quorum)
+
+    def join(self) -> Weights:
+        """The next global weights, from everything that has replied; the sum is used up.
+
+        Raises:
+            StudyStopped: The sites' releases cannot carry a model.
+        """
+        return self._sum.join()
+
+    @property
+    def site_utility(self) -> Utility | None:
+        """See `server.aggregate.Aggregation`."""
+        return self._sum.site_utility
+
+    def _question(self, name: str) -> TrainRequest:
+        return replace(self._request, last_head=self._study.last_head(name))
+
+    def _hear(self, name: str, answer: RecordDict) -> str:
+        try:
+            reply = quarantine.read(self._study.plan, self._step, self._study.weights, name, answer)
+        except Quarantined as error:
+            log.warning("round %d: the reply of %s is quarantined: %s", self._step.number, name, error)
+            return error.reason
+        if isinstance(reply, Refused):
+            return reply.reason
+        self._sum.add(reply)
+        self.replied[name] = Receipt(update=digest(reply.arrays), epsilon=reply.epsilon, ledger_head=reply.ledger_head)
+        return ""

@@ -1,0 +1,63 @@
+"""The coordinator's certificate authority on disk, and the certificates it gives its own servers."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from common import pki
+from common.errors import StateError
+from common.pki import Authority
+
+RENEW_DAYS = 30
+"""A server certificate with fewer days left is made anew."""
+
+
+def save(folder: Path, authority: Authority) -> None:
+    """Write a new authority; raises `StateError` when there is one, whatever state it is in."""
+    if folder.exists() and any(folder.iterdir()):
+        raise StateError(f"{folder} holds an authority. It is never made anew: every hospital trusts that one")
+    pki.save_key(folder / "ca.key", authority.key)
+    pki.save_certificate(folder / "ca.crt", authority.certificate)
+
+
+def load(folder: Path) -> Authority:
+    """Read the authority; raises `StateError` when it is absent, damaged, or key and certificate do not belong."""
+    try:
+        authority = Authority(key=pki.load_key(folder / "ca.key"), certificate=pki.load_certificate(folder / "ca.crt"))
+    except StateError as error:
+        raise StateError(
+            f"{error}. Restore {folder} from a copy: a new authority would lock every hospital out"
+        ) from error
+    if authority.certificate.public_key() != authority.key.public_key():
+        raise StateError(f"{folder}: ca.key is not the key of ca.crt. Restore both from one copy")
+    return authority
+
+
+def renew_server(authority: Authority, folder: Path, name: str, hosts: Sequence[str]) -> bool:
+    """Make key and certificate of one of our servers if they are absent, expire soon or lack a name.
+
+    Returns:
+        Whether they were made.
+    """
+    key_file, certificate_file = folder / f"{name}.key", folder / f"{name}.crt"
+    if key_file.exists() and certificate_file.exists():
+        certificate = pki.load_certificate(certificate_file)
+        if pki.days_left(certificate) > RENEW_DAYS and set(hosts) <= pki.hosts(certificate):
+            return False
+    key = pki.load_key(key_file) if key_file.exists() else pki.new_key()
+    certificate = pki.issue_server(authority, key.public_key(), hosts)
+    pki.save_key(key_file, key)
+    pki.save_certificate(certificate_file, certificate)
+    return True
+
+
+def write_revoked(authority: Authority, path: Path, serials: Iterable[int]) -> None:
+    """Write the list of revoked certificates, PEM; for the gateway and for any reverse proxy in its place."""
+    pki.write_public(path, pki.pem(pki.revoke(authority, serials)).encode())
+
+
+def read_revoked(path: Path) -> list[int]:
+    """Serial numbers on a list written by `write_revoked`; none when it is absent or damaged."""
+    try:
+        return pki.revoked_serials(path.read_text())
+    except (OSError, StateError):
+        return []

@@ -1,0 +1,218 @@
+"""`wardround server ...`: the commands of the coordinator. `COMMANDS` is attached to the `server` group."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from common.terminal import Commands, emit, json_option
+
+_folder = click.Path(path_type=Path)
+_home = click.option(
+    "--home",
+    "root",
+    type=_folder,
+    envvar="WARDROUND_SERVER_HOME",
+    default="wardround-server",
+    show_default=True,
+    help="The coordinator's home (also WARDROUND_SERVER_HOME).",
+)
+
+
+@click.group(cls=Commands)
+def server() -> None:
+    """What the coordinating institution runs."""
+
+
+@click.command()
+@click.argument("root", metavar="HOME", type=_folder)
+@click.option("--host", required=True, metavar="NAME[:PORT]", help="What hospitals connect to; the port is 8443.")
+@click.option("--san", "names", multiple=True, help="One more host name or address of the gateway; repeat it.")
+@click.option("--listen", default="", metavar="ADDRESS:PORT", help="Where the gateway listens.  [default: everywhere]")
+@json_option
+def init(root: Path, *, host: str, names: tuple[str, ...], listen: str, as_json: bool) -> None:
+    """Make a coordinator's home: an authority for years, certificates, secrets. Never twice."""
+    from common import pki
+    from server.coordinator.home import Home
+
+    home = Home.init(root, host=host, names=names, listen=listen)
+    print_ = pki.fingerprint(pki.load_certificate(home.ca_certificate))
+    result = {"home": str(home.root), "address": home.settings.address, "fingerprint": print_}
+    said = (
+        f"made {home.root} for {home.settings.address}\nauthority: {print_}\nKeep a copy of {home.root / 'ca'} offline."
+    )
+    emit(result, as_json=as_json, text=lambda: said)
+
+
+@click.command()
+@click.argument("site")
+@_home
+@click.option("--out", type=_folder, help="File to write.  [default: SITE.invite.json]")
+@click.option("--days", default=14.0, show_default=True, type=click.FloatRange(0.01, 365), help="Days it may be used.")
+@json_option
+def invite(site: str, *, root: Path, out: Path | None, days: float, as_json: bool) -> None:
+    """Write an invite for SITE, and print the fingerprint to read out to it over the telephone."""
+    from common import pki
+    from server.coordinator import invitations
+    from server.coordinator.home import Home
+
+    paper = invitations.invite(Home.open(root), site, days=days)
+    path = out or Path(f"{site}.invite.json")
+    paper.save(path)
+    print_ = pki.fingerprint(pki.read_certificate(paper.ca_certificate))
+    result = {"site": site, "invite": str(path), "expires": paper.expires, "fingerprint": print_}
+    said = f"wrote {path}, usable once until {paper.expires}\nread this out to {site} over the telephone:\n  {print_}"
+    emit(result, as_json=as_json, text=lambda: said)
+
+
+@click.command()
+@click.argument("request", type=_folder)
+@_home
+@click.option("--out", type=_folder, help="File to write.  [default: SITE.welcome.json]")
+@json_option
+def enrol(request: Path, *, root: Path, out: Path | None, as_json: bool) -> None:
+    """Accept the REQUEST file of an invited site, or its renewal, and write its welcome."""
+    from common.enrolment import JoinRequest
+    from server.coordinator import invitations
+    from server.coordinator.home import Home
+
+    welcome = invitations.enrol(Home.open(root), JoinRequest.load(request))
+    path = out or Path(f"{welcome.site}.welcome.json")
+    welcome.save(path)
+    result = {"site": welcome.site, "welcome": str(path)}
+    emit(result, as_json=as_json, text=lambda: f"{welcome.site} is enrolled; send it {path}")
+
+
+@click.command()
+@click.argument("site")
+@_home
+@json_option
+def revoke(site: str, *, root: Path, as_json: bool) -> None:
+    """End the access of SITE at once: its certificate, its node key, any open invite."""
+    from server.coordinator import invitations
+    from server.coordinator.home import Home
+
+    node = invitations.revoke(Home.open(root), site)
+    emit({"site": site, "state": node.state}, as_json=as_json, text=lambda: f"{site} is revoked")
+
+
+@click.command()
+@_home
+def serve(*, root: Path) -> None:
+    """Run SuperLink, SuperExec and gateway until SIGTERM, and keep them running."""
+    from server.coordinator.serve import serve as run
+
+    run(root)
+
+
+@click.command()
+@click.argument("plan", type=_folder)
+@_home
+@json_option
+def start(plan: Path, *, root: Path, as_json: bool) -> None:
+    """Start the study of PLAN: the same as `flwr run deploy/flower_app` on its prepared folder."""
+    from server.coordinator import studies
+    from server.coordinator.control import SuperLink
+    from server.coordinator.home import Home
+
+    home = Home.open(root)
+    folder = studies.prepare(home, plan)
+    with SuperLink(home) as link:
+        run = studies.start(home, link, folder.name)
+    _submitted(folder, run, as_json=as_json)
+
+
+@click.command()
+@click.argument("plan", type=_folder)
+@_home
+@json_option
+def prepare(plan: Path, *, root: Path, as_json: bool) -> None:
+    """Make the study's folder and print the `flwr run` line that starts it."""
+    from server.coordinator import studies
+    from server.coordinator.control import flower_app
+    from server.coordinator.home import SUPERLINK, Home
+
+    home = Home.open(root)
+    folder = studies.prepare(home, plan)
+    line = f"FLWR_HOME={home.root / 'flwr'} flwr run {flower_app()} {SUPERLINK} --run-config 'run-dir=\"{folder}\"'"
+    emit({"study": folder.name, "run_dir": str(folder), "command": line}, as_json=as_json, text=lambda: line)
+
+
+@click.command()
+@click.argument("study")
+@_home
+@json_option
+def resume(study: str, *, root: Path, as_json: bool) -> None:
+    """Go on with STUDY from its last checkpoint, whatever ended it."""
+    from server.coordinator import studies
+    from server.coordinator.control import SuperLink
+    from server.coordinator.home import Home
+
+    home = Home.open(root)
+    with SuperLink(home) as link:
+        run = studies.start(home, link, study)
+    _submitted(home.study(study), run, as_json=as_json)
+
+
+@click.command()
+@click.argument("study")
+@_home
+@json_option
+def stop(study: str, *, root: Path, as_json: bool) -> None:
+    """Stop the run of STUDY; its rounds stay saved, and `resume` goes on."""
+    from server.coordinator import studies
+    from server.coordinator.control import SuperLink
+    from server.coordinator.home import Home
+
+    home = Home.open(root)
+    with SuperLink(home) as link:
+        last = studies.last_run(link, home.study(study))
+        stopped = last is not None and not last.ended
+        if last is not None and stopped:
+            link.stop(last.run_id)
+    said = f"{study} is stopped" if stopped else f"no run of {study} was under way"
+    emit({"study": study, "stopped": stopped}, as_json=as_json, text=lambda: said)
+
+
+@click.command()
+@_home
+@json_option
+@click.pass_context
+def status(context: click.Context, *, root: Path, as_json: bool) -> None:
+    """Show whether the coordinator is well, its sites, studies and certificates; exit code 5 unless it is healthy."""
+    from common.errors import StateError
+    from server.coordinator.home import Home
+    from server.coordinator.status import table, text
+
+    found = table(Home.open(root))
+    emit(found, as_json=as_json, text=lambda: text(found))
+    if not found["healthy"]:
+        context.exit(StateError.exit_code)
+
+
+@click.command()
+@click.argument("name")
+@_home
+@click.option("--follow", "-f", is_flag=True, help="Go on until the run ends.")
+@click.option("--lines", default=100, show_default=True, type=click.IntRange(1), help="Last lines of a process's log.")
+def logs(name: str, *, root: Path, follow: bool, lines: int) -> None:
+    """Print the log of study NAME's last run, or of a process: serve, superlink, superexec, gateway."""
+    from server.coordinator.home import Home
+    from server.coordinator.status import process_log, study_log
+
+    home = Home.open(root)
+    pieces = process_log(home, name, lines)
+    for piece in study_log(home, name, follow=follow) if pieces is None else pieces:
+        click.echo(piece, nl=False)
+
+
+def _submitted(folder: Path, run: int, *, as_json: bool) -> None:
+    result: dict[str, Any] = {"study": folder.name, "run": run, "run_dir": str(folder)}
+    emit(result, as_json=as_json, text=lambda: f"study {folder.name} is under way as run {run} in {folder}")
+
+
+COMMANDS: list[click.Command] = [
+    init, invite, enrol, revoke, serve, prepare, start, stop, resume, status, logs,
+]  # fmt: skip
+for _command in COMMANDS:
+    server.add_command(_command)

@@ -1,0 +1,310 @@
+"""The coordinator's home folder: where everything lies, and `server.toml`, its settings.
+
+server.toml             settings; the operator's file
+ca/                     ca.key, ca.crt, revoked.crl: the authority; lives for years and is never made anew
+tls/                    gateway.key|crt, superlink.key|crt: renewed by `serve` before they expire
+secrets/                superexec.secret
+signing/                coordinator.key|pub (Ed25519): signs releases
+nodes/SITE.json         one record per site: invited, enrolled or revoked
+studies/NAME/           run folders
+superlink/state.db      Flower's database
+flwr/                   FLWR_HOME; its config.toml names the superlink `wardround`
+logs/                   rotated logs of every process
+state.json              process ids and health of a running `serve`
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import re
+import socket
+import time
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
+
+from common import pki
+from common.errors import OutputInUse, StateError
+from common.settings import build
+from server.coordinator import authority
+
+DEFAULT_PORT = 8443
+SUPERLINK = "wardround"
+"""Name of the SuperLink in Flower's own configuration."""
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+_TEMPLATE = """\
+# The coordinator's settings, read when `wardround server serve` starts.
+
+# What hospitals connect to, and the names that the gateway's certificate holds.
+address = "{address}"
+names = {names}
+
+# Where the gateway listens; the only port of this machine that is reachable from outside.
+listen = "{listen}"
+
+# Loopback ports of Flower's SuperLink and of gRPC health.
+superlink_port = {superlink_port}
+health_port = {health_port}
+
+# Largest body of one request, MiB. Flower sends arrays in chunks of 5 MB.
+max_body_mib = {max_body_mib}
+
+# How often a study whose run failed is started again by itself before it waits for `wardround server resume`.
+resume_tries = {resume_tries}
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """`server.toml`.
+
+    Attributes:
+        address: "host:port" that hospitals connect to.
+        names: Host names and addresses in the gateway's certificate.
+        listen: "address:port" that the gateway binds.
+        superlink_port: Loopback port of the SuperLink.
+        health_port: Loopback port of gRPC health.
+        max_body_mib: Largest request body, MiB.
+        resume_tries: Automatic restarts of a failed run that makes no progress.
+    """
+
+    address: str
+    names: tuple[str, ...]
+    listen: str
+    superlink_port: int
+    health_port: int
+    max_body_mib: int = 16
+    resume_tries: int = 5
+
+    def __post_init__(self) -> None:
+        split_address(self.address)
+        split_address(self.listen)
+        for key in ("superlink_port", "health_port"):
+            _require(1 <= getattr(self, key) <= 65535, key, "a port from 1 to 65535")
+        _require(6 <= self.max_body_mib <= 256, "max_body_mib", "from 6 to 256")
+        _require(0 <= self.resume_tries <= 1000, "resume_tries", "from 0 to 1000")
+
+
+@dataclass(frozen=True)
+class Home:
+    """An existing home of a coordinator."""
+
+    root: Path
+    settings: Settings
+
+    @classmethod
+    def open(cls, root: Path) -> Self:
+        """Read the settings.
+
+        Raises:
+            StateError: `root` is no coordinator's home, or its server.toml cannot be used.
+        """
+        path = root / "server.toml"
+        try:
+            table = tomllib.loads(path.read_text())
+        except FileNotFoundError as error:
+            raise StateError(
+                f"{root} is no coordinator's home. Make one with `wardround server init`, or name another --home"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise StateError(f"{path} cannot be read ({type(error).__name__}). Mend or restore it") from error
+        return cls(root.resolve(), build(Settings, table, what="server.toml", error=StateError))
+
+    @classmethod
+    def init(cls, root: Path, *, host: str, names: Sequence[str] = (), listen: str = "") -> Self:
+        """Make a home: authority, certificates, secrets, folders.
+
+        Args:
+            root: Folder to create; must be absent or empty.
+            host: "name[:port]" that hospitals will connect to.
+            names: More host names or addresses for the gateway's certificate.
+            listen: "address:port" to bind; default every address, or loopback when `host` is.
+
+        Raises:
+            OutputInUse: `root` holds something; nothing was changed.
+            StateError: `host` or a name is not one.
+        """
+        if root.exists() and any(root.iterdir()):
+            raise OutputInUse(f"{root} is not empty; an authority is never made twice. Name another folder")
+        name, port = split_address(host if re.search(r":\d+$", host) else f"{host}:{DEFAULT_PORT}")
+        if not listen:
+            listen = f"{'127.0.0.1' if name in _LOOPBACK else '0.0.0.0'}:{port}"
+        superlink_port, health_port = free_ports(2)
+        settings = Settings(
+            address=f"{name}:{port}",
+            names=tuple(dict.fromkeys((name, *names))),
+            listen=listen,
+            superlink_port=superlink_port,
+            health_port=health_port,
+        )
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        root.chmod(0o700)
+        home = cls(root.resolve(), settings)
+        made = pki.make_authority(f"wardround {name}"[:64])
+        authority.save(home.root / "ca", made)
+        home.complete()
+        fields = {**dataclasses.asdict(settings), "names": _toml_list(settings.names)}
+        pki.write_public(home.root / "server.toml", _TEMPLATE.format(**fields).encode())
+        return home
+
+    def complete(self) -> list[str]:
+        """Add what is missing and renew what expires soon; never the authority. Return what was made.
+
+        Raises:
+            StateError: The authority is gone or damaged; it must be restored from a copy.
+        """
+        ca = authority.load(self.root / "ca")
+        made = []
+        leaves = {"gateway": self.settings.names, "superlink": ("127.0.0.1", "localhost")}
+        for name, hosts in leaves.items():
+            if authority.renew_server(ca, self.root / "tls", name, hosts):
+                made.append(f"tls/{name}.crt")
+        if not (secret := self.root / "secrets" / "superexec.secret").exists():
+            pki.write_private(secret, os.urandom(48).hex().encode())
+            made.append("secrets/superexec.secret")
+        if not (key := self.root / "signing" / "coordinator.key").exists():
+            _make_signing_key(key)
+            made.append("signing/coordinator.key")
+        if not self.revoked.exists():
+            authority.write_revoked(ca, self.revoked, [])
+        for folder in ("nodes", "studies", "superlink", "flwr", "logs"):
+            (self.root / folder).mkdir(exist_ok=True, mode=0o700)
+        pki.write_public(self.root / "flwr" / "config.toml", self._flower_config().encode())
+        return made
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the node records while they are changed; a second change waits for the first."""
+        handle = os.open(self.root / "nodes.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+    @contextlib.contextmanager
+    def served(self) -> Iterator[None]:
+        """Hold the home for one `serve`; raises `StateError` when another holds it."""
+        handle = os.open(self.root / "serve.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            for _ in range(10):  # `is_served` holds it for an instant, too
+                if _taken(handle):
+                    break
+                time.sleep(0.1)
+            else:
+                raise StateError(f"{self.root} is served already. See `wardround server status`")
+            yield
+        finally:
+            os.close(handle)
+
+    def is_served(self) -> bool:
+        """Whether a `serve` holds the home now."""
+        try:
+            handle = os.open(self.root / "serve.lock", os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            return not _taken(handle)
+        finally:
+            os.close(handle)
+
+    @property
+    def ca_certificate(self) -> Path:
+        """The authority's certificate."""
+        return self.root / "ca" / "ca.crt"
+
+    @property
+    def revoked(self) -> Path:
+        """The authority's revocation list."""
+        return self.root / "ca" / "revoked.crl"
+
+    @property
+    def nodes(self) -> Path:
+        """Folder of the node records."""
+        return self.root / "nodes"
+
+    @property
+    def superlink(self) -> str:
+        """Loopback address of the SuperLink."""
+        return f"127.0.0.1:{self.settings.superlink_port}"
+
+    def study(self, name: str) -> Path:
+        """Folder of a study; raises `StateError` when `name` is none."""
+        if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
+            raise StateError(f"{name[:64]!r} is no study's name")
+        return self.root / "studies" / name
+
+    def log(self, name: str) -> Path:
+        """Log file of one process."""
+        return self.root / "logs" / f"{name}.log"
+
+    def environment(self) -> dict[str, str]:
+        """Environment of every process below this home: Flower at home here, silent, and installing nothing."""
+        return {
+            **os.environ,
+            "FLWR_HOME": str(self.root / "flwr"),
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
+
+    def _flower_config(self) -> str:
+        return (
+            f'[superlink]\ndefault = "{SUPERLINK}"\n\n[superlink.{SUPERLINK}]\naddress = "{self.superlink}"\n'
+            f'root-certificates = "{self.ca_certificate}"\n'
+        )
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Split "host:port"; raises `StateError` when it is not that."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    if not host or not port.isdigit() or not 1 <= int(port) <= 65535:
+        raise StateError(f"{address[:80]!r} is no address. Write it as HOST:PORT")
+    return host, int(port)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback address that nobody uses now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def _taken(handle: int) -> bool:
+    """Take a lock if it is free; return whether it was."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _make_signing_key(path: Path) -> None:
+    key = ed25519.Ed25519PrivateKey.generate()
+    encoding, raw = serialization.Encoding, serialization.PublicFormat.SubjectPublicKeyInfo
+    private = key.private_bytes(encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    pki.write_public(path.with_suffix(".pub"), key.public_key().public_bytes(encoding.PEM, raw))
+    pki.write_private(path, private)
+
+
+def _toml_list(values: Sequence[str]) -> str:
+    return "[" + ", ".join(f'"{value}"' for value in values) + "]"
+
+
+def _require(condition: bool, key: str, rule: str) -> None:
+    if not condition:
+        raise StateError(f"server.toml: `{key}` must be {rule}")

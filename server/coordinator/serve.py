@@ -1,0 +1,163 @@
+"""The coordinator's daemon: SuperLink, SuperExec and gateway as supervised children, health, and the steward."""
+
+import json
+import logging
+import os
+import re
+import socket
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from common import logs, pki
+from common.health import HealthServer
+from common.supervisor import Child, Supervisor
+from server.coordinator.control import LOOPBACK
+from server.coordinator.home import Home, split_address
+from server.coordinator.steward import Steward
+
+log = logging.getLogger(__name__)
+
+LEAST_DISK = 512 * 1024 * 1024
+"""Free bytes below which the coordinator is not healthy."""
+
+
+def serve(root: Path) -> None:
+    """Run the coordinator of the home `root` until SIGTERM or SIGINT; children that die are started again.
+
+    Raises:
+        StateError: `root` is no home, its authority is gone, or it is served already.
+    """
+    home = Home.open(root)
+    with home.served():
+        home.complete()
+        logs.set_up(home.root / "logs", "serve")
+        state = _State(home)
+        supervisor = Supervisor(children(home), on_change=state.set("children"))
+        steward = Steward(home, on_round=state.set("nodes"))
+        with HealthServer(home.settings.health_port, checks(home, supervisor, steward), on_refresh=state.set("health")):
+            steward.start()
+            try:
+                supervisor.run()
+            finally:
+                steward.stop()
+
+
+def children(home: Home) -> list[Child]:
+    """The coordinator's processes, in the order they start."""
+    tls, secret = home.root / "tls", str(home.root / "secrets" / "superexec.secret")
+    authority = str(home.ca_certificate)
+    bin_folder = Path(sys.executable).parent
+    env = {
+        **home.environment(),
+        "PATH": os.pathsep.join((str(bin_folder), os.environ.get("PATH", os.defpath))),
+        "NO_PROXY": LOOPBACK,
+        "no_proxy": LOOPBACK,
+    }
+    superlink = [
+        str(bin_folder / "flower-superlink"), "--host", "127.0.0.1", "--port", str(home.settings.superlink_port),
+        "--ssl-ca-certfile", authority, "--ssl-certfile", str(tls / "superlink.crt"),
+        "--ssl-keyfile", str(tls / "superlink.key"), "--enable-supernode-auth", "--isolation", "process",
+        "--superexec-auth-secret-file", secret, "--disable-runtime-dependency-installation",
+        "--database", str(home.root / "superlink" / "state.db"),
+    ]  # fmt: skip
+    superexec = [
+        str(bin_folder / "flower-superexec"), "--runtime-api-address", home.superlink,
+        "--root-certificates", authority, "--superexec-auth-secret-file", secret,
+    ]  # fmt: skip
+    # -P: the folder the operator happens to stand in must not lend its own `server` package.
+    gateway = [sys.executable, "-P", "-m", "server.coordinator", str(home.root)]
+    later = home.settings.superlink_port
+    return [
+        Child(name="superlink", command=superlink, env=env, log_file=home.log("superlink"), clean=_plain),
+        Child(
+            name="superexec", command=superexec, env=env, log_file=home.log("superexec"), after_port=later, clean=_plain
+        ),
+        Child(name="gateway", command=gateway, env=env, log_file=home.log("gateway"), grace_s=15, after_port=later),
+    ]
+
+
+def _plain(line: str) -> str:
+    """Leave out colours, and what the steward's looks write into the SuperLink's log every few seconds."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip()
+    return "" if text.endswith(("ControlServicer.ListNodes", "ControlServicer.ListRuns")) else text
+
+
+def checks(home: Home, supervisor: Supervisor, steward: Steward) -> dict[str, Callable[[], str]]:
+    """Health by service; each returns "" or the reason."""
+
+    def running() -> str:
+        stopped = [name for name, state in supervisor.state().items() if state["pid"] is None]
+        return f"not running: {', '.join(stopped)}" if stopped else ""
+
+    return {
+        "processes": running,
+        "superlink": lambda: _superlink(home),
+        "gateway": lambda: _gateway(home),
+        "certificates": lambda: _certificates(home),
+        "disk": lambda: _disk(home),
+        "nodes": steward.check,
+    }
+
+
+class _State:
+    """`state.json`: what a running `serve` knows, for `status`."""
+
+    def __init__(self, home: Home) -> None:
+        self._path = home.root / "state.json"
+        self._lock = threading.Lock()
+        self._table: dict[str, Any] = {"pid": os.getpid(), "since": time.time()}
+
+    def set(self, key: str) -> Callable[[Any], None]:
+        """Return a function that stores a value under `key` and writes the file if anything changed."""
+
+        def store(value: Any) -> None:
+            with self._lock:
+                if self._table.get(key) == value:
+                    return
+                self._table[key] = json.loads(json.dumps(value))
+                pki.write_private(self._path, json.dumps(self._table, indent=1, sort_keys=True).encode())
+
+        return store
+
+
+def _superlink(home: Home) -> str:
+    context = ssl.create_default_context(cafile=home.ca_certificate)
+    try:
+        answer = httpx.get(f"https://{home.superlink}/health", verify=context, trust_env=False, timeout=8)
+    except httpx.HTTPError as error:
+        return f"does not answer ({type(error).__name__})"
+    return "" if answer.status_code == 200 else f"answers with status {answer.status_code}"
+
+
+def _gateway(home: Home) -> str:
+    """A handshake without a certificate of ours: it shows the gateway's and is then refused, as it should be."""
+    host, port = split_address(home.settings.listen)
+    context = ssl.create_default_context(cafile=home.ca_certificate)
+    try:
+        with (
+            socket.create_connection(("127.0.0.1" if host == "0.0.0.0" else host, port), timeout=8) as raw,
+            context.wrap_socket(raw, server_hostname=home.settings.names[0]),
+        ):
+            return ""
+    except OSError as error:
+        return f"does not answer ({type(error).__name__})"
+
+
+def _certificates(home: Home) -> str:
+    for name in ("ca/ca.crt", "tls/gateway.crt", "tls/superlink.crt"):
+        if pki.days_left(pki.load_certificate(home.root / name)) < 1:
+            return f"{name} expires within a day: restart `wardround server serve`, which renews it"
+    return ""
+
+
+def _disk(home: Home) -> str:
+    free = psutil.disk_usage(str(home.root)).free
+    return "" if free >= LEAST_DISK else f"only {free // 2**20} MiB are free"

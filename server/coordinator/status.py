@@ -1,0 +1,113 @@
+"""What `server status` and `server logs` show, from the home's files, the health port and the SuperLink."""
+
+import json
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from common import pki
+from common.errors import StateError
+from common.health import ask
+from server import progress
+from server.coordinator import studies
+from server.coordinator.home import Home
+from server.coordinator.nodes import all_nodes
+
+_PROCESSES = ("serve", "superlink", "superexec", "gateway")
+_CERTIFICATES = ("ca/ca.crt", "tls/gateway.crt", "tls/superlink.crt")
+
+
+def table(home: Home) -> dict[str, Any]:
+    """Everything, as plain JSON types. "healthy" is what gRPC health says, not that a process is alive."""
+    running = home.is_served()
+    known = _state(home) if running else {}
+    online = known.get("nodes", {})
+    nodes, damaged = all_nodes(home.nodes)
+    return {
+        "home": str(home.root),
+        "address": home.settings.address,
+        "running": running,
+        "healthy": running and ask(home.settings.health_port)[""] == "SERVING",
+        "reasons": {name: why for name, why in known.get("health", {}).items() if why},
+        "processes": known.get("children", {}),
+        "sites": {
+            **{name: {"state": "record damaged: restore it", "connection": ""} for name in damaged},
+            **{node.site: {"state": node.state, "connection": online.get(node.site, "")} for node in nodes},
+        },
+        "studies": {folder.name: _study(folder) for folder in studies.all_studies(home)},
+        "certificate_days": {
+            name: round(pki.days_left(pki.load_certificate(home.root / name)), 1) for name in _CERTIFICATES
+        },
+        "fingerprint": pki.fingerprint(pki.load_certificate(home.ca_certificate)),
+    }
+
+
+def text(found: dict[str, Any]) -> str:
+    """The same for a person."""
+    state = "healthy" if found["healthy"] else "NOT HEALTHY" if found["running"] else "not running"
+    lines = [f"coordinator {found['address']}: {state}"]
+    lines += [f"  {name}: {why}" for name, why in found["reasons"].items()]
+    lines += [f"  process {name}: {_process(child)}" for name, child in found["processes"].items()]
+    lines += ["sites:"]
+    lines += [f"  {name}: {site['state']} {site['connection']}".rstrip() for name, site in found["sites"].items()]
+    lines += ["studies:"]
+    lines += [f"  {name}: {_words(one)}" for name, one in found["studies"].items()]
+    lines += ["certificates:"]
+    lines += [f"  {name}: {days:.0f} days left" for name, days in found["certificate_days"].items()]
+    return "\n".join([*lines, f"authority: {found['fingerprint']}"])
+
+
+def process_log(home: Home, name: str, lines: int) -> Iterable[str] | None:
+    """Last lines of a process's own log; None when `name` is no process."""
+    if name not in _PROCESSES:
+        return None
+    path = home.root / "logs" / ("serve.jsonl" if name == "serve" else f"{name}.log")
+    try:
+        with path.open(errors="replace") as file:
+            return list(deque(file, maxlen=lines))
+    except FileNotFoundError:
+        return []
+
+
+def study_log(home: Home, name: str, *, follow: bool) -> Iterator[str]:
+    """The log of a study's newest run.
+
+    Raises:
+        StateError: No run of such a study is known, or the SuperLink does not answer.
+    """
+    from server.coordinator.control import SuperLink  # Flower takes seconds to load
+
+    with SuperLink(home) as link:
+        run = studies.last_run(link, home.study(name))
+        if run is None:
+            raise StateError(f"no run of a study {name!r} is known. `wardround server status` lists the studies")
+        yield from link.log(run.run_id, follow=follow)
+
+
+def _state(home: Home) -> dict[str, Any]:
+    try:
+        found = json.loads((home.root / "state.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _study(folder: Path) -> dict[str, Any]:
+    where = progress.read(folder)
+    return {
+        "state": where.state,
+        "rounds_saved": studies.rounds_saved(folder),
+        "reason": where.reason,
+        "message": where.message,
+    }
+
+
+def _words(study: dict[str, Any]) -> str:
+    why = f" ({study['message']})" if study["message"] else ""
+    return f"{study['state']}, {study['rounds_saved']} rounds saved{why}"
+
+
+def _process(child: dict[str, Any]) -> str:
+    running = f"running as {child['pid']}" if child["pid"] else "not running"
+    return f"{running}, restarted {child['restarts']} times"

@@ -1,0 +1,81 @@
+"""The studies of a coordinator: a folder each, and starting a run for one."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from common import pki
+from common.errors import OutputInUse, StateError
+from common.plan import StudyPlan
+from server import progress
+from server.coordinator.home import Home
+
+if TYPE_CHECKING:  # Flower takes seconds to load, and `status` does without it
+    from server.coordinator.control import Run, SuperLink
+
+
+def prepare(home: Home, plan_file: Path) -> Path:
+    """Make the folder of a new study, or find the one of this very plan.
+
+    Raises:
+        PlanError: The plan cannot be used.
+        OutputInUse: The folder is of another plan, or its study is finished.
+    """
+    from common.schedule import schedule  # its accountants take seconds to load
+
+    plan = StudyPlan.load(plan_file)
+    schedule(plan)
+    folder = home.study(plan.name)
+    there = folder / "plan.toml"
+    if there.exists() and StudyPlan.load(there).digest != plan.digest:
+        raise OutputInUse(f"{folder} holds a study {plan.name!r} of another plan. Give the new plan another name")
+    if progress.read(folder).state == "completed":
+        raise OutputInUse(f"study {plan.name!r} is finished; its release lies in {folder}. Give a new plan a new name")
+    if not there.exists():
+        pki.write_public(there, plan_file.read_bytes())
+    return folder
+
+
+def rounds_saved(folder: Path) -> int:
+    """Number of the last round whose checkpoint lies in `folder`; 0 before the first."""
+    return max((int(path.name) for path in (folder / "checkpoints").glob("[0-9]*")), default=0)
+
+
+def all_studies(home: Home) -> list[Path]:
+    """The folder of every study, by name."""
+    return sorted(path.parent for path in (home.root / "studies").glob("*/plan.toml"))
+
+
+def start(home: Home, link: "SuperLink", name: str) -> int:
+    """Submit a run for study `name`, which goes on from its last checkpoint; return the run's id.
+
+    Raises:
+        StateError: There is no such study, it is finished, or a run of it is under way.
+    """
+    folder = home.study(name)
+    if not (folder / "plan.toml").exists():
+        raise StateError(f"no study {name!r} here. Start one with `wardround server start PLAN`")
+    with _one_at_a_time(home):
+        if progress.read(folder).state == "completed":
+            raise StateError(f"study {name!r} is finished; its release lies in {folder}")
+        if (last := last_run(link, folder)) is not None and not last.ended:
+            raise StateError(f"study {name!r} is {last.state} as run {last.run_id}. Wait, or stop it first")
+        return link.start(folder)
+
+
+def last_run(link: "SuperLink", folder: Path) -> "Run | None":
+    """The newest run of the study in `folder`, however it was submitted."""
+    return next((run for run in link.runs() if run.folder == folder), None)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(home: Home) -> Iterator[None]:
+    handle = os.open(home.root / "studies.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

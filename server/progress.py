@@ -1,0 +1,113 @@
+"""Whether a study runs, waits for a person or is done; and the lock that lets one process at a time run it.
+
+.running.lock   held by the process that runs the study
+paused.json     why it stopped for a reason that a person must look at; absent while it runs and when it is done
+card.json       the release: there is nothing left to do
+"""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from common.errors import OutputInUse, WardroundError
+from common.weights import write_atomically
+
+PAUSED = "paused.json"
+_LOCK = ".running.lock"
+_PATIENCE_S = 30.0
+
+State = Literal["prepared", "running", "paused", "interrupted", "completed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a study stands.
+
+    Attributes:
+        state: "prepared" before its first round; "paused" waits for a person, then for a resume; "interrupted" was cut
+            off and can be resumed as it is; "completed" is released.
+        reason: Type of the error that paused it, or "".
+        message: What was asked, what is true and what to do next, or "".
+    """
+
+    state: State
+    reason: str = ""
+    message: str = ""
+
+
+def read(folder: Path) -> Progress:
+    """Return where the study in `folder` stands."""
+    if _held(folder):
+        return Progress(state="running")
+    if (folder / "card.json").exists():
+        return Progress(state="completed")
+    if (folder / PAUSED).exists():
+        return _paused(folder / PAUSED)
+    begun = any((folder / "checkpoints").glob("[0-9]*"))
+    return Progress(state="interrupted" if begun else "prepared")
+
+
+@contextmanager
+def watched(folder: Path) -> Iterator[None]:
+    """Hold the study for this process; a deliberate error leaves `paused.json` behind.
+
+    Raises:
+        OutputInUse: Another process runs this study.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = _lock(folder)
+    try:
+        (folder / PAUSED).unlink(missing_ok=True)
+        yield
+    except WardroundError as error:
+        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        record = {"reason": type(error).__name__, "message": str(error), "time": when}
+        write_atomically(folder / PAUSED, json.dumps(record, indent=1).encode())
+        raise
+    finally:
+        os.close(handle)
+
+
+def _lock(folder: Path) -> int:
+    """Take the study; whoever held it may be about to die, so wait a little."""
+    handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    end = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                os.close(handle)
+                raise OutputInUse(f"{folder}: another process runs this study. Wait for it, or stop it first") from None
+            time.sleep(0.2)
+        else:
+            return handle
+
+
+def _held(folder: Path) -> bool:
+    """Whether some process runs the study now."""
+    try:
+        handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def _paused(path: Path) -> Progress:
+    try:
+        record = json.loads(path.read_text())
+        return Progress(state="paused", reason=str(record["reason"]), message=str(record["message"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Progress(state="paused", reason=type(error).__name__, message=f"{path} cannot be read")

@@ -1,0 +1,159 @@
+"""The runner, a real process, on the runtime interface of a real SuperNode: every task is answered, whatever it is."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+import uvicorn
+from flwr.app import Context, Message, RecordDict
+from flwr.supercore.constant import TaskType
+from flwr.supercore.fab import Fab
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree, iterate_object_tree
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.supernode.main import create_app
+from flwr.supernode.nodestate import NodeStateFactory
+
+from client.daemon import join
+from client.daemon.home import DaemonHome, read_json
+from common.messages import Hello, HelloReply, Refused, TrainReply, TrainRequest, read_reply
+from server.coordinator.home import free_ports
+from tests.client import hospitals
+from tests.client.daemon_lab import ROOT, environment, wait_until
+from tests.client.test_daemon_zygote import MISBEHAVE
+
+PLAN = hospitals.tiny_plan()
+RUN, NODE = 11, 7
+BUNDLE = b"no zip, no code"
+BUNDLE_HASH = hashlib.sha256(BUNDLE).hexdigest()
+
+
+@dataclass
+class SuperNode:
+    """Flower's own state and runtime interface, without a coordinator: requests are planted, answers collected."""
+
+    home: DaemonHome
+    port: int
+    state: object
+
+    def ask(
+        self, content: Hello | TrainRequest | RecordDict, kind: str = "query", task: str = TaskType.CLIENT_APP
+    ) -> None:
+        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, RUN, NODE
+        record = content if isinstance(content, RecordDict) else content.to_record()
+        message = Message(record, dst_node_id=NODE, message_type=kind)
+        message.metadata.__dict__["_message_id"] = message.object_id
+        message.metadata.__dict__["_run_id"] = RUN
+        message.metadata.__dict__["_message_id"] = message.object_id
+        self.state.store_message(message)  # type: ignore[attr-defined]
+        store = self.state.object_store  # type: ignore[attr-defined]
+        store.preregister(RUN, get_object_tree(message))
+        for name, part in get_all_nested_objects(message).items():
+            store.put(name, part.deflate())
+        assert self.state.create_task(task_type=task, run_id=RUN, fab_hash=BUNDLE_HASH)  # type: ignore[attr-defined]
+
+    def answer(self) -> RecordDict:
+        """The next answer's records."""
+        (reply,) = wait_until(lambda: self.state.get_messages_legacy(is_reply=True), "an answer")  # type: ignore[attr-defined]
+        name, store = reply.metadata.message_id, self.state.object_store  # type: ignore[attr-defined]
+
+        def contents() -> dict[str, bytes]:
+            tree = [part.object_id for part in iterate_object_tree(store.get_object_tree(name))]
+            found = {part: store.get(part) for part in tree}
+            return found if all(found.values()) else {}
+
+        whole = inflate_object_from_contents(name, wait_until(contents, "every piece of the answer"))
+        assert isinstance(whole, Message)
+        assert not whole.has_error()
+        return whole.content
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SuperNode]:
+    home = DaemonHome(hospitals.build_home(tmp_path_factory.mktemp("runner") / "north", PLAN))
+    join.prepare(home)
+    factory = NodeStateFactory(objectstore_factory=ObjectStoreFactory())
+    state = factory.state()
+    state.set_node_id(NODE)
+    run = Run.create_empty(RUN)
+    run.fab_hash = BUNDLE_HASH
+    state.store_run(run)
+    state.store_fab(Fab(BUNDLE_HASH, BUNDLE, {}))
+    context = Context(RUN, NODE, {}, RecordDict(), {})
+    state.set_run_series_context(run.series_id, context)
+    (port,) = free_ports(1)
+    app = create_app(state_factory=factory, superexec_auth_secret=home.secret.read_bytes())
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, ws="none"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    wait_until(lambda: server.started, "the runtime interface")
+    yield SuperNode(home, port, state)
+    server.should_exit = True
+    thread.join(30)
+
+
+@contextmanager
+def running(node: SuperNode) -> Iterator[subprocess.Popen[bytes]]:
+    env = {**environment(), "PYTHONPATH": f"{MISBEHAVE}{os.pathsep}{ROOT}"}
+    command = [sys.executable, "-P", "-m", "client.daemon.runner", str(node.home.home), str(node.port)]
+    process = subprocess.Popen(command, env=env)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_every_kind_of_task_is_answered_and_only_a_clients_is_run(node: SuperNode) -> None:
+    hello = Hello(plan=PLAN.digest)
+    with running(node):
+        node.ask(hello)
+        assert read_reply(node.answer(), HelloReply) == HelloReply(plan=PLAN.digest, site="north")
+        for kind in TaskType:
+            if kind != TaskType.CLIENT_APP:
+                node.ask(hello, task=kind)
+                assert read_reply(node.answer(), HelloReply) == Refused(plan="", site="north", reason="MessageRefused")
+        node.ask(hospitals.request(PLAN), "train")
+        reply = node.answer()
+        assert isinstance(read_reply(reply, TrainReply), TrainReply)
+        assert list(reply["arrays"]) == ["packed"]
+        assert not list(node.home.task.glob("*"))
+        text = (node.home.home / "site.toml").read_text()
+        (node.home.home / "site.toml").write_text("broken")
+        node.ask(hello)
+        assert read_reply(node.answer(), HelloReply) == Refused(plan="", site="", reason="StateError")
+        (node.home.home / "site.toml").write_text(text)
+        (node.home.home / "misbehave").write_text("crash")
+        node.ask(hello)
+        assert read_reply(node.answer(), HelloReply) == Refused(plan="", site="north", reason="StateError")
+        (node.home.home / "misbehave").unlink()
+
+
+def test_a_killed_runner_takes_its_request_up_again_and_ends_one_that_kills_it_each_time(node: SuperNode) -> None:
+    (node.home.home / "misbehave").write_text("time")
+    kept = node.home.task / "task.json"
+    with running(node) as first:
+        node.ask(hospitals.request(PLAN, 2), "train")
+        wait_until(kept.exists, "the request on disk")
+        assert kept.stat().st_mode & 0o077 == 0 or kept.parent.stat().st_mode & 0o077 == 0
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+    for tries in (2, 3):
+        with running(node):
+            wait_until(lambda n=tries: read_json(kept).get("tries") == n, "another try")
+    with running(node):
+        assert read_reply(node.answer(), TrainReply) == Refused(plan="", site="north", reason="StateError")
+    wait_until(lambda: not kept.exists(), "the end of it")
+    (node.home.home / "misbehave").unlink()
+    with running(node):
+        node.ask(hospitals.request(PLAN, 2), "train")
+        assert isinstance(read_reply(node.answer(), TrainReply), TrainReply)

@@ -1,0 +1,66 @@
+"""Units, compose files and the nginx template promise what the documentation says of them."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy.bundle import ROOT
+from server.coordinator.gateway import PATHS
+
+UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
+COMPOSE = sorted((ROOT / "deploy" / "docker").glob("compose.*.yaml"))
+HARDENED = {
+    "NoNewPrivileges=yes", "PrivateTmp=yes", "ProtectSystem=strict", "ProtectHome=yes", "CapabilityBoundingSet=",
+    "RestrictSUIDSGID=yes", "RestrictNamespaces=yes", "SystemCallArchitectures=native", "UMask=0077",
+    "Restart=always", "RestartSec=10", "StartLimitIntervalSec=0", "User=wardround",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.stem)
+def test_a_unit_is_hardened_restarts_for_ever_and_writes_only_its_state(unit: Path) -> None:
+    lines = unit.read_text().splitlines()
+    assert set(lines) >= HARDENED
+    assert [line for line in lines if line.startswith("ReadWritePaths=")] == [f"ReadWritePaths=/var/lib/{unit.stem}"]
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+@pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.stem)
+def test_systemd_understands_every_line_of_a_unit(unit: Path) -> None:
+    done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, timeout=100, check=False)
+    complaints = [line for line in done.stderr.splitlines() if unit.name in line and "is not executable" not in line]
+    assert complaints == []
+
+
+@pytest.mark.parametrize("path", COMPOSE, ids=lambda path: path.stem)
+def test_a_container_is_not_root_cannot_write_its_image_and_says_how_it_is(path: Path) -> None:
+    (service,) = services(path)
+    assert service["user"] == "10001:10001"
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["restart"] == "always"
+    assert "status" in service["healthcheck"]["test"]
+
+
+def test_a_hospitals_container_publishes_no_port_and_mounts_the_scans_read_only() -> None:
+    (service,) = services(ROOT / "deploy" / "docker" / "compose.site.yaml")
+    assert "ports" not in service
+    assert next(volume for volume in service["volumes"] if "/scans" in volume).endswith(":/scans:ro")
+
+
+def services(path: Path) -> list[dict[str, Any]]:
+    return list(yaml.safe_load(path.read_text())["services"].values())
+
+
+def test_the_nginx_template_shows_the_same_paths_as_the_gateway_and_asks_for_certificates() -> None:
+    text = (ROOT / "deploy" / "examples" / "nginx.conf").read_text()
+    names = re.search(r"location ~ \^/v1/fleet/\(([a-z|-]+)\)\$", text)
+    assert names is not None
+    assert {f"/v1/fleet/{name}".encode() for name in names[1].split("|")} == PATHS
+    for line in ("ssl_verify_client       on;", "ssl_crl  ", "limit_except POST", "proxy_ssl_verify              on;"):
+        assert line in text

@@ -1,0 +1,39 @@
+"""The whole deployment as people run it: four daemons with TLS and node auth, `flwr run`, a release, nothing left."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from common.plan import StudyPlan
+from common.synthesis import Decoder
+
+SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "lab_deploy"
+
+
+@pytest.mark.flows
+@pytest.mark.timeout(900)
+def test_lab_deploy_runs_a_study_by_flwr_run_and_leaves_no_process_behind(tmp_path: Path) -> None:
+    lab = tmp_path / "lab"
+    done = subprocess.run(
+        [SCRIPT, "--out", lab], capture_output=True, text=True, timeout=880, check=False, env=dict(os.environ)
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads(done.stdout)
+    assert result["left_behind"] == []
+    assert result["rounds"] == 3
+    plan = StudyPlan.load(lab / "plan.toml")
+    assert set(result["epsilon_by_site"]) == {"north", "river", "hill"}
+    assert all(0 < spent <= plan.privacy.epsilon for spent in result["epsilon_by_site"].values())
+    assert result["images"] == result["synthetic"] == 8
+    run = lab / "coordinator" / "home" / "studies" / "lab"
+    card = json.loads((run / "card.json").read_text())
+    assert (card["plan_digest"], card["simulated"]) == (plan.digest, False)
+    assert Decoder.load(run / "decoder.safetensors").digest == card["decoder_digest"]
+    assert all(set(record["replied"]) == {"north", "river", "hill"} for record in card["rounds"])
+    for party in ("coordinator", "north", "river", "hill"):
+        assert (lab / party).stat().st_mode & 0o077 == 0
+        assert (lab / party / "home").stat().st_mode & 0o077 == 0
+    assert not list(lab.rglob("client/app.py")), "no bundle was unpacked at a hospital"

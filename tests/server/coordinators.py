@@ -1,0 +1,79 @@
+"""A coordinator's home and hospitals that knock at its gateway, for the tests of both."""
+
+import base64
+import datetime
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from google.protobuf.message import Message
+
+from common import pki
+from common.enrolment import Invite, JoinRequest, Welcome
+from server.coordinator import invitations
+from server.coordinator.admission import flower_key
+from server.coordinator.home import Home, free_ports
+
+
+def make_home(folder: Path) -> Home:
+    return Home.init(folder, host=f"127.0.0.1:{free_ports(1)[0]}")
+
+
+@dataclass
+class Visitor:
+    """A site's keys and certificate, in the hands of whoever."""
+
+    site: str
+    node_key: pki.Key
+    client_key: pki.Key
+    welcome: Welcome
+
+    @classmethod
+    def enrolled(cls, home: Home, site: str) -> "Visitor":
+        node_key, client_key = pki.new_key(), pki.new_key()
+        invite = invitations.invite(home, site)
+        return cls(site, node_key, client_key, invitations.enrol(home, request(invite, node_key, client_key)))
+
+    def context(self, folder: Path) -> ssl.SSLContext:
+        """TLS as the site's forwarder speaks it."""
+        pki.save_key(folder / f"{self.site}.key", self.client_key)
+        pki.write_public(folder / f"{self.site}.crt", self.welcome.certificate.encode())
+        context = ssl.create_default_context(cadata=self.welcome.ca_certificate)
+        context.load_cert_chain(folder / f"{self.site}.crt", folder / f"{self.site}.key")
+        return context
+
+    def client(self, home: Home, folder: Path) -> httpx.Client:
+        return httpx.Client(
+            base_url=f"https://{home.settings.address}", verify=self.context(folder), trust_env=False, timeout=30
+        )
+
+    def headers(self) -> dict[str, str]:
+        """What Flower's SuperNode signs each request with."""
+        stamp = datetime.datetime.now(datetime.UTC).isoformat()
+        signature = self.node_key.sign(stamp.encode(), ec.ECDSA(hashes.SHA256()))
+        return {
+            "content-type": "application/protobuf",
+            "accept": "application/protobuf",
+            "flwr-public-key": base64.b64encode(self.public_key).decode(),
+            "flwr-signature": base64.b64encode(signature).decode(),
+            "flwr-timestamp": stamp,
+        }
+
+    @property
+    def public_key(self) -> bytes:
+        return flower_key(pki.openssh(self.node_key.public_key()))
+
+    def post(self, client: httpx.Client, name: str, message: Message | bytes) -> httpx.Response:
+        body = message if isinstance(message, bytes) else message.SerializeToString()
+        return client.post(f"/v1/fleet/{name}", content=body, headers=self.headers())
+
+
+def request(invite: Invite, node_key: pki.Key, client_key: pki.Key) -> JoinRequest:
+    return JoinRequest(
+        site=invite.site,
+        node_key=pki.openssh(node_key.public_key()),
+        csr=pki.pem(pki.make_request(client_key, invite.site)),
+    ).proven(invite.token)

@@ -1,0 +1,83 @@
+"""The `server` commands as an operator types them: results in words and in JSON, refusals by exit code."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from common import pki
+from common.enrolment import Invite, Welcome
+from common.errors import MessageRefused, OutputInUse, StateError
+from deploy.cli import main
+from tests.server.coordinators import request
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    assert run("init", tmp_path / "home", "--host", "hub.example.org:9443", "--san", "10.1.2.3").exit_code == 0
+    return tmp_path / "home"
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["server", *map(str, arguments)])
+
+
+def test_init_says_the_fingerprint_that_invite_and_status_repeat(root: Path, tmp_path: Path) -> None:
+    expected = pki.fingerprint(pki.load_certificate(root / "ca" / "ca.crt"))
+    invited = run("invite", "north", "--home", root, "--out", tmp_path / "invite.json")
+    assert expected in invited.output
+    status = run("status", "--home", root)
+    assert status.exit_code == StateError.exit_code
+    assert "not running" in status.output
+    assert expected in status.output
+    assert "north: invited" in status.output
+    assert pki.hosts(pki.load_certificate(root / "tls" / "gateway.crt")) == {"hub.example.org", "10.1.2.3"}
+
+
+def test_a_gateway_for_the_world_listens_everywhere_and_one_for_loopback_on_loopback(tmp_path: Path) -> None:
+    for host, expected in (("hub.example.org", "0.0.0.0:8443"), ("127.0.0.1:9000", "127.0.0.1:9000")):
+        root = tmp_path / host.replace(":", "-")
+        run("init", root, "--host", host)
+        assert f'listen = "{expected}"' in (root / "server.toml").read_text()
+
+
+def test_the_files_of_an_enrolment_are_written_where_they_were_asked_for(root: Path, tmp_path: Path) -> None:
+    papers = {name: tmp_path / f"{name}.json" for name in ("invite", "request", "welcome")}
+    run("invite", "north", "--home", root, "--out", papers["invite"])
+    invite, key = Invite.load(papers["invite"]), pki.new_key()
+    assert invite.address == "hub.example.org:9443"
+    request(invite, pki.new_key(), key).save(papers["request"])
+    done = run("enrol", papers["request"], "--home", root, "--out", papers["welcome"], "--json")
+    assert json.loads(done.stdout) == {"site": "north", "welcome": str(papers["welcome"])}
+    welcome = Welcome.load(papers["welcome"])
+    assert pki.certificate_key(pki.read_certificate(welcome.certificate)) == key.public_key()
+    again = run("enrol", papers["request"], "--home", root, "--json")
+    assert again.exit_code == MessageRefused.exit_code
+    assert json.loads(again.stdout)["error"] == "MessageRefused"
+    assert run("revoke", "north", "--home", root).output == "north is revoked\n"
+    assert "north: revoked" in run("status", "--home", root).output
+
+
+def test_what_cannot_be_done_ends_with_its_exit_code_and_what_to_do(root: Path, tmp_path: Path) -> None:
+    assert run("init", root, "--host", "x").exit_code == OutputInUse.exit_code
+    nowhere = run("status", "--home", tmp_path / "nowhere")
+    assert nowhere.exit_code == StateError.exit_code
+    assert "wardround server init" in nowhere.output
+    assert run("revoke", "nobody", "--home", root).exit_code == StateError.exit_code
+    assert run("invite", "../etc", "--home", root).exit_code == StateError.exit_code
+    unserved = run("resume", "nothing", "--home", root)
+    assert unserved.exit_code == StateError.exit_code
+    (root / "server.toml").write_text('address = "x"')
+    assert run("status", "--home", root).exit_code == StateError.exit_code
+
+
+def test_start_without_a_running_coordinator_says_so_and_keeps_the_prepared_study(root: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text('name = "one"\n[training]\nrounds = 1\nlocal_steps = 1\n[privacy]\nphases = ["sgd"]\n')
+    done = run("start", plan, "--home", root)
+    assert done.exit_code == StateError.exit_code
+    assert "wardround server serve" in done.output
+    prepared = run("prepare", plan, "--home", root)
+    assert str(root.resolve() / "studies" / "one") in prepared.output
+    assert "one: prepared, 0 rounds saved" in run("status", "--home", root).output
