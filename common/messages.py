@@ -185,7 +185,7 @@ def _arrays(record: RecordDict) -> Weights:
 def _unpacked(data: bytes) -> Weights:
     """Read packed arrays; safetensors compares what its header announces with the bytes at hand."""
     try:
-        arrays = load(data)
+        arrays: Weights = load(data)
     except (SafetensorError, ValueError, TypeError, KeyError) as error:
         raise MessageRefused(f"the packed arrays cannot be read ({type(error).__name__})") from error
     if odd := [name for name, array in arrays.items() if array.dtype != np.dtype("<f4")]:
