@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.aggregate_memory [--sites 50]
 
-Runs one gradient round through the real `server.rounds` with a grid that makes each reply when it is pulled, as
-Flower's does, from 20 MB of float32. Printed: peak resident memory above what the process held when the study had been
-opened, in units of one model (the global weights themselves are held before and are not in the figure), and the same
-for a plain list of updates, which is what Flower's own strategies keep.
+Runs one gradient round through the real `server.collection` with a grid that puts each reply together from pieces when
+it is pulled, as Flower does: over 20 MB of float32, packed as a hospital packs it. Printed: peak resident memory above
+what the process held when the study had been opened, in units of one model (the global weights themselves are held
+before and are not in the figure), and the same for a plain list of updates, which is what Flower's own strategies keep.
 """
 
 import argparse
@@ -16,11 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from flwr.app import Message
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
-from common.messages import TrainReply
+from common.messages import PACKED, TrainReply, pack
 from common.plan import StudyPlan
 from common.schedule import schedule
 from common.vae import START
@@ -31,6 +30,7 @@ from server.roster import Roster
 from server.study import Study
 from tests.server.sites import ScriptedGrid, ledger_head
 
+_PIECE = 512 * 1024
 PLAN = """
 name = "large"
 [data]
@@ -49,11 +49,12 @@ min_sites = 2
 
 
 class LazyGrid(ScriptedGrid):
-    """Makes each training reply when it is pulled, and forgets it."""
+    """Puts each training reply together from pieces when it is pulled, as Flower's grid does, and forgets it."""
 
     def __init__(self, plan: StudyPlan, names: list[str], weights: Weights) -> None:
         super().__init__(plan, names)
-        self._weights, self._train = weights, {}
+        self._train: dict[str, Any] = {}
+        self._template(weights)
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         batch = list(messages)
@@ -71,16 +72,26 @@ class LazyGrid(ScriptedGrid):
 
     def _reply(self, asked: Any) -> Message:
         node = asked.dst_node_id
-        step, random = schedule(self._plan)[0], np.random.default_rng(node)
-        noise = np.float32(1e-4) * random.random(dtype=np.float32)
-        reply = TrainReply(
-            plan=self._plan.digest, round=1, phase=step.phase, site=self._names[node - 1], epsilon=step.epsilon_after,
-            delta=self._plan.privacy.delta, ledger_head=ledger_head(self._names[node - 1], 1),
-            arrays={name: array + noise for name, array in self._weights.items() if not name.startswith(START)},
-        )  # fmt: skip
-        message = Message(reply.to_record(), dst_node_id=node, message_type="train")
+        pieces = [self._packed[start : start + _PIECE] for start in range(0, len(self._packed), _PIECE)]
+        packed = Array(dtype="uint8", shape=(len(self._packed),), stype=self._stype, data=b"".join(pieces))
+        name = self._names[node - 1]
+        scalars = ConfigRecord({**self._scalars, "site": name, "ledger_head": ledger_head(name, 1)})
+        content = RecordDict({"message": scalars, "arrays": ArrayRecord({PACKED: packed})})
+        message = Message(content, dst_node_id=node, message_type="train")
         message.metadata.__dict__["_reply_to_message_id"] = f"t{node}"
         return message
+
+    def _template(self, weights: Weights) -> None:
+        """One honest reply as the hospitals' runners pack it; each site's is a copy under its own name."""
+        step = schedule(self._plan)[0]
+        reply = TrainReply(
+            plan=self._plan.digest, round=1, phase=step.phase, site="", epsilon=step.epsilon_after,
+            delta=self._plan.privacy.delta, ledger_head="",
+            arrays={name: array for name, array in weights.items() if not name.startswith(START)},
+        )  # fmt: skip
+        record = pack(reply.to_record())
+        self._scalars = dict(record["message"])
+        self._packed, self._stype = record["arrays"][PACKED].data, record["arrays"][PACKED].stype
 
 
 def resident(peak: bool = False) -> int:

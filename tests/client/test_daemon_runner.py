@@ -152,7 +152,7 @@ def test_a_killed_runner_takes_its_request_up_again_and_ends_one_that_kills_it_e
             wait_until(lambda n=tries: read_json(kept).get("tries") == n, "another try")
     with running(node):
         assert read_reply(node.answer(), TrainReply) == Refused(plan="", site="north", reason="StateError")
-    wait_until(lambda: not kept.exists(), "the end of it")
+        wait_until(lambda: not kept.exists(), "the end of it")
     (node.home.home / "misbehave").unlink()
     with running(node):
         node.ask(hospitals.request(PLAN, 2), "train")
