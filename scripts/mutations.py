@@ -25,15 +25,16 @@ MUTATIONS = [
     Mutation(
         name="reserve: rounds are not booked",
         file="client/ledger.py",
-        old='booking = _draft("reserve", entry, sigma=',
-        new='booking = _draft("settle", entry, sigma=',
+        old='return _draft("reserve", entry, sigma=',
+        new='return _draft("settle", entry, sigma=',
         tests=(LEDGER, HOSPITAL),
     ),
     Mutation(
         name="reserve: the booked noise is larger than the added",
         file="client/hospital.py",
-        old="        event=step.event,\n        cohort=",
-        new="        event=GaussianEvent(sigma=99.0, sample_rate=step.event.sample_rate, steps=1),\n        cohort=",
+        old="        request=weights,\n        utility=step.utility,",
+        new="        request=weights,\n        utility=step.utility,\n"
+        "    )\n    entry = __import__('dataclasses').replace(entry, event=GaussianEvent(sigma=99.0, sample_rate=1.0, steps=1)",
         tests=(HOSPITAL,),
     ),
     Mutation(
@@ -145,8 +146,8 @@ MUTATIONS = [
     Mutation(
         name="message: weights are not checked",
         file="client/hospital.py",
-        old='    check(request.arrays, shapes(plan), what="request")',
-        new="    pass",
+        old='    check(request.arrays, shapes(plan), what="request")\n    step = policy',
+        new="    step = policy",
         tests=(WEIGHTS,),
     ),
     Mutation(
@@ -195,8 +196,8 @@ MUTATIONS = [
     Mutation(
         name="key: a round's key outlives its reply",
         file="client/hospital.py",
-        old="        noise_key.destroy(",
-        new="        (lambda *_: None)(",
+        old="finished.cohort))\n        policy.approved_plan(site.home, request.plan)  # paused",
+        new="'another'))\n        policy.approved_plan(site.home, request.plan)  # paused",
         tests=(CRASH,),
     ),
     Mutation(

@@ -54,6 +54,27 @@ MECHANISMS = [
         tests=("tests/client/test_utility.py",),
     ),
     Mutation(
+        name="noise: none is added to a verdict",
+        file="client/evaluation/votes.py",
+        old="random.normal(total.shape, std=spread)",
+        new="0.0",
+        tests=("tests/client/test_verdict.py",),
+    ),
+    Mutation(
+        name="evaluation: held-out patients train",
+        file="client/site.py",
+        old="return split(self.cache, site_secret(self.home), plan.evaluation.held_out_share)",
+        new="return self.cache, split(self.cache, site_secret(self.home), plan.evaluation.held_out_share)[1]",
+        tests=("tests/client/test_verdict.py",),
+    ),
+    Mutation(
+        name="egress: a verdict is not checked",
+        file="client/egress.py",
+        old="        verified(verdict, plan=plan.digest, candidate=verdict.candidate)",
+        new="        pass",
+        tests=("tests/client/test_verdict.py",),
+    ),
+    Mutation(
         name="noise: normal values are too small",
         file="client/randomness.py",
         old="-2.0 * std**2 / _DRAWS",
