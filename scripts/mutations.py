@@ -18,6 +18,13 @@ from mutation import (
 from mutations_deployment import DEPLOYMENT
 from mutations_mechanisms import MECHANISMS
 
+_ENTRY_TAIL = """
+        cohort=site.cache.identity,
+        patients=site.cache.patient_keys,
+        request=weights,
+        utility=step.utility,"""
+"""What stands below the event in the entry of a round, and not in that of a verdict."""
+
 MUTATIONS = [
     *MECHANISMS,
     *DEPLOYMENT,
@@ -32,9 +39,8 @@ MUTATIONS = [
     Mutation(
         name="reserve: the booked noise is larger than the added",
         file="client/hospital.py",
-        old="        request=weights,\n        utility=step.utility,",
-        new="        request=weights,\n        utility=step.utility,\n"
-        "    )\n    entry = __import__('dataclasses').replace(entry, event=GaussianEvent(sigma=99.0, sample_rate=1.0, steps=1)",
+        old="        event=step.event," + _ENTRY_TAIL,
+        new="        event=GaussianEvent(sigma=99.0, sample_rate=step.event.sample_rate, steps=1)," + _ENTRY_TAIL,
         tests=(HOSPITAL,),
     ),
     Mutation(
