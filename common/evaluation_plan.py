@@ -17,7 +17,10 @@ class EvaluationPlan:
             under the site's secret. 0 sets nobody aside, and there is no gate.
         sigma: Noise multiplier of the verdict; its price is part of the plan's epsilon.
         images_per_label: Candidate images of each label that a site looks at.
-        min_fidelity: Least share of held-out patients that lie where the generator draws.
+        reach: How far a synthetic image reaches, as a multiple of the distance to its fifth neighbour among the
+            synthetic images. 1 is the recall of the literature, which no smooth generator reaches; at 2 noise and
+            collapse still reach nobody.
+        min_fidelity: Least share of held-out patients within reach of a synthetic image.
         min_utility: Least share of held-out patients that a classifier trained on synthetic images labels correctly;
             not asked of a study without labels.
         max_copied: Largest excess of training patients over held-out ones that some image comes nearer to than
@@ -28,6 +31,7 @@ class EvaluationPlan:
     held_out_share: float = 0.0
     sigma: float = 2.5
     images_per_label: int = 500
+    reach: float = 2.0
     min_fidelity: float = 0.3
     min_utility: float = 0.6
     max_copied: float = 0.05
@@ -38,6 +42,7 @@ class EvaluationPlan:
             ("held_out_share", 0.0, 0.5),
             ("sigma", 0.5, 100.0),
             ("images_per_label", 50, 10_000),
+            ("reach", 1.0, 3.0),
             ("min_fidelity", 0.0, 1.0),
             ("min_utility", 0.0, 1.0),
             ("max_copied", 0.0, 1.0),

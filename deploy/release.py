@@ -1,11 +1,18 @@
 """`wardround release`: from a finished run to the signed bundle that a stranger can draw images from."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
-from client.evaluation.judge import FOLDER
+import torch
+
+from client.evaluation.fidelity import kernel, manifold
+from client.evaluation.judge import FOLDER, candidate_of
+from client.evaluation.parts import gathered
+from client.site import Site
 from common.bundle import Bundle
+from common.encoder_lite import NAME, lite_features
 from common.errors import StateError, StudyStopped
 from common.schedule import schedule
 from common.simulation import SimulationSetup
@@ -15,15 +22,17 @@ from server import gate
 from server.release import publish
 from server.study import Study
 
+SECOND_OPINION_IMAGES = 300
 NOTICE = "Raw figures, shown because this is a simulation on public data; between hospitals they stay at the site."
 
 
-def release(run: Path, out: Path) -> Bundle:
+def release(run: Path, out: Path, *, second_opinion: bool = False) -> Bundle:
     """Make the bundle of a finished run: whole or not at all.
 
     Args:
         run: Folder of a study whose rounds are all done.
         out: Folder to create; must be absent or empty.
+        second_opinion: Compare the sets in EfficientNet-Lite0's features, too; of a gated simulation only.
 
     Returns:
         The bundle, read back and checked.
@@ -42,13 +51,18 @@ def release(run: Path, out: Path) -> Bundle:
     verdicts = gate.load(study)
     gate.require(study, verdicts)
     simulated = (run / SETUP).exists()
+    evaluation = site_figures(run, gate.candidate_of(study)) if simulated else None
+    if second_opinion:
+        if not evaluation:
+            raise StateError(f"{run}: a second opinion needs a simulation whose plan sets patients aside")
+        _add_second_opinion(study, run, evaluation["sites"])
     with whole_folder(out) as draft:
         publish(
             study,
             simulated=simulated,
             verdicts=verdicts,
             out=draft,
-            evaluation=site_figures(run, gate.candidate_of(study)) if simulated else None,
+            evaluation=evaluation,
         )
     return Bundle.load(out)
 
@@ -72,3 +86,22 @@ def site_figures(run: Path, candidate: str) -> dict[str, Any]:
                 f"{path}: cannot be read ({type(error).__name__}). Evaluate the candidate again"
             ) from error
     return {"notice": NOTICE, "sites": found} if found else {}
+
+
+def _add_second_opinion(study: Study, run: Path, sites: dict[str, Any]) -> None:
+    """Put "fidelity_lite" beside each simulated site's figures: kernel distance and manifolds in other features."""
+    setup = SimulationSetup.load(run / SETUP)
+    candidate = candidate_of(study.plan, study.weights)
+    order = torch.randperm(len(candidate.images), generator=torch.Generator().manual_seed(0))[:SECOND_OPINION_IMAGES]
+    synthetic = lite_features(candidate.images[order])
+    for home in setup.homes:
+        site = Site.open(home, simulation_seed=setup.seed)
+        trained, held_out = (gathered(part, most=SECOND_OPINION_IMAGES) for part in site.cohorts(study.plan))
+        real = lite_features(held_out.images)
+        sites[site.policy.name]["fidelity_lite"] = {
+            "name": NAME,
+            **{
+                name: {"kernel": kernel(real, other), **dataclasses.asdict(manifold(real, other))}
+                for name, other in (("synthetic", synthetic), ("ceiling", lite_features(trained.images)))
+            },
+        }

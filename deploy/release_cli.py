@@ -16,12 +16,13 @@ _signer = click.option(
 @click.command()
 @click.argument("run", type=_folder)
 @click.option("--out", type=_folder, help="Folder to create.  [default: RUN/bundle]")
+@click.option("--second-opinion", is_flag=True, help="Of a simulation: features of EfficientNet-Lite0, too.")
 @json_option
-def release(run: Path, out: Path | None, *, as_json: bool) -> None:
+def release(run: Path, out: Path | None, *, second_opinion: bool, as_json: bool) -> None:
     """Make the signed bundle of the finished study in RUN, if every hospital in it has said yes."""
     from deploy.release import release as publish
 
-    bundle = publish(run, out or run / "bundle")
+    bundle = publish(run, out or run / "bundle", second_opinion=second_opinion)
     result = {
         "bundle": str(bundle.folder),
         "signer": bundle.signer,

@@ -19,8 +19,8 @@ from mutations_deployment import DEPLOYMENT
 from mutations_mechanisms import MECHANISMS
 
 _ENTRY_TAIL = """
-        cohort=site.cache.identity,
-        patients=site.cache.patient_keys,
+        cohort=cohort.identity,
+        patients=cohort.patient_keys,
         request=weights,
         utility=step.utility,"""
 """What stands below the event in the entry of a round, and not in that of a verdict."""

@@ -31,6 +31,13 @@ def evaluated(evaluation: dict[str, Any]) -> dict[str, Any]:
             for label, row in figures["fidelity"].items()
             for kind in ("synthetic", "ceiling")
         ],
+        "second": [
+            {"site": site, "set": kind, **figures["fidelity_lite"][kind]}
+            for site, figures in sites.items()
+            if "fidelity_lite" in figures
+            for kind in ("synthetic", "ceiling")
+        ],
+        "second_name": first.get("fidelity_lite", {}).get("name", ""),
         "diversity": {site: figures["diversity"] for site, figures in sites.items()},
         "utility": {site: figures["utility"] for site, figures in sites.items() if figures["utility"]},
         "privacy": {site: figures["privacy"] for site, figures in sites.items()},

@@ -4,13 +4,13 @@ Formal guarantee
     Neighbouring relation: add or remove all images of one patient. Each patient casts a vector of three votes, and the
     site adds the vectors up:
 
-    fidelity      share of the patient's images that lie in the synthetic manifold, less the plan's threshold
+    fidelity      share of the patient's images within reach of a synthetic one, less the plan's threshold
     utility       share of them that a classifier trained on synthetic images alone gets right, less its threshold
     memorisation  odds (max_copied - near) of a patient who trained, near of one who was set aside, with near the share
                   of the patient's images nearer than `near_rmse` to a synthetic one, and odds those of being set
                   aside, at most 1
 
-    The manifold, the classifier and the images a patient is compared with follow from the candidate alone, so a vote
+    The reach, the classifier and the images a patient is compared with follow from the candidate alone, so a vote
     depends on nobody else. Patients who trained cast no votes on the first two. Every entry lies in [-1, 1], so one
     patient moves the sum by at most sqrt(3) in L2 norm, and Gaussian noise of standard deviation sigma sqrt(3) on each
     entry makes it one Gaussian event of multiplier sigma, which is booked. What follows is post-processing: an entry
@@ -71,7 +71,7 @@ def tally(plan: EvaluationPlan, candidate: Candidate, trained: Cache, held_out: 
     """The sum of all votes [3] before noise. Never leaves the site."""
     total = np.zeros(len(CRITERIA))
     synthetic = features(candidate.images)
-    reach = radii(synthetic)
+    reach = plan.reach * radii(synthetic)
     weight = plan.held_out_share / (1 - plan.held_out_share)
     for part in parts(held_out):
         total[0] += part.shares(inside(features(part.images), synthetic=synthetic, reach=reach), plan.min_fidelity)

@@ -193,3 +193,13 @@ def test_an_unfinished_run_and_a_used_folder_are_refused(judged: Planted, tmp_pa
     shutil.copy(judged[0] / "plan.toml", tmp_path / "run")
     with pytest.raises(StudyStopped, match="0 of 5 rounds"):
         release(tmp_path / "run", tmp_path / "out")
+
+
+def test_a_second_opinion_is_named_after_its_own_network(judged: Planted, tmp_path: Path) -> None:
+    pytest.importorskip("efficientnet_lite_pytorch", reason="the extra `features` is not installed")
+    bundle = release(judged[0], tmp_path / "bundle", second_opinion=True)
+    for figures in bundle.card["evaluation"]["sites"].values():
+        lite = figures["fidelity_lite"]
+        assert lite["name"] == "EfficientNet-Lite0 (ImageNet)"
+        assert lite["ceiling"]["precision"] > lite["synthetic"]["precision"]
+    assert "EfficientNet-Lite0 (ImageNet)" in (bundle.folder / "report.html").read_text()
