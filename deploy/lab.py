@@ -33,7 +33,7 @@ modality = ["CR", "DX"]
 body_part = "CHEST"
 image_size = 28
 labels = ["normal", "lesion"]
-min_patients = 20
+min_patients = 12
 
 [model]
 latent = 4
@@ -55,6 +55,13 @@ deadline_s = 120
 
 [release]
 images_per_label = 4
+
+[evaluation]
+held_out_share = 0.2
+images_per_label = 50
+min_fidelity = 0.0
+min_utility = 0.0
+max_copied = 1.0
 """
 PATIENTS = (30, 26, 24)
 _COMMAND = [sys.executable, "-P", "-m", "deploy.cli"]
@@ -194,7 +201,7 @@ class Lab:
         self.say(f"{site.name}: admitting scans, enrolling, approving")
         (self.folder / "dicom" / site.name).rename(site.folder / "dicom")
         site.wardround("site", "init", "--name", site.name, "--home", site.home)
-        lowered = (site.home / "site.toml").read_text().replace("min_patients = 50", "min_patients = 20")
+        lowered = (site.home / "site.toml").read_text().replace("min_patients = 50", "min_patients = 12")
         (site.home / "site.toml").write_text(lowered.replace("threads = 0", "threads = 1"))
         plan = self.folder / "plan.toml"
         site.wardround("site", "ingest", site.folder / "dicom", "--home", site.home, "--plan", plan, "--no-ocr",

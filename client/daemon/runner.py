@@ -2,7 +2,7 @@
 
 It stands where Flower's own executor would unpack the bundle that came with a run and import it. Here the bundle is
 dropped unread, whatever it holds; the message goes to a child process that runs the client as it is installed
-(`client.daemon.task`); the child's answer is passed on only if it is one of the three forms that a hospital answers
+(`client.daemon.task`); the child's answer is passed on only if it is one of the four forms that a hospital answers
 in. Everything else - a task of another kind, a child that crashed, ran out of memory or time, an answer of unknown
 form - is answered as a refusal by type, because a SuperNode that gets no answer waits for ever.
 
@@ -41,7 +41,7 @@ from client.daemon.warm import Warm
 from client.site_rules import SitePolicy
 from common import logs
 from common.errors import MessageRefused, StateError, WardroundError
-from common.messages import HelloReply, Refused, TrainReply, pack, read_reply
+from common.messages import HelloReply, Refused, TrainReply, Verdict, pack, read_reply
 from common.weights import write_atomically
 
 log = logging.getLogger(__name__)
@@ -157,7 +157,7 @@ class Runner:
         log.info("task answered in %.2f s", time.monotonic() - began)
 
     def _content(self, task: Task, body: bytes) -> RecordDict:
-        """The records to answer with: the client's, if it has one of the three forms, else a refusal."""
+        """The records to answer with: the client's, if it has one of the four forms, else a refusal."""
         try:
             policy = SitePolicy.load(self._home.home)
         except StateError as error:
@@ -195,10 +195,10 @@ class Runner:
 
 
 def checked(answer: bytes, site: str) -> RecordDict:
-    """Return a child's answer if it is a refusal, a greeting or a sealed reply; else a refusal in its place."""
+    """Return a child's answer if it is a refusal, a greeting, a sealed reply or a verdict; else a refusal instead."""
     try:
         content = recorddict_from_proto(RecordDictProto.FromString(answer))
-        if _has_form(content, HelloReply) or _has_form(content, TrainReply):
+        if any(_has_form(content, form) for form in (HelloReply, TrainReply, Verdict)):
             return pack(content)
     except Exception as error:  # noqa: BLE001 - bytes that are no records at all
         log.warning("the client's answer cannot be read: %s", error)

@@ -4,7 +4,7 @@ server.toml             settings; the operator's file
 ca/                     ca.key, ca.crt, revoked.crl: the authority; lives for years and is never made anew
 tls/                    gateway.key|crt, superlink.key|crt: renewed by `serve` before they expire
 secrets/                superexec.secret
-signing/                coordinator.key|pub (Ed25519): signs releases
+signing/                coordinator.key (Ed25519): signs releases; every study folder links to it
 nodes/SITE.json         one record per site: invited, enrolled or revoked
 studies/NAME/           run folders
 superlink/state.db      Flower's database
@@ -26,12 +26,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ed25519
-
 from common import pki
 from common.errors import OutputInUse, StateError
 from common.settings import build
+from common.signing import Key
 from server.coordinator import authority
 
 DEFAULT_PORT = 8443
@@ -170,7 +168,7 @@ class Home:
             pki.write_private(secret, os.urandom(48).hex().encode())
             made.append("secrets/superexec.secret")
         if not (key := self.root / "signing" / "coordinator.key").exists():
-            _make_signing_key(key)
+            Key.at(key)
             made.append("signing/coordinator.key")
         if not self.revoked.exists():
             authority.write_revoked(ca, self.revoked, [])
@@ -291,14 +289,6 @@ def _taken(handle: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _make_signing_key(path: Path) -> None:
-    key = ed25519.Ed25519PrivateKey.generate()
-    encoding, raw = serialization.Encoding, serialization.PublicFormat.SubjectPublicKeyInfo
-    private = key.private_bytes(encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    pki.write_public(path.with_suffix(".pub"), key.public_key().public_bytes(encoding.PEM, raw))
-    pki.write_private(path, private)
 
 
 def _toml_list(values: Sequence[str]) -> str:

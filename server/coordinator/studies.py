@@ -34,6 +34,9 @@ def prepare(home: Home, plan_file: Path) -> Path:
         raise OutputInUse(f"{folder} holds a study {plan.name!r} of another plan. Give the new plan another name")
     if progress.read(folder).state == "completed":
         raise OutputInUse(f"study {plan.name!r} is finished; its release lies in {folder}. Give a new plan a new name")
+    if not (folder / "signing").is_symlink():  # one key signs all of a coordinator's releases
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "signing").symlink_to(Path("..") / ".." / "signing")
     if not there.exists():
         pki.write_public(there, plan_file.read_bytes())
     return folder

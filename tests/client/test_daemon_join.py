@@ -86,6 +86,7 @@ def test_private_keys_are_for_their_owner_and_in_no_paper(home: DaemonHome) -> N
         (invite(expires="soon"), FINGERPRINT),
         (invite(expires="2999-01-01"), FINGERPRINT),
     ],
+    ids=["other fingerprint", "other authority", "no fingerprint", "other site", "expired", "no date", "no time zone"],
 )
 def test_a_wrong_foreign_or_old_invite_leaves_nothing_behind(home: DaemonHome, paper: Invite, fingerprint: str) -> None:
     before = files(home)

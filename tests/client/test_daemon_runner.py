@@ -9,10 +9,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import uvicorn
 from flwr.app import Context, Message, RecordDict
+from flwr.common.serde import recorddict_to_proto
 from flwr.supercore.constant import TaskType
 from flwr.supercore.fab import Fab
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree, iterate_object_tree
@@ -25,7 +27,10 @@ from flwr.supernode.nodestate import NodeStateFactory
 
 from client.daemon import join
 from client.daemon.home import DaemonHome, read_json
-from common.messages import Hello, HelloReply, Refused, TrainReply, TrainRequest, read_reply
+from client.daemon.runner import checked
+from common.messages import Hello, HelloReply, Refused, TrainReply, TrainRequest, Verdict, read_reply
+from common.signing import Key
+from common.verdicts import PASSED, signed
 from server.coordinator.home import free_ports
 from tests.client import hospitals
 from tests.client.daemon_lab import ROOT, environment, wait_until
@@ -157,3 +162,13 @@ def test_a_killed_runner_takes_its_request_up_again_and_ends_one_that_kills_it_e
     with running(node):
         node.ask(hospitals.request(PLAN, 2), "train")
         assert isinstance(read_reply(node.answer(), TrainReply), TrainReply)
+
+
+def test_a_signed_verdict_is_a_form_that_may_leave_and_one_with_more_in_it_is_not(tmp_path: Path) -> None:
+    verdict = signed(Key.at(tmp_path / "site.key"), plan=PLAN.digest, candidate="c" * 64, site="north",
+                     outcome=PASSED, epsilon=1.0, delta=1e-5, ledger_head="a" * 64)  # fmt: skip
+    record = verdict.to_record()
+    assert read_reply(checked(recorddict_to_proto(record).SerializeToString(), "north"), Verdict) == verdict
+    record["message"]["patients"] = 120
+    said = read_reply(checked(recorddict_to_proto(record).SerializeToString(), "north"), Verdict)
+    assert said == Refused(plan="", site="north", reason="EgressRefused")

@@ -9,7 +9,9 @@ from click.testing import CliRunner, Result
 from common import pki
 from common.enrolment import Invite, Welcome
 from common.errors import MessageRefused, OutputInUse, StateError
+from common.signing import Key
 from deploy.cli import main
+from server.release import SIGNING_KEY
 from tests.server.coordinators import request
 
 
@@ -81,3 +83,4 @@ def test_start_without_a_running_coordinator_says_so_and_keeps_the_prepared_stud
     prepared = run("prepare", plan, "--home", root)
     assert str(root.resolve() / "studies" / "one") in prepared.output
     assert "one: prepared, 0 rounds saved" in run("status", "--home", root).output
+    assert Key.at(root / "studies" / "one" / SIGNING_KEY).public == Key.at(root / "signing" / "coordinator.key").public
