@@ -29,12 +29,14 @@ def commands(group: click.Group, prefix: str = "") -> dict[str, click.Command]:
 
 
 ALL = commands(main)
+ENDLESS = {"server serve", "site serve", "server logs"}
+"""Print no result: two run until they are told to end, the third repeats lines that are JSON already."""
 
 
 @pytest.mark.parametrize("name", sorted(ALL))
 def test_every_command_is_explained_takes_json_and_is_in_the_readme(name: str) -> None:
     assert ALL[name].help
-    assert any(option.name == "as_json" for option in ALL[name].params)
+    assert name in ENDLESS or any(option.name == "as_json" for option in ALL[name].params)
     readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
     assert f"wardround {name}" in readme
 
