@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -27,8 +28,14 @@ CT, CR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.1"
 SHORT = PullLimits(timeout_s=5, exchange_s=30, attempts=2, backoff_s=0.01, free_bytes=1)
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
+_PLACES = os.pathsep.join(
+    place for place in os.environ.get("PATH", "").split(os.pathsep) if Path(place) != Path(sys.executable).parent
+)
+STORESCU = shutil.which("storescu", path=_PLACES)
+"""DCMTK's; pynetdicom puts one of the same name beside the interpreter."""
+
 needs_orthanc = pytest.mark.skipif(
-    not shutil.which("Orthanc") or not PLUGIN.exists() or not shutil.which("storescu"),
+    not shutil.which("Orthanc") or not PLUGIN.exists() or not STORESCU,
     reason="needs a real PACS: Debian packages orthanc, orthanc-dicomweb and dcmtk",
 )
 Studies = dict[str, dict[str, Path]]
@@ -178,7 +185,7 @@ class Orthanc:
                 "1.2.840.10008.1.2": "-xi",
             }.get(syntax, "-xe")
             subprocess.run(
-                ["storescu", "-R", option, "-aec", "ORTHANC", "127.0.0.1", str(self.dicom_port), path],
+                [STORESCU or "", "-R", option, "-aec", "ORTHANC", "127.0.0.1", str(self.dicom_port), path],
                 check=True,
                 timeout=60,
                 capture_output=True,

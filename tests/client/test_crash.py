@@ -19,7 +19,7 @@ from client.site import Site
 from common.errors import BudgetExhausted, LedgerCorrupt, MessageRefused, PlanRefused, StateError
 from common.messages import TrainReply
 from common.plan import StudyPlan
-from common.schedule import schedule
+from common.schedule import Round, schedule
 from common.weights import digest
 from tests.benchmarks import crash_ledger
 from tests.client.hospitals import build_home, request, set_policy, tiny_plan
@@ -333,9 +333,9 @@ def test_the_counting_of_kills_sees_a_hospital_that_forgets_to_book(
 ) -> None:
     book = hospital._reserve
 
-    def forget(site: Site, plan: StudyPlan, entry: hospital.Entry) -> int:
+    def forget(site: Site, plan: StudyPlan, step: Round, entry: hospital.Entry) -> int:
         if entry.round == 1:
-            return book(site, plan, entry)
+            return book(site, plan, step, entry)
         noise_key.make(site.home, noise_key.name_of(entry.plan, entry.round, entry.request, entry.cohort))
         return 2
 

@@ -155,15 +155,15 @@ def test_an_exceptions_text_is_in_no_answer_and_in_no_log_line(
 
 
 def test_a_message_of_unknown_kind_or_form_is_refused_by_type(warm: Warm, home: Path) -> None:
-    for kind in ("evaluate", "train.other", "query.other"):
+    for kind, site in (("evaluate", "north"), ("evaluate.other", ""), ("train.other", ""), ("query.other", "")):
         state, answer = warm.answer(header(home), body(Hello(plan=PLAN.digest), kind))
         assert state == "done"
-        assert read_reply(records(answer), HelloReply) == Refused(plan="", site="", reason="MessageRefused")
+        assert read_reply(records(answer), HelloReply) == Refused(plan="", site=site, reason="MessageRefused")
     assert warm.answer(header(home), b"garbage")[0] == "crashed"
     assert greets(warm, home)
 
 
-def test_only_the_three_forms_of_an_answer_are_passed_on() -> None:
+def test_only_the_known_forms_of_an_answer_are_passed_on() -> None:
     def bytes_of(record: RecordDict) -> bytes:
         return bytes(recorddict_to_proto(record).SerializeToString())
 

@@ -23,6 +23,7 @@ from tests.client.pacs_bench import (
     CR,
     CT,
     SHORT,
+    STORESCU,
     command,
     compressed_study,
     dataset_bytes,
@@ -250,7 +251,7 @@ def test_dcmtk_can_send_to_us(service, studies):
     paths = [str(path) for objects in studies.values() for path in objects.values()]
     subprocess.run(["echoscu", "-aet", "SENDER", "-aec", "WARDROUND", "127.0.0.1", str(port)], check=True, timeout=60)
     subprocess.run(
-        ["storescu", "-xi", "-aet", "SENDER", "-aec", "WARDROUND", "127.0.0.1", str(port), *paths],
+        [STORESCU, "-xi", "-aet", "SENDER", "-aec", "WARDROUND", "127.0.0.1", str(port), *paths],
         check=True,
         timeout=60,
         capture_output=True,

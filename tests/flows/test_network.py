@@ -5,7 +5,7 @@ kernel has `netem` (Debian's iproute2, root), the same is done to packets, with 
 namespaces.
 
 By hand, with an update of 20 MB and a cut of five minutes:
-    WARDROUND_TEST_CUT_S=300 WARDROUND_TEST_BASE=128 pytest tests/flows/test_network.py
+    WARDROUND_TEST_CUT_S=300 WARDROUND_TEST_LARGE=1 pytest -s tests/flows/test_network.py
 """
 
 import contextlib
@@ -22,15 +22,23 @@ from pathlib import Path
 
 import pytest
 
+from client.egress import allowed_bytes
+from common.plan import StudyPlan
+from common.schedule import schedule
 from tests.client.daemon_lab import CLI, Lab, environment, lab, plan_text, wait_until
 
 CUT_S = float(os.environ.get("WARDROUND_TEST_CUT_S", "20"))
-BASE = int(os.environ.get("WARDROUND_TEST_BASE", "16"))
-PATIENCE_S = 240 + 4 * CUT_S + BASE * 8
+LARGE = bool(os.environ.get("WARDROUND_TEST_LARGE"))
 BYTES_S, DELAY_S = 125_000, 0.15
-PLAN = plan_text(rounds=1, deadline_s=PATIENCE_S).replace("min_patients = 10", "min_patients = 300").replace(
-    "base = 4", f"base = {BASE}"
-)  # fmt: skip
+PATIENCE_S = 240 + 4 * CUT_S + 1200 * LARGE
+PLAN = plan_text(rounds=1, deadline_s=PATIENCE_S).replace("base = 4", "base = 16")
+if LARGE:
+    PLAN = PLAN.replace("channels = [4, 8]", "channels = [512, 512]").replace("local_steps = 2", "local_steps = 1")
+    PLAN += '[privacy]\nphases = ["sgd"]\n'
+else:
+    PLAN = PLAN.replace("min_patients = 10", "min_patients = 300")
+ROUNDS = schedule(StudyPlan.parse(PLAN))
+UPDATE_BYTES = allowed_bytes(StudyPlan.parse(PLAN), ROUNDS[-1].phase)
 pytestmark = [pytest.mark.flows, pytest.mark.timeout(int(PATIENCE_S * 2))]
 
 
@@ -120,17 +128,20 @@ def test_a_cut_in_the_middle_of_an_upload_costs_time_and_nothing_else(
         made.serve("site", made.site("north"))
         wait_until(lambda: made.serving("north"), "a serving hospital", within_s=PATIENCE_S)
         made.start(PLAN)
-        wait_until(lambda: rows(made, "settle") == 4, "the reply of the last round", within_s=PATIENCE_S)
+        wait_until(lambda: rows(made, "settle") == len(ROUNDS), "the reply of the last round", within_s=PATIENCE_S)
         before = line.out
-        wait_until(lambda: line.out > before + 30_000, "the middle of the upload", within_s=PATIENCE_S)
-        assert made.rounds() == 3
+        wait_until(lambda: line.out > before + UPDATE_BYTES // 2, "the middle of the upload", within_s=PATIENCE_S)
+        assert made.rounds() == len(ROUNDS) - 1
         with line.interrupted():
             time.sleep(CUT_S)
-            assert made.rounds() == 3
-        wait_until(lambda: made.rounds() == 4, "the last round", within_s=PATIENCE_S)
-        assert rows(made, "reserve") == 4
-        assert rows(made, "settle") == 4
+            assert made.rounds() == len(ROUNDS) - 1
+        wait_until(lambda: made.rounds() == len(ROUNDS), "the last round", within_s=PATIENCE_S)
+        assert rows(made, "reserve") == len(ROUNDS)
+        assert rows(made, "settle") == len(ROUNDS)
     line.listener.close()
+    print(
+        f"update of {UPDATE_BYTES / 1e6:.1f} MB, cut for {CUT_S:.0f} s after {(line.out - before) / 1e6:.1f} MB in all"
+    )
 
 
 def _netem() -> str:
@@ -176,10 +187,10 @@ def test_a_line_that_loses_packets_and_goes_down_in_an_upload_costs_time_and_not
         made.processes.append(subprocess.Popen(command, cwd=tmp_path, env=environment()))
         wait_until(lambda: made.serving("north"), "a serving hospital", within_s=PATIENCE_S)
         made.start(PLAN)
-        wait_until(lambda: rows(made, "settle") == 4, "the reply of the last round", within_s=PATIENCE_S)
+        wait_until(lambda: rows(made, "settle") == len(ROUNDS), "the reply of the last round", within_s=PATIENCE_S)
         subprocess.run(["ip", "link", "set", f"{room}a", "down"], check=True)
         time.sleep(CUT_S)
         subprocess.run(["ip", "link", "set", f"{room}a", "up"], check=True)
-        wait_until(lambda: made.rounds() == 4, "the last round", within_s=PATIENCE_S)
-        assert rows(made, "reserve") == 4
-        assert rows(made, "settle") == 4
+        wait_until(lambda: made.rounds() == len(ROUNDS), "the last round", within_s=PATIENCE_S)
+        assert rows(made, "reserve") == len(ROUNDS)
+        assert rows(made, "settle") == len(ROUNDS)
