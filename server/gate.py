@@ -51,7 +51,10 @@ def collect(study: Study, exchange: Exchange) -> Verdicts:
         hear=lambda name, answer: _hear(study, found, name, answer),
     )
     asking.replied |= set(found) | (set(roster.sites.values()) - asked(study))
-    asking.attempt(deadline_s=study.plan.aggregation.deadline_s, enough=lambda: False)
+    for _ in range(1 + study.plan.aggregation.retries):
+        asking.attempt(deadline_s=study.plan.aggregation.deadline_s, enough=lambda: False)
+        if not asked(study) - set(found):
+            break
     return found
 
 

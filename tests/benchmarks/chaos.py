@@ -28,6 +28,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -224,6 +225,7 @@ class Chaos:
                         "server", "resume", f"chaos-{number}", "--home", self.lab.coordinator.home
                     ),
                     self,
+                    over=(folder / "card.json").exists,
                 )
             if time.monotonic() > end:
                 say(f"study {number} did not end; see {folder}")
@@ -232,10 +234,10 @@ class Chaos:
         return True
 
 
-def insist(command: object, chaos: Chaos) -> None:
-    """Repeat an operator's command until it is taken: what it talks to may be dead just now."""
+def insist(command: object, chaos: Chaos, *, over: Callable[[], bool] = lambda: False) -> None:
+    """Repeat an operator's command until it is taken, or needless: what it talks to may be dead just now."""
     end = time.monotonic() + 300
-    while True:
+    while not over():
         try:
             command()  # type: ignore[operator]
         except StateError as error:
