@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from client.admission.steward_cli import home_option
+from client.options import home_option
 from common.errors import StateError
 from common.plan import StudyPlan
 from common.terminal import emit, json_option, progress

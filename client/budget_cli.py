@@ -9,24 +9,17 @@ from typing import Any
 
 import click
 
+from client.options import home_option
 from common.plan import StudyPlan
 from common.terminal import emit, json_option
 
 _folder = click.Path(path_type=Path)
-_home = click.option(
-    "--home",
-    type=_folder,
-    envvar="WARDROUND_HOME",
-    default="wardround-site",
-    show_default=True,
-    help="The site's home folder (also WARDROUND_HOME).",
-)
 _by = click.option("--by", default=getpass.getuser, show_default="the user logged in", help="Who decides; recorded.")
 
 
 @click.command()
 @click.option("--name", required=True, help="The site's public name: lower-case letters, digits and dashes.")
-@_home
+@home_option
 @json_option
 def init(*, name: str, home: Path, as_json: bool) -> None:
     """Make the site's home: a commented site.toml and its own keys; what is there stays as it is."""
@@ -47,7 +40,7 @@ def init(*, name: str, home: Path, as_json: bool) -> None:
 
 @click.command()
 @click.argument("plan_file", metavar="PLAN", type=_folder)
-@_home
+@home_option
 @_by
 @click.option(
     "--yes", is_flag=True, help="Approve without asking; with --json nothing is approved unless this is given."
@@ -75,7 +68,7 @@ def approve(plan_file: Path, *, home: Path, by: str, yes: bool, as_json: bool) -
 
 @click.command()
 @click.argument("study", required=False)
-@_home
+@home_option
 @_by
 @json_option
 def pause(study: str | None, *, home: Path, by: str, as_json: bool) -> None:
@@ -88,7 +81,7 @@ def pause(study: str | None, *, home: Path, by: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("study", required=False)
-@_home
+@home_option
 @_by
 @json_option
 def resume(study: str | None, *, home: Path, by: str, as_json: bool) -> None:
@@ -101,7 +94,7 @@ def resume(study: str | None, *, home: Path, by: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("study")
-@_home
+@home_option
 @_by
 @json_option
 def leave(study: str, *, home: Path, by: str, as_json: bool) -> None:
@@ -115,7 +108,7 @@ def leave(study: str, *, home: Path, by: str, as_json: bool) -> None:
 @click.command()
 @click.option("--study", type=float, help="New most that one study may cost a patient (epsilon).")
 @click.option("--total", type=float, help="New most that all studies together may cost a patient (epsilon).")
-@_home
+@home_option
 @json_option
 def limit(*, study: float | None, total: float | None, home: Path, as_json: bool) -> None:
     """Lower the budget, from the next request on. Raising it takes an edit of site.toml by its owner."""
@@ -127,7 +120,7 @@ def limit(*, study: float | None, total: float | None, home: Path, as_json: bool
 
 
 @click.command()
-@_home
+@home_option
 @json_option
 def budget(*, home: Path, as_json: bool) -> None:
     """Show what each study has cost a patient, what all of them have, and what is left."""
@@ -139,7 +132,7 @@ def budget(*, home: Path, as_json: bool) -> None:
 
 @click.command()
 @click.argument("patient_id")
-@_home
+@home_option
 @click.option("--issuer", default="", help="IssuerOfPatientID, where one id is used by several issuers.")
 @json_option
 def withdraw(patient_id: str, *, home: Path, issuer: str, as_json: bool) -> None:
@@ -157,7 +150,7 @@ def withdraw(patient_id: str, *, home: Path, issuer: str, as_json: bool) -> None
 
 
 @click.command()
-@_home
+@home_option
 @json_option
 def withdrawn(*, home: Path, as_json: bool) -> None:
     """List the patients who withdrew, by their key, and the releases that contain them."""

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from client.randomness import SecureRandom
 from common.errors import StateError
+from common.weights import sync_folder
 
 _BYTES = 32
 
@@ -41,7 +42,7 @@ def make(home: Path, name: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
-        _sync(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise StateError(
             f"{path.parent} cannot be written ({error.strerror}). Free space or mend its rights"
@@ -62,16 +63,8 @@ def destroy(home: Path, name: str) -> None:
     path = _path(home, name)
     if path.exists():
         path.unlink()
-        _sync(path.parent)
+        sync_folder(path.parent)
 
 
 def _path(home: Path, name: str) -> Path:
     return home / "keys" / f"{name}.key"
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

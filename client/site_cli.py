@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from client.admission.reasons import EXPLAINED, Reason
-from client.admission.steward_cli import home_option, inspect_, plan_option, quarantine, settings_of
+from client.admission.steward_cli import inspect_, plan_option, quarantine, settings_of
+from client.options import home_option
 from common.terminal import Commands, emit, json_option, progress
 
 if TYPE_CHECKING:

@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import io
 import json
-import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from common.errors import CheckpointCorrupt, OutputInUse
 from common.plan import StudyPlan
 from common.schedule import Phase
 from common.vae import initial, shapes
-from common.weights import Weights, check, digest, read, write, write_atomically
+from common.weights import Weights, check, digest, read, sync_folder, write, write_atomically
 
 SCHEMA = 1
 KEPT = 3
@@ -125,7 +124,7 @@ class Study:
         }
         write_atomically(draft / "state.json", json.dumps(state, indent=1).encode())
         draft.rename(folder)
-        _sync(folder.parent)
+        sync_folder(folder.parent)
         self.write_table()
         for old in _finished(self.folder)[:-KEPT]:
             doomed = old.with_name(f".{old.name}.old")  # never half a checkpoint under a checkpoint's name
@@ -181,15 +180,6 @@ class Study:
 def _finished(folder: Path) -> list[Path]:
     """Checkpoints in a study's folder, oldest first."""
     return sorted((folder / "checkpoints").glob("[0-9]*"))
-
-
-def _sync(folder: Path) -> None:
-    """Make a rename in `folder` outlast a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _record(entry: dict[str, Any]) -> RoundRecord:

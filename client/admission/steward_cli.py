@@ -10,14 +10,11 @@ from rich.table import Table
 
 from client.admission.reasons import EXPLAINED, Reason
 from client.admission.settings import IngestSettings
+from client.options import home_option
 from common.plan import StudyPlan
 from common.terminal import Commands, emit, json_option
 
 _path = click.Path(path_type=Path)
-home_option = click.option(
-    "--home", type=_path, envvar="WARDROUND_HOME", default="wardround-site", show_default=True,
-    help="The site's home folder (also WARDROUND_HOME).",
-)  # fmt: skip
 plan_option = click.option("--plan", "plan_path", type=_path, help="The study plan; image form by its [data] table.")
 
 

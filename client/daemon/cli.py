@@ -7,23 +7,16 @@ from pathlib import Path
 
 import click
 
+from client.options import home_option
 from common.terminal import emit, json_option
 
 _folder = click.Path(path_type=Path)
-_home = click.option(
-    "--home",
-    type=_folder,
-    envvar="WARDROUND_HOME",
-    default="wardround-site",
-    show_default=True,
-    help="The site's home folder (also WARDROUND_HOME).",
-)
 _out = click.option("--out", type=_folder, help="File to write.  [default: SITE.request.json]")
 
 
 @click.command()
 @click.argument("file", type=_folder)
-@_home
+@home_option
 @click.option("--fingerprint", help="The authority's fingerprint, as read out by the coordinator over the telephone.")
 @_out
 @json_option
@@ -54,7 +47,7 @@ def join(*, file: Path, home: Path, fingerprint: str | None, out: Path | None, a
 
 
 @click.command()
-@_home
+@home_option
 @_out
 @json_option
 def renew(*, home: Path, out: Path | None, as_json: bool) -> None:
@@ -70,7 +63,7 @@ def renew(*, home: Path, out: Path | None, as_json: bool) -> None:
 
 
 @click.command()
-@_home
+@home_option
 def serve(*, home: Path) -> None:
     """Work for the coordinator until told to end: SuperNode, runner and forwarder, started again when they die."""
     from client.daemon.serve import serve as run
@@ -79,7 +72,7 @@ def serve(*, home: Path) -> None:
 
 
 @click.command()
-@_home
+@home_option
 @json_option
 @click.pass_context
 def status(context: click.Context, *, home: Path, as_json: bool) -> None:
