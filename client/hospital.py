@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from client import egress, moments, noise_key, policy, spool, utility
 from client.admission.settings import IngestSettings
+from client.cache import Cache
 from client.evaluation import verdicts
 from client.evaluation.judge import candidate_of, judge
 from client.ledger import Entry
@@ -90,18 +91,7 @@ def _train(site: Site, plan: StudyPlan, step: Round, request: TrainRequest, weig
     """Permit, reserve, train, settle, seal, store."""
     _permit_unread(site, plan, step, weights)
     check_cohort(site, plan)
-    cohort = site.cohort(plan)
-    entry = Entry(
-        study=plan.name,
-        plan=plan.digest,
-        round=step.number,
-        phase=step.phase,
-        event=step.event,
-        cohort=cohort.identity,
-        patients=cohort.patient_keys,
-        request=weights,
-        utility=step.utility,
-    )
+    entry = _entry(plan, step, site.cohort(plan), weights)
     number = _reserve(site, plan, step, entry)
 
     arrays = _compute(site, plan, step, request.arrays, entry)
@@ -155,16 +145,7 @@ def _judge(site: Site, plan: StudyPlan, step: Round, request: EvaluateRequest, w
     check_cohort(site, plan)
     site.use_threads()
     candidate = candidate_of(plan, request.arrays)
-    entry = Entry(
-        study=plan.name,
-        plan=plan.digest,
-        round=step.number,
-        phase=step.phase,
-        event=step.event,
-        cohort=site.cache.identity,
-        patients=site.cache.patient_keys,
-        request=weights,
-    )
+    entry = _entry(plan, step, site.cache, weights)
     number = _reserve(site, plan, step, entry)
 
     key = noise_key.kept(site.home, noise_key.name_of(plan.digest, step.number, weights, entry.cohort))
@@ -187,6 +168,21 @@ def _judge(site: Site, plan: StudyPlan, step: Round, request: EvaluateRequest, w
     verdicts.keep(site.home, plan, weights, finished)
     log.info("the candidate was judged, study epsilon %.3f", verdict.epsilon)
     return finished
+
+
+def _entry(plan: StudyPlan, step: Round, cohort: Cache, weights: str) -> Entry:
+    """What is booked for `step` on these patients and these weights."""
+    return Entry(
+        study=plan.name,
+        plan=plan.digest,
+        round=step.number,
+        phase=step.phase,
+        event=step.event,
+        cohort=cohort.identity,
+        patients=cohort.patient_keys,
+        request=weights,
+        utility=step.utility,
+    )
 
 
 def check_cohort(site: Site, plan: StudyPlan) -> None:

@@ -37,7 +37,7 @@ def collect(study: Study, exchange: Exchange) -> Verdicts:
         StateError: The stored verdicts cannot be read.
     """
     found = load(study)
-    if not study.plan.evaluation.gated or not asked(study) - set(found):
+    if not study.plan.evaluation.gated or not study.joined() - set(found):
         return found
     roster = Roster(study, exchange)
     roster.invite()
@@ -50,17 +50,12 @@ def collect(study: Study, exchange: Exchange) -> Verdicts:
         ),
         hear=lambda name, answer: _hear(study, found, name, answer),
     )
-    asking.replied |= set(found) | (set(roster.sites.values()) - asked(study))
+    asking.replied |= set(found) | (set(roster.sites.values()) - study.joined())
     for _ in range(1 + study.plan.aggregation.retries):
         asking.attempt(deadline_s=study.plan.aggregation.deadline_s, enough=lambda: False)
-        if not asked(study) - set(found):
+        if not study.joined() - set(found):
             break
     return found
-
-
-def asked(study: Study) -> set[str]:
-    """The sites whose word counts: everyone whose patients are in the model."""
-    return {site for record in study.records for site in record.replied}
 
 
 def load(study: Study) -> Verdicts:
@@ -103,7 +98,7 @@ def require(study: Study, verdicts: Verdicts) -> None:
                 f"study {study.plan.name!r}: site {site!r} judged the candidate and says no. Nothing is released; "
                 "the site's steward can look at its own report, and only another study can change the outcome"
             )
-    if missing := sorted(asked(study) - set(verdicts)):
+    if missing := sorted(study.joined() - set(verdicts)):
         raise VerdictMissing(
             f"study {study.plan.name!r}: no verdict yet from {', '.join(missing)}. Nothing is released; resume the "
             "study once they are connected"
