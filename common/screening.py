@@ -11,6 +11,7 @@ No image of a patient enters, so screening costs no privacy, whatever it drops.
 """
 
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,7 +24,8 @@ from torch import Tensor
 
 from common.errors import DataError
 from common.images import unit_to_uint8
-from common.synthesis import BATCH, Decoder
+from common.ordered import in_order
+from common.synthesis import BATCH, Chance, Decoder
 
 REFERENCE_IMAGES = 256
 REFERENCE_SEED = 20_260
@@ -32,6 +34,15 @@ MOST_TRIES = 20
 """A set is given up after this many draws for each image asked for (and 1,000 more)."""
 _LEAST_SPREAD = 1e-3
 RULE = f"contrast at least {FLAT:g}; mean, contrast and sharpness within {LIMIT:g} robust deviations; no repeat"
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A batch as 8-bit pixels, its images' numbers (`measures`), and a name for each picture."""
+
+    pixels: NDArray[np.uint8]
+    numbers: Tensor
+    names: list[bytes]
 
 
 @dataclass
@@ -52,36 +63,40 @@ class Screening:
             PlanError: The study has no such label.
             DataError: Nearly everything is dropped; the decoder is broken.
         """
-        low, high = _bounds(self.decoder, label)
+        index = self.decoder.index(label)
+
+        def judged(chances: Iterator[Chance], batches: int) -> Iterator[_Judged]:
+            return in_order(
+                lambda chance: _judged(self.decoder.pictures(chance, index)), itertools.islice(chances, batches)
+            )
+
+        reference = judged(self.decoder.chances(label, seed=REFERENCE_SEED), -(-REFERENCE_IMAGES // BATCH))
+        low, high = _bounds(torch.cat([batch.numbers for batch in reference]))
+        chances = self.decoder.chances(label, seed=seed)
         seen: set[bytes] = set()
-        kept = 0
-        for number, images in enumerate(self.decoder.batches(label, seed=seed)):
-            if number * BATCH > MOST_TRIES * count + 1000:
+        number = kept = 0
+        while kept < count:
+            for batch in judged(chances, -(-(count - kept) // BATCH)):
+                chosen = self._choose(batch, low, high, seen)[: count - kept]
+                if chosen:
+                    yield [number * BATCH + place for place in chosen], batch.pixels[chosen]
+                number, kept = number + 1, kept + len(chosen)
+            if kept < count and number * BATCH > MOST_TRIES * count + 1000:
                 raise DataError(
                     f"{count} images of {label!r} were asked for; after {number * BATCH} draws {kept} pass the "
                     f"screening ({self._reasons()}). The decoder is not fit for use"
                 )
-            pixels = unit_to_uint8(images)
-            chosen = self._choose(images, pixels, low, high, seen)[: count - kept]
-            if chosen:
-                yield [number * BATCH + place for place in chosen], pixels[chosen]
-                kept += len(chosen)
-            if kept >= count:
-                return
 
     def report(self) -> dict[str, Any]:
         """The rule and what it dropped, plain JSON types."""
         return {"rule": RULE, "dropped": dict(sorted(self.dropped.items()))}
 
-    def _choose(
-        self, images: Tensor, pixels: NDArray[np.uint8], low: Tensor, high: Tensor, seen: set[bytes]
-    ) -> list[int]:
-        numbers = measures(images)
+    def _choose(self, batch: _Judged, low: Tensor, high: Tensor, seen: set[bytes]) -> list[int]:
+        numbers = batch.numbers
         flat = numbers[:, 1] < FLAT
         odd = ((numbers < low) | (numbers > high)).any(1) | ~torch.isfinite(numbers).all(1)
         chosen: list[int] = []
-        for place, (is_flat, is_odd) in enumerate(zip(flat.tolist(), odd.tolist(), strict=True)):
-            name = hashlib.blake2b(pixels[place], digest_size=12).digest()
+        for place, (name, is_flat, is_odd) in enumerate(zip(batch.names, flat.tolist(), odd.tolist(), strict=True)):
             reason = "flat" if is_flat else "outlier" if is_odd else "repeat" if name in seen else ""
             if reason:
                 self.dropped[reason] += 1
@@ -97,17 +112,16 @@ class Screening:
 def measures(images: Tensor) -> Tensor:
     """Mean, contrast and sharpness [n, 3] of images [n, size, size] in [-1, 1]."""
     flat = images.flatten(1)
-    steps = images.diff(dim=1).abs().mean((1, 2)) + images.diff(dim=2).abs().mean((1, 2))
+    steps = images.diff(dim=1).abs_().mean((1, 2)) + images.diff(dim=2).abs_().mean((1, 2))
     return torch.stack([flat.mean(1), flat.std(1), steps / 2], dim=1)
 
 
-def _bounds(decoder: Decoder, label: str) -> tuple[Tensor, Tensor]:
-    parts = []
-    for images in decoder.batches(label, seed=REFERENCE_SEED):
-        parts.append(measures(images))
-        if len(parts) * BATCH >= REFERENCE_IMAGES:
-            break
-    numbers = torch.cat(parts)
+def _bounds(numbers: Tensor) -> tuple[Tensor, Tensor]:
     middle = numbers.median(0).values
     spread = 1.4826 * (numbers - middle).abs().median(0).values + _LEAST_SPREAD
     return middle - LIMIT * spread, middle + LIMIT * spread
+
+
+def _judged(images: Tensor) -> _Judged:
+    pixels = unit_to_uint8(images)
+    return _Judged(pixels, measures(images), [hashlib.blake2b(image, digest_size=12).digest() for image in pixels])

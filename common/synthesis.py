@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -20,6 +20,8 @@ from common.weights import Weights, digest, read, write
 
 BATCH = 64
 """Images decoded at once. Fixed, so that a seed gives the same pixels whatever the count."""
+Chance = tuple[Tensor, Callable[[], Tensor] | None]
+"""Latents [BATCH, k] of a batch, and what draws its texture, where the plan has one."""
 _START = ("start.mean", "start.basis", "start.centre", "start.factor", "start.frequency", "start.texture")
 
 
@@ -88,14 +90,23 @@ class Decoder:
     def batches(self, label: str, *, seed: int) -> Iterator[Tensor]:
         """Yield the same images without end, `BATCH` at a time, [BATCH, size, size]; raises as `draw` does."""
         index = self.index(label)
+        for chance in self.chances(label, seed=seed):
+            yield self.pictures(chance, index)
+
+    def chances(self, label: str, *, seed: int) -> Iterator[Chance]:
+        """Yield without end what chance decides of each batch; one after the other, unlike `pictures`."""
+        self.index(label)
         key = hashlib.sha256(json.dumps([seed, label]).encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(key[:8], "little") >> 1)
         while True:
             latent = torch.randn((BATCH, self.model.latent_size), generator=generator)
-            images = self.images(latent * self.plan.release.temperature, index)
-            if self.plan.release.texture > 0:
-                images = (images + self._texture(generator)).clamp(-1.0, 1.0)
-            yield images
+            yield latent, self._texture(generator) if self.plan.release.texture > 0 else None
+
+    def pictures(self, chance: Chance, index: int) -> Tensor:
+        """Images [BATCH, size, size], float32 in [-1, 1], of one of `chances`; may run in any thread."""
+        latent, texture = chance
+        images = self.images(latent * self.plan.release.temperature, index)
+        return images if texture is None else (images + texture()).clamp(-1.0, 1.0)
 
     def images(self, latent: Tensor, index: int) -> Tensor:
         """Images [n, size, size], float32 in [-1, 1], of latents [n, k] under the label with this index."""
@@ -116,9 +127,13 @@ class Decoder:
             shares = torch.ones(len(self.labels)).double()
         return dict(zip(self.labels, (shares / shares.sum()).tolist(), strict=True))
 
-    def _texture(self, generator: torch.Generator) -> Tensor:
-        """What the latents leave out, drawn from its spectrum: [BATCH, size, size] in pixel units."""
+    def _texture(self, generator: torch.Generator) -> Callable[[], Tensor]:
+        """What the latents leave out, drawn from its spectrum: [BATCH, size, size] in pixel units, once called."""
         deviations = self.model.start.texture.numpy().astype(np.float64) * self.plan.release.texture
         drawn = torch.randn((BATCH, len(deviations)), generator=generator, dtype=torch.float64).numpy()
-        images = cosine_images(drawn * deviations, size=self.plan.data.image_size)
-        return torch.from_numpy(images.astype(np.float32))
+
+        def images() -> Tensor:
+            found = cosine_images(drawn * deviations, size=self.plan.data.image_size)
+            return torch.from_numpy(found.astype(np.float32))
+
+        return images

@@ -10,11 +10,14 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+import torch
 from PIL import Image
 
 from common.bundle import FILES, Bundle
 from common.dicom_export import read_provenance
 from common.errors import OutputInUse, PlanError, SignatureInvalid
+from common.images import unit_to_uint8
+from common.screening import Screening
 from common.synthesis import BATCH, Decoder
 from deploy.generate import generate
 from deploy.onnx_export import export
@@ -54,6 +57,21 @@ def test_same_seed_same_bytes_and_other_seeds_never_repeat_an_image(finished: Pa
     a, b, c = ([file.read_bytes() for file in sorted((tmp_path / name).rglob("*.dcm"))] for name in "abc")
     assert a == b
     assert not set(a) & set(c)
+
+
+def test_the_images_are_the_same_however_many_are_drawn_at_once(finished: Path) -> None:
+    decoder, threads = Decoder.load(finished / "decoder.safetensors"), torch.get_num_threads()
+    sets = []
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            sets.append(np.concatenate([images for _, images in Screening(decoder).draw("lesion", 200, seed=1)]))
+    finally:
+        torch.set_num_threads(threads)
+    assert len(sets[0]) == 200
+    assert all(np.array_equal(sets[0], other) for other in sets[1:])
+    one_by_one = np.stack([unit_to_uint8(image) for image in decoder.draw("lesion", 20, seed=1)])
+    assert np.array_equal(one_by_one, sets[0][:20])
 
 
 def test_a_longer_draw_begins_with_the_shorter_ones_images(finished: Path) -> None:
