@@ -10,13 +10,14 @@ Formal guarantee
 
 import json
 import math
-import os
 import re
 import time
 from pathlib import Path
 
 import numpy as np
 
+from client import egress_log
+from client.egress_log import LOG
 from common import utility
 from common.errors import EgressRefused, MessageRefused, SignatureInvalid, StateError
 from common.messages import TrainReply, Verdict
@@ -27,7 +28,6 @@ from common.vae import START, shapes
 from common.verdicts import verified
 from common.weights import Weights, check, digest, write_atomically
 
-LOG = "egress.jsonl"
 RECEIPT = "receipt.json"
 
 
@@ -155,22 +155,16 @@ def record(home: Path, *, kind: str, payload: str, size: int, keys: list[str], e
     Raises:
         StateError: The disk refuses.
     """
-    line = json.dumps(
-        {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "kind": kind,
-            "payload": payload,
-            "bytes": size,
-            "keys": keys,
-            "entry": entry,
-        },
-        sort_keys=True,
-    )
+    line = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "kind": kind,
+        "payload": payload,
+        "bytes": size,
+        "keys": keys,
+        "entry": entry,
+    }
     try:
-        with (home / LOG).open("a") as file:
-            file.write(line + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        egress_log.append(home, line)
     except OSError as error:
         raise _unwritable(home / LOG, error) from error
 

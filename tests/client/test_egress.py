@@ -1,13 +1,18 @@
 """One door out: exactly what the round of the plan releases passes, and whatever leaves is written down first."""
 
+import fcntl
+import hashlib
+import itertools
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from client import egress
+from client import egress, egress_log
 from common.errors import EgressRefused, StateError
 from common.messages import TrainReply
 from common.schedule import schedule
@@ -127,3 +132,50 @@ def test_before_the_first_reply_there_is_no_receipt_and_a_spoilt_one_is_an_error
     (tmp_path / egress.RECEIPT).write_text("{}")
     with pytest.raises(StateError, match="newest backup"):
         egress.last_head(tmp_path)
+
+
+def test_the_log_is_kept_in_files_of_bounded_size_and_no_line_is_ever_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(egress_log, "MAX_BYTES", 2000)
+    for number in range(60):
+        egress.record(tmp_path, kind="train", payload=f"{number:064x}", size=4, keys=["release"], entry=number)
+    files = egress_log.files(tmp_path)
+    assert [file.name for file in files][:2] == ["egress.00001.jsonl", "egress.00002.jsonl"]
+    assert files[-1].name == egress_log.LOG
+    assert all(file.stat().st_size < 2000 + 400 for file in files)
+    lines = [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
+    assert [line["entry"] for part in lines for line in part if line["kind"] == "train"] == list(range(60))
+    for earlier, later in itertools.pairwise(range(len(files))):
+        seal = hashlib.sha256(files[earlier].read_bytes()).hexdigest()
+        assert lines[later][0] == {"kind": "continued", "file": files[earlier].name, "sha256": seal}
+
+
+def test_a_writer_waits_for_whoever_holds_the_log(tmp_path: Path) -> None:
+    def write() -> None:
+        egress.record(tmp_path, kind="hello", payload="0" * 64, size=0, keys=["site"], entry=0)
+
+    write()
+    with (tmp_path / "egress.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        waiting = threading.Thread(target=write)
+        waiting.start()
+        waiting.join(0.5)
+        assert waiting.is_alive()
+        assert len((tmp_path / egress_log.LOG).read_text().splitlines()) == 1
+    waiting.join()
+    assert len((tmp_path / egress_log.LOG).read_text().splitlines()) == 2
+
+
+def test_writers_side_by_side_put_a_full_file_away_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(egress_log, "MAX_BYTES", 2000)
+
+    def write(first: int) -> None:
+        for number in range(first, first + 20):
+            egress.record(tmp_path, kind="hello", payload="0" * 64, size=0, keys=["site"], entry=number)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(0, 80, 20)))
+    lines = [json.loads(line) for file in egress_log.files(tmp_path) for line in file.read_text().splitlines()]
+    assert sorted(line["entry"] for line in lines if line["kind"] == "hello") == list(range(80))
+    assert sum(line["kind"] == "continued" for line in lines) == len(egress_log.files(tmp_path)) - 1
