@@ -12,6 +12,8 @@ from typing import Self
 from common.errors import DataError, StateError
 
 SECRET_BYTES = 32
+SIGNING_KEY = "signing/site.key"
+"""The key, below a site's home, that its verdicts are signed with; the coordinator records its public half."""
 MERGES_FILE = "merges.csv"
 _HEADER = ["patient_id", "same_as"]
 

@@ -1,7 +1,7 @@
 """The three files by which a hospital joins a coordinator: invite, request, welcome.
 
     coordinator  SITE.invite.json   ->  hospital      address, authority, one-use token
-    hospital     SITE.request.json  ->  coordinator   node key, certificate request, proof
+    hospital     SITE.request.json  ->  coordinator   node and verdict key, certificate request, proof
     coordinator  SITE.welcome.json  ->  hospital      client certificate
 
 They may travel by any way that both sides like: the invite is checked against a fingerprint read out over the
@@ -106,6 +106,7 @@ class JoinRequest(_Paper):
     Attributes:
         site: Its name, as invited.
         node_key: Public key of its SuperNode, OpenSSH form.
+        verdict_key: Public key that its verdicts are signed with (Ed25519), 64 hex digits.
         csr: Request for its client certificate, PEM.
         proof: HMAC-SHA-256 (hex) under the invite's token, or "" in a renewal.
         signature: In a renewal, the old client key's signature (base64); else "".
@@ -113,6 +114,7 @@ class JoinRequest(_Paper):
 
     kind: ClassVar[str] = "request"
     node_key: str
+    verdict_key: str
     csr: str
     proof: str = ""
     signature: str = ""

@@ -17,6 +17,7 @@ from mutation import (
 )
 from mutations_deployment import DEPLOYMENT
 from mutations_mechanisms import MECHANISMS
+from mutations_release import RELEASE
 
 _ENTRY_TAIL = """
         cohort=cohort.identity,
@@ -28,6 +29,7 @@ _ENTRY_TAIL = """
 MUTATIONS = [
     *MECHANISMS,
     *DEPLOYMENT,
+    *RELEASE,
     # --- booking ---
     Mutation(
         name="reserve: rounds are not booked",

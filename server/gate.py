@@ -9,11 +9,20 @@ import logging
 
 from flwr.app import RecordDict
 
-from common.errors import GateFailed, MessageRefused, SignatureInvalid, StateError, VerdictMissing, by_name
+from common.errors import (
+    GateFailed,
+    MessageRefused,
+    SignatureInvalid,
+    SignerUnknown,
+    StateError,
+    VerdictMissing,
+    by_name,
+)
 from common.messages import EvaluateRequest, Refused, Verdict, read_reply
 from common.synthesis import Decoder
 from common.verdicts import PASSED, from_json, to_json, verified
 from common.weights import write_atomically
+from server import signers
 from server.asking import Asking
 from server.exchange import Exchange
 from server.quarantine import OTHER_SITE, WRONG_COST
@@ -34,6 +43,7 @@ def collect(study: Study, exchange: Exchange) -> Verdicts:
 
     Raises:
         QuorumLost: Fewer sites than the plan's quorum are there at all.
+        SignatureInvalid: A site's verdict is altered, or not signed by the key it was enrolled with.
         StateError: The stored verdicts cannot be read.
     """
     found = load(study)
@@ -55,6 +65,11 @@ def collect(study: Study, exchange: Exchange) -> Verdicts:
         asking.attempt(deadline_s=study.plan.aggregation.deadline_s, enough=lambda: False)
         if not study.joined() - set(found):
             break
+    if forged := sorted(name for name, why in asking.missing.items() if why == SignatureInvalid.__name__):
+        raise SignatureInvalid(
+            f"study {study.plan.name!r}: the verdict of {', '.join(forged)} is not signed by the key that the site was "
+            "enrolled with, so nothing is released. Call the hospital; if its key was lost, invite the site again"
+        )
     return found
 
 
@@ -63,7 +78,8 @@ def load(study: Study) -> Verdicts:
 
     Raises:
         StateError: The file is there and cannot be read.
-        SignatureInvalid: A verdict was altered.
+        SignatureInvalid: A verdict was altered, or is not signed by the key its site was enrolled with.
+        SignerUnknown: No key was recorded when its site was enrolled.
     """
     path = study.folder / FILE
     if not path.exists():
@@ -72,10 +88,10 @@ def load(study: Study) -> Verdicts:
         records = list(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise StateError(f"{path} cannot be read ({type(error).__name__}). Remove it; sites answer again") from error
-    candidate = candidate_of(study)
+    candidate, enrolled = candidate_of(study), signers.load(study.folder)
     verdicts = [from_json(record) for record in records]
     return {
-        verdict.site: verified(verdict, plan=study.plan.digest, candidate=candidate)
+        verdict.site: _checked(study, verdict, candidate, enrolled)
         for verdict in verdicts
         if verdict.candidate == candidate
     }
@@ -86,6 +102,7 @@ def require(study: Study, verdicts: Verdicts) -> None:
 
     Raises:
         VerdictMissing: A site has not judged.
+        SignerUnknown: A site's verdict cannot be taken, as no key of it was enrolled.
         GateFailed: A site said no; the type is the site's reason.
     """
     if not study.plan.evaluation.gated:
@@ -98,7 +115,10 @@ def require(study: Study, verdicts: Verdicts) -> None:
                 f"study {study.plan.name!r}: site {site!r} judged the candidate and says no. Nothing is released; "
                 "the site's steward can look at its own report, and only another study can change the outcome"
             )
-    if missing := sorted(study.joined() - set(verdicts)):
+    missing = sorted(study.joined() - set(verdicts))
+    if keyless := [site for site in missing if site not in signers.load(study.folder)]:
+        raise SignerUnknown(f"study {study.plan.name!r}: {signers.unknown(keyless[0])}. Nothing is released")
+    if missing:
         raise VerdictMissing(
             f"study {study.plan.name!r}: no verdict yet from {', '.join(missing)}. Nothing is released; resume the "
             "study once they are connected"
@@ -116,8 +136,8 @@ def _hear(study: Study, found: Verdicts, name: str, answer: RecordDict) -> str:
         verdict = read_reply(answer, Verdict)
         if isinstance(verdict, Refused):
             return verdict.reason
-        verdict = verified(verdict, plan=study.plan.digest, candidate=candidate_of(study))
-    except (MessageRefused, SignatureInvalid) as error:
+        verdict = _checked(study, verdict, candidate_of(study), signers.load(study.folder))
+    except (MessageRefused, SignatureInvalid, SignerUnknown) as error:
         log.warning("the verdict of %s does not count: %s", name, error)
         return type(error).__name__
     if verdict.site != name:
@@ -127,6 +147,11 @@ def _hear(study: Study, found: Verdicts, name: str, answer: RecordDict) -> str:
     found[name] = verdict
     _save(study, found)
     return ""
+
+
+def _checked(study: Study, verdict: Verdict, candidate: str, enrolled: signers.Signers) -> Verdict:
+    """Signed over this very candidate, and by the key that the site was enrolled with."""
+    return signers.require(enrolled, verified(verdict, plan=study.plan.digest, candidate=candidate))
 
 
 def _honest_cost(study: Study, verdict: Verdict) -> bool:

@@ -14,10 +14,12 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 
 from client.daemon.home import Coordinator, DaemonHome
+from client.identity import SIGNING_KEY
 from client.site_rules import SitePolicy
 from common import pki
 from common.enrolment import Invite, JoinRequest, Welcome
 from common.errors import MessageRefused, StateError
+from common.signing import Key
 
 _SECRET_BYTES = 48
 
@@ -120,7 +122,12 @@ def _request(home: DaemonHome, name: str) -> JoinRequest:
     if not home.next_key.exists():
         pki.save_key(home.next_key, pki.new_key())
     request = pki.make_request(pki.load_key(home.next_key), name)
-    return JoinRequest(site=name, node_key=pki.openssh(_node_key(home).public_key()), csr=pki.pem(request))
+    return JoinRequest(
+        site=name,
+        node_key=pki.openssh(_node_key(home).public_key()),
+        verdict_key=Key.at(home.home / SIGNING_KEY).public,
+        csr=pki.pem(request),
+    )
 
 
 def _key_of(home: DaemonHome, certificate: pki.Certificate) -> pki.Key:

@@ -3,14 +3,17 @@
 `serve` carries every change to the SuperLink and the gateway within seconds; without it, the files wait.
 """
 
+import contextlib
 import dataclasses
 import datetime
+import re
 import secrets
 from typing import Any
 
 from common import pki
 from common.enrolment import Invite, JoinRequest, Welcome
 from common.errors import MessageRefused, StateError
+from server import signers
 from server.coordinator import authority
 from server.coordinator.home import Home
 from server.coordinator.nodes import Node, all_nodes, find
@@ -100,6 +103,14 @@ def write_revoked(home: Home) -> None:
     )
 
 
+def write_signers(home: Home) -> None:
+    """Write what the gate of every study compares verdicts with: each site's verdict key, a revoked site's, too."""
+    known = {node.site: node.verdict_key for node in all_nodes(home.nodes)[0] if node.verdict_key}
+    with contextlib.suppress(StateError):  # what a damaged record said before is kept
+        known = signers.load(home.root) | known
+    signers.save(home.root, known)
+
+
 def _accept(home: Home, request: JoinRequest) -> str:
     """Check a request, issue its certificate, record both; return the certificate, PEM."""
     node = find(home.nodes, request.site)
@@ -111,9 +122,11 @@ def _accept(home: Home, request: JoinRequest) -> str:
         _require_invited(node, request)
     key_line = pki.openssh(pki.read_openssh(request.node_key))
     _require_own_key(home, node, key_line)
+    _require_verdict_key(home, node, request)
     ca = authority.load(home.root / "ca")
     certificate = pki.pem(pki.issue_client(ca, pki.read_request(request.csr), node.site))
     changes: dict[str, Any] = {"certificate": certificate, "previous": node.certificate,
+                               "verdict_key": request.verdict_key,
                                "revoked_serials": (*node.revoked_serials, *node.serials[1:])}  # fmt: skip
     if not request.signature:
         old = (node.node_key,) if node.node_key not in ("", key_line) else ()
@@ -123,6 +136,7 @@ def _accept(home: Home, request: JoinRequest) -> str:
         }  # fmt: skip
     dataclasses.replace(node, **changes).save(home.nodes)
     write_revoked(home)
+    write_signers(home)
     return certificate
 
 
@@ -155,6 +169,16 @@ def _require_own_key(home: Home, node: Node, key_line: str) -> None:
     for other in all_nodes(home.nodes)[0]:
         if other.site != node.site and key_line in (other.node_key, *other.retired_keys):
             raise MessageRefused(f"the node key of {node.site!r} is that of {other.site!r}. Each site makes its own")
+
+
+def _require_verdict_key(home: Home, node: Node, request: JoinRequest) -> None:
+    """A site's own, well-formed, and in a renewal the one on record, unless none is: older sites had none to send."""
+    if not re.fullmatch(r"[0-9a-f]{64}", request.verdict_key):
+        raise MessageRefused(f"the request of {node.site!r} holds no verdict key. Ask for it again, of this version")
+    if request.signature and node.verdict_key not in ("", request.verdict_key):
+        raise MessageRefused(f"a renewal keeps the verdict key of {node.site!r}. Invite the site for a new one")
+    if any(other.verdict_key == request.verdict_key for other in all_nodes(home.nodes)[0] if other.site != node.site):
+        raise MessageRefused(f"the verdict key of {node.site!r} is another site's. Each site makes its own")
 
 
 def _now() -> datetime.datetime:

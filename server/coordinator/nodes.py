@@ -27,6 +27,7 @@ class Node:
         token: The open invite's secret; "" once it was used or withdrawn.
         token_expires: Until when the token may be used, ISO 8601 in UTC; "" without one.
         node_key: Its SuperNode's public key, OpenSSH form; "" before it is enrolled.
+        verdict_key: Public key of its verdicts, 64 hex digits; "" where it was enrolled before these were recorded.
         certificate: Its client certificate, PEM; "" before it is enrolled.
         previous: The certificate before its last renewal, PEM; accepted beside the new one until it expires.
         revoked_serials: Serial numbers (hex) of certificates that must not be accepted any more.
@@ -39,6 +40,7 @@ class Node:
     token: str = ""
     token_expires: str = ""
     node_key: str = ""
+    verdict_key: str = ""
     certificate: str = ""
     previous: str = ""
     revoked_serials: tuple[str, ...] = ()

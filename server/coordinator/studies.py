@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from common import pki
 from common.errors import OutputInUse, StateError
 from common.plan import StudyPlan
-from server import progress
+from server import progress, signers
+from server.coordinator import invitations
 from server.coordinator.home import Home
 
 if TYPE_CHECKING:  # Flower takes seconds to load, and `status` does without it
@@ -34,12 +35,20 @@ def prepare(home: Home, plan_file: Path) -> Path:
         raise OutputInUse(f"{folder} holds a study {plan.name!r} of another plan. Give the new plan another name")
     if progress.read(folder).state == "completed":
         raise OutputInUse(f"study {plan.name!r} is finished; its release lies in {folder}. Give a new plan a new name")
-    if not (folder / "signing").is_symlink():  # one key signs all of a coordinator's releases
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "signing").symlink_to(Path("..") / ".." / "signing")
+    _link(home, folder)
     if not there.exists():
         pki.write_public(there, plan_file.read_bytes())
     return folder
+
+
+def _link(home: Home, folder: Path) -> None:
+    """One key signs all of a coordinator's releases, and one file says whose keys verdicts bear."""
+    with home.alone():
+        invitations.write_signers(home)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("signing", signers.FILE):
+        if not (folder / name).is_symlink():
+            (folder / name).symlink_to(Path("..") / ".." / name)
 
 
 def rounds_saved(folder: Path) -> int:
@@ -66,6 +75,7 @@ def start(home: Home, link: "SuperLink", name: str) -> int:
             raise StateError(f"study {name!r} is finished; its release lies in {folder}")
         if (last := last_run(link, folder)) is not None and not last.ended:
             raise StateError(f"study {name!r} is {last.state} as run {last.run_id}. Wait, or stop it first")
+        _link(home, folder)
         return link.start(folder)
 
 

@@ -12,10 +12,12 @@ from cryptography import x509
 from client.daemon import join
 from client.daemon.cli import COMMANDS
 from client.daemon.home import Coordinator, DaemonHome, client_context
+from client.identity import SIGNING_KEY
 from client.site_file import init
 from common import pki
 from common.enrolment import Invite, JoinRequest, Welcome
 from common.errors import MessageRefused, StateError
+from common.signing import Key
 
 AUTHORITY = pki.make_authority("coordinator")
 OTHER = pki.make_authority("somebody else")
@@ -113,7 +115,10 @@ def test_an_authority_that_is_pinned_is_not_replaced_by_another_invite(home: Dae
 def test_a_welcome_must_be_of_the_pinned_authority_for_this_site_and_key(home: DaemonHome) -> None:
     request = join.answer(home, invite(), fingerprint=FINGERPRINT)
     stranger = JoinRequest(
-        site="north", node_key=request.node_key, csr=pki.pem(pki.make_request(pki.new_key(), "north"))
+        site="north",
+        node_key=request.node_key,
+        verdict_key=request.verdict_key,
+        csr=pki.pem(pki.make_request(pki.new_key(), "north")),
     )
     forged = dataclasses.replace(welcome(request, OTHER), ca_certificate=pki.pem(AUTHORITY.certificate))
     for paper in (
@@ -185,3 +190,10 @@ def test_the_commands_say_what_to_do_next_and_refuse_a_wrong_fingerprint(tmp_pat
         stopped = runner.invoke(commands["status"], ["--home", "north", "--json"])
         assert stopped.exit_code == StateError.exit_code
         assert json.loads(stopped.stdout)["running"] is False
+
+
+def test_the_request_names_the_key_that_verdicts_are_signed_with_and_keeps_it(home: DaemonHome) -> None:
+    first = join.answer(home, invite(), fingerprint=FINGERPRINT)
+    assert first.verdict_key == Key.at(home.home / SIGNING_KEY).public
+    join.install(home, welcome(first))
+    assert join.renew(home).verdict_key == first.verdict_key

@@ -14,7 +14,7 @@ from common.errors import MessageRefused, StateError
 INVITE = Invite(
     site="north", address="localhost:1", ca_certificate="PEM", token="secret", expires="2030-01-01T00:00:00Z"
 )
-REQUEST = JoinRequest(site="north", node_key="key", csr="csr")
+REQUEST = JoinRequest(site="north", node_key="key", verdict_key="5a" * 32, csr="csr")
 
 
 def test_a_file_reads_back_as_it_was_written_and_is_private(tmp_path: Path) -> None:
@@ -53,7 +53,9 @@ def test_a_site_name_that_is_a_path_is_refused() -> None:
         Invite.parse(json.dumps({**INVITE.to_dict(), "site": "../north"}).encode())
 
 
-@pytest.mark.parametrize("change", [{"site": "south"}, {"node_key": "other"}, {"csr": "other"}])
+@pytest.mark.parametrize(
+    "change", [{"site": "south"}, {"node_key": "other"}, {"csr": "other"}, {"verdict_key": "5b" * 32}]
+)
 def test_a_proof_covers_every_word_of_the_request(change: dict[str, str]) -> None:
     proven = REQUEST.proven("secret")
     proven.require_proof("secret")

@@ -1,5 +1,7 @@
 """What was signed cannot be altered, dropped or signed by somebody else without being noticed."""
 
+import base64
+import string
 from pathlib import Path
 
 import pytest
@@ -77,3 +79,15 @@ def test_a_file_that_is_no_key_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("no key")
     with pytest.raises(StateError, match="signing key"):
         Key.at(tmp_path / "key")
+
+
+def test_the_same_signature_said_another_way_is_refused(tmp_path: Path) -> None:
+    key, record = Key.at(tmp_path / "key"), {"what": "a record"}
+    signature = key.sign(record)
+    verify(record, signature, public=key.public, what="record")
+    letters = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
+    twin = signature[:-3] + letters[letters.index(signature[-3]) ^ 1] + "=="
+    assert base64.b64decode(twin) == base64.b64decode(signature)
+    for said, public in ((twin, key.public), (signature, key.public.upper())):
+        with pytest.raises(SignatureInvalid):
+            verify(record, said, public=public, what="record")

@@ -2,6 +2,7 @@
 
 import base64
 import datetime
+import secrets
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,9 +72,10 @@ class Visitor:
         return client.post(f"/v1/fleet/{name}", content=body, headers=self.headers())
 
 
-def request(invite: Invite, node_key: pki.Key, client_key: pki.Key) -> JoinRequest:
+def request(invite: Invite, node_key: pki.Key, client_key: pki.Key, *, verdict_key: str = "") -> JoinRequest:
     return JoinRequest(
         site=invite.site,
         node_key=pki.openssh(node_key.public_key()),
+        verdict_key=verdict_key or secrets.token_hex(32),
         csr=pki.pem(pki.make_request(client_key, invite.site)),
     ).proven(invite.token)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import json
 import stat
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from cryptography import x509
 from common import pki
 from common.enrolment import Welcome
 from common.errors import MessageRefused, OutputInUse, StateError
-from server.coordinator import invitations, nodes
+from server import signers
+from server.coordinator import invitations, nodes, studies
 from server.coordinator.home import Home
 from tests.server.coordinators import Visitor, make_home, request
+from tests.server.sites import PLAN
 
 
 @pytest.fixture
@@ -156,6 +159,7 @@ def test_a_renewal_keeps_the_old_certificate_until_the_next_and_is_refused_from_
     asked = invitations.JoinRequest(
         site="north",
         node_key=pki.openssh(north.node_key.public_key()),
+        verdict_key=recorded(home, "north").verdict_key,
         csr=pki.pem(pki.make_request(pki.new_key(), "north")),
     )
     with pytest.raises(MessageRefused, match="not signed"):
@@ -168,6 +172,63 @@ def test_a_renewal_keeps_the_old_certificate_until_the_next_and_is_refused_from_
     assert node is not None
     assert [node.certificate, node.previous] == [welcome.certificate, north.welcome.certificate]
     assert node.revoked_serials == ()
+
+
+def recorded(home: Home, site: str) -> nodes.Node:
+    node = nodes.find(home.nodes, site)
+    assert node is not None
+    return node
+
+
+def renewal(home: Home, visitor: Visitor, verdict_key: str) -> invitations.JoinRequest:
+    return invitations.JoinRequest(
+        site=visitor.site,
+        node_key=pki.openssh(visitor.node_key.public_key()),
+        verdict_key=verdict_key,
+        csr=pki.pem(pki.make_request(pki.new_key(), visitor.site)),
+    ).signed(visitor.client_key)
+
+
+def test_the_verdict_key_is_recorded_with_the_site_and_read_by_every_study(home: Home, tmp_path: Path) -> None:
+    invite = invitations.invite(home, "north")
+    invitations.enrol(home, request(invite, pki.new_key(), pki.new_key(), verdict_key="5a" * 32))
+    (tmp_path / "plan.toml").write_text(PLAN)
+    folder = studies.prepare(home, tmp_path / "plan.toml")
+    assert signers.load(folder) == {"north": "5a" * 32}
+    Visitor.enrolled(home, "late")
+    assert set(signers.load(folder)) == {"north", "late"}
+    invitations.revoke(home, "north")
+    assert signers.load(folder)["north"] == "5a" * 32  # what it judged before stays what it was
+
+
+@pytest.mark.parametrize("key", ["", "5A" * 32, "5a" * 31, "../key"])
+def test_a_request_without_a_proper_verdict_key_is_refused_and_the_invite_stays_usable(home: Home, key: str) -> None:
+    invite = invitations.invite(home, "north")
+    plain = request(invite, pki.new_key(), pki.new_key())
+    with pytest.raises(MessageRefused, match="holds no verdict key"):
+        invitations.enrol(home, dataclasses.replace(plain, verdict_key=key).proven(invite.token))
+    assert invitations.enrol(home, plain).site == "north"
+
+
+def test_two_sites_never_share_a_verdict_key(home: Home) -> None:
+    Visitor.enrolled(home, "north")
+    invite = invitations.invite(home, "south")
+    copied = request(invite, pki.new_key(), pki.new_key(), verdict_key=recorded(home, "north").verdict_key)
+    with pytest.raises(MessageRefused, match="another site's"):
+        invitations.enrol(home, copied)
+
+
+def test_a_renewal_may_not_change_the_verdict_key_but_adds_one_that_is_missing(home: Home) -> None:
+    north = Visitor.enrolled(home, "north")
+    with pytest.raises(MessageRefused, match="keeps the verdict key"):
+        invitations.enrol(home, renewal(home, north, "5b" * 32))
+    old = home.nodes / "north.json"
+    record = json.loads(old.read_text())
+    del record["verdict_key"]  # a record of before these keys
+    old.write_text(json.dumps(record))
+    assert recorded(home, "north").verdict_key == ""
+    invitations.enrol(home, renewal(home, north, "5b" * 32))
+    assert recorded(home, "north").verdict_key == signers.load(home.root)["north"] == "5b" * 32
 
 
 def test_a_damaged_record_is_named_and_stops_no_other_site(home: Home) -> None:

@@ -1,0 +1,63 @@
+"""Guards of signatures, the gate and the verdicts behind it: how to take each out."""
+
+from mutation import Mutation
+
+_SIGNING = ("tests/common/test_signing.py",)
+_GATE = ("tests/server/test_gate.py",)
+_VERDICT = ("tests/client/test_verdict.py",)
+_ENROLMENT = ("tests/server/test_coordinator_enrolment.py",)
+_BUNDLE = ("tests/deploy/test_generate.py::test_an_altered_release_is_refused",
+           "tests/deploy/test_generate.py::test_a_bundle_of_another_signer_is_refused_where_one_is_named")  # fmt: skip
+_S, _G, _V = "common/signing.py", "server/gate.py", "client/evaluation/votes.py"
+
+
+def _guard(name: str, file: str, old: str, new: str, tests: tuple[str, ...]) -> Mutation:
+    return Mutation(name=name, file=file, old=old, new=new, tests=tests)
+
+
+RELEASE = [
+    _guard("signing: a signature is not checked", _S,
+           'key.verify(raw if one_form else b"", canonical(record))', "pass", _SIGNING),
+    _guard("signing: another form of the same signature is good", _S,
+           'raw if one_form else b""', "raw", _SIGNING),
+    _guard("signing: a signed file may be altered", _S, "or _entry(folder / name) != entry:", "or False:", _SIGNING),
+    _guard("signing: the trusted signer is not asked for", _S,
+           "if trusted and signer != trusted:", "if False:", _SIGNING),
+    _guard("bundle: it is used unchecked", "common/bundle.py",
+           "signer = verify_folder(folder, trusted=trusted)", 'signer = ""', _BUNDLE),
+    _guard("gate: a verdict's signature is not checked", "common/verdicts.py",
+           "    verify(_content(verdict),", "    (lambda *_, **__: None)(_content(verdict),", _GATE),
+    _guard("gate: any key may sign a verdict", "server/signers.py",
+           "if verdict.public != enrolled:", "if False:", _GATE),
+    _guard("gate: a site without an enrolled key is heard", "server/signers.py",
+           'if not (enrolled := signers.get(verdict.site, "")):',
+           'if not (enrolled := signers.get(verdict.site, verdict.public)):', _GATE),
+    _guard("gate: a stored verdict is believed", _G,
+           "verdict.site: _checked(study, verdict, candidate, enrolled)", "verdict.site: verdict", _GATE),
+    _guard("gate: a verdict on another candidate counts", "common/verdicts.py",
+           "if (verdict.plan, verdict.candidate) != (plan, candidate):", "if False:",
+           (*_GATE, "tests/deploy/test_release.py::test_a_verdict_on_another_candidate_does_not_count")),
+    _guard("gate: one site speaks for another", _G, "if verdict.site != name:", "if False:", _GATE),
+    _guard("gate: a verdict may state any cost", _G, "if not _honest_cost(study, verdict):", "if False:", _GATE),
+    _guard("gate: a no is no hindrance", _G, "if verdict.outcome != PASSED:", "if False:", _GATE),
+    _guard("gate: a silence is a yes", _G, "    if missing:\n", "    if False:\n", _GATE),
+    _guard("verdict: no sum is ever too low", _V, "if value < -MARGIN * spread and", "if False and", _VERDICT),
+    _guard("verdict: a patient's vote is not a mean of images", "client/evaluation/parts.py",
+           "share = np.bincount(place, weights=held) / np.bincount(place)", "share = np.bincount(place, weights=held)",
+           _VERDICT),
+    _guard("verdict: what leaves is not checked", "client/egress.py",
+           "        verified(verdict, plan=plan.digest, candidate=verdict.candidate)\n", "        pass\n", _VERDICT),
+    _guard("verdict: it is not booked", "client/hospital.py",
+           "    entry = _entry(plan, step, site.cache, weights)\n    number = _reserve(site, plan, step, entry)",
+           "    entry = _entry(plan, step, site.cache, weights)\n    number = 1", _VERDICT),
+    _guard("egress log: a full file is thrown away", "client/egress_log.py",
+           "    path.rename(old)\n", "    path.unlink()\n", ("tests/client/test_egress.py",)),
+    _guard("egress log: two writers put one file away twice", "client/egress_log.py",
+           "        fcntl.flock(handle, fcntl.LOCK_EX)\n", "        pass\n", ("tests/client/test_egress.py",)),
+    _guard("enrolment: a request without a verdict key is taken", "server/coordinator/invitations.py",
+           'if not re.fullmatch(r"[0-9a-f]{64}", request.verdict_key):', "if False:", _ENROLMENT),
+    _guard("enrolment: a renewal may change the verdict key", "server/coordinator/invitations.py",
+           'if request.signature and node.verdict_key not in ("", request.verdict_key):', "if False:", _ENROLMENT),
+    _guard("enrolment: two sites share a verdict key", "server/coordinator/invitations.py",
+           "if any(other.verdict_key == request.verdict_key for", "if any(False for", _ENROLMENT),
+]  # fmt: skip
