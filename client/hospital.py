@@ -16,6 +16,7 @@ from client.admission.settings import IngestSettings
 from client.cache import Cache
 from client.evaluation import verdicts
 from client.evaluation.judge import candidate_of, judge
+from client.identity import SIGNING_KEY
 from client.ledger import Entry
 from client.site import Site
 from client.trainer import PatientTrainer
@@ -30,9 +31,6 @@ from common.verdicts import signed
 from common.weights import Weights, check, digest
 
 log = logging.getLogger(__name__)
-
-SIGNING_KEY = "signing/site.key"
-"""The key, below a site's home, that its verdicts are signed with."""
 
 
 def greet(site: Site, request: Hello) -> HelloReply:

@@ -24,6 +24,7 @@ WardroundError                 1
 └── StudyStopped               7   a study could not go on
     ├── QuorumLost                 too few sites answered
     ├── VerdictMissing             a site has not judged the candidate, so nothing is released
+    │   └── SignerUnknown              a site judged, but no key of its verdicts was enrolled
     └── GateFailed                 a site's verdict on the candidate is no
         ├── FidelityTooLow             too few held-out patients look like anything the generator draws
         ├── UtilityTooLow              what is learnt from the images does not hold for held-out patients
@@ -149,6 +150,10 @@ class QuorumLost(StudyStopped):
 
 class VerdictMissing(StudyStopped):
     """A site has not judged the candidate, so nothing is released."""
+
+
+class SignerUnknown(VerdictMissing):
+    """No key that a site signs its verdicts with was recorded when it was enrolled, so none of them counts."""
 
 
 class GateFailed(StudyStopped):

@@ -180,6 +180,7 @@ for command in planner_cli.COMMANDS:
 @click.option("--workers", default=0, show_default=True, help="Sites that train at once; 0 takes one for each core.")
 @click.option("--resume", is_flag=True, help="Go on with the study in --out.")
 @click.option("--prepare-only", is_flag=True, help="Stop before the first round and print the `flwr run` line.")
+@click.option("--release", "bundled", is_flag=True, help="Go on to the signed bundle in OUT/bundle, evidence and all.")
 @json_option
 def simulate(
     plan_file: Path | None,
@@ -192,6 +193,7 @@ def simulate(
     workers: int,
     resume: bool,
     prepare_only: bool,
+    bundled: bool,
     as_json: bool,
 ) -> None:
     """Run the study PLAN_FILE over site folders on this machine: the code of a deployment, on data you may see."""
@@ -211,10 +213,12 @@ def simulate(
         return
     with _watched(run, quiet=as_json):
         simulation.start(run, engine=engine, ray_address=ray_address, workers=workers)
+    if bundled:
+        release_cli.make(run, run / "bundle", quiet=as_json)
     card = json.loads((run / "card.json").read_text())
     result = {
         "run": str(run),
-        "report": str(run / "report.html"),
+        "report": str(run / "bundle" / "report.html" if bundled else run / "report.html"),
         "decoder_digest": card["decoder_digest"],
         "epsilon_by_site": card["privacy"]["epsilon_by_site"],
         "admitted": admitted,

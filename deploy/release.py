@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from client.site import Site
 from common.bundle import Bundle
 from common.encoder_lite import NAME, lite_features
 from common.errors import StateError, StudyStopped
+from common.not_run import NotRun, not_run
 from common.schedule import schedule
 from common.simulation import SimulationSetup
 from deploy.drafts import whole_folder
+from deploy.evidence import CANARIES, SHADOWS, canary_audit, membership
 from deploy.simulate import SETUP
 from server import gate
 from server.release import publish
@@ -26,13 +29,24 @@ SECOND_OPINION_IMAGES = 300
 NOTICE = "Raw figures, shown because this is a simulation on public data; between hospitals they stay at the site."
 
 
-def release(run: Path, out: Path, *, second_opinion: bool = False) -> Bundle:
+def release(
+    run: Path,
+    out: Path,
+    *,
+    second_opinion: bool = False,
+    canaries: int = CANARIES,
+    shadows: int = SHADOWS,
+    on_step: Callable[[str], None] = lambda _: None,
+) -> Bundle:
     """Make the bundle of a finished run: whole or not at all.
 
     Args:
         run: Folder of a study whose rounds are all done.
         out: Folder to create; must be absent or empty.
         second_opinion: Compare the sets in EfficientNet-Lite0's features, too; of a gated simulation only.
+        canaries: Artificial patients of the audit that a simulation's bundle shows; 0 for none.
+        shadows: Shadow models of the membership attack that it shows; an even number, 0 for none.
+        on_step: Called with a word when an experiment begins.
 
     Returns:
         The bundle, read back and checked.
@@ -52,6 +66,14 @@ def release(run: Path, out: Path, *, second_opinion: bool = False) -> Bundle:
     gate.require(study, verdicts)
     simulated = (run / SETUP).exists()
     evaluation = site_figures(run, gate.candidate_of(study)) if simulated else None
+    audit = not_run(NotRun.NOT_SIMULATED)
+    if simulated:
+        setup = SimulationSetup.load(run / SETUP)
+        on_step("canary audit")
+        audit = canary_audit(study.plan, seed=setup.seed, canaries=canaries)
+        if evaluation:
+            on_step("membership inference")
+            evaluation["membership"] = membership(study.plan, study.weights, setup, shadows=shadows)
     if second_opinion:
         if not evaluation:
             raise StateError(f"{run}: a second opinion needs a simulation whose plan sets patients aside")
@@ -63,6 +85,7 @@ def release(run: Path, out: Path, *, second_opinion: bool = False) -> Bundle:
             verdicts=verdicts,
             out=draft,
             evaluation=evaluation,
+            audit=audit,
         )
     return Bundle.load(out)
 

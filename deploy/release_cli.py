@@ -1,11 +1,14 @@
 """`wardround release`, `verify`, `generate`, `walk` and `export-onnx`: what can be done with a finished study."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from common.terminal import emit, json_option, progress
+
+if TYPE_CHECKING:
+    from common.bundle import Bundle
 
 _folder = click.Path(path_type=Path)
 _signer = click.option(
@@ -17,12 +20,28 @@ _signer = click.option(
 @click.argument("run", type=_folder)
 @click.option("--out", type=_folder, help="Folder to create.  [default: RUN/bundle]")
 @click.option("--second-opinion", is_flag=True, help="Of a simulation: features of EfficientNet-Lite0, too.")
+@click.option(
+    "--canaries",
+    default=1000,
+    show_default=True,
+    type=click.IntRange(0, 100_000),
+    help="Of a simulation: artificial patients of the audit of its mechanism; 0 for no audit.",
+)
+@click.option(
+    "--shadows",
+    default=16,
+    show_default=True,
+    type=click.IntRange(0, 1000),
+    help="Of a simulation: shadow models, an even number, that try to tell who trained; 0 for none.",
+)
 @json_option
-def release(run: Path, out: Path | None, *, second_opinion: bool, as_json: bool) -> None:
+def release(run: Path, out: Path | None, *, second_opinion: bool, canaries: int, shadows: int, as_json: bool) -> None:
     """Make the signed bundle of the finished study in RUN, if every hospital in it has said yes."""
-    from deploy.release import release as publish
-
-    bundle = publish(run, out or run / "bundle", second_opinion=second_opinion)
+    if shadows % 2:
+        raise click.BadParameter("give an even number: shadow models come in pairs", param_hint="--shadows")
+    bundle = make(
+        run, out or run / "bundle", quiet=as_json, second_opinion=second_opinion, canaries=canaries, shadows=shadows
+    )
     result = {
         "bundle": str(bundle.folder),
         "signer": bundle.signer,
@@ -31,6 +50,15 @@ def release(run: Path, out: Path | None, *, second_opinion: bool, as_json: bool)
         "verdicts": {site: verdict["outcome"] for site, verdict in bundle.card["verdicts"].items()},
     }
     emit(result, as_json=as_json, text=lambda: f"{bundle.folder}\nsigned by {bundle.signer}")
+
+
+def make(run: Path, out: Path, *, quiet: bool, **options: Any) -> "Bundle":
+    """Call `deploy.release.release` behind a progress bar; `options` are its own."""
+    from deploy.release import release as publish
+
+    with progress(quiet=quiet) as bar:
+        task = bar.add_task("release", total=None)
+        return publish(run, out, on_step=lambda word: bar.update(task, description=word), **options)
 
 
 @click.command()

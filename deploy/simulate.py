@@ -19,15 +19,18 @@ import client.app
 import server.app
 from client import hospital, policy
 from client.admission.ingest import IngestSettings, IngestSummary, ingest
+from client.identity import SIGNING_KEY
 from client.site import Site
 from common.errors import DataError, StateError
 from common.plan import StudyPlan
 from common.schedule import schedule
+from common.signing import Key
 from common.simulation import SimulationSetup
 from common.weights import write_atomically
 from deploy.drafts import whole_folder
 from deploy.local_grid import LocalGrid
 from deploy.ray_queue import linear_hand_out
+from server import signers
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +88,7 @@ def prepare(
         }
         homes = tuple(draft / "sites" / name for name in names)
         SimulationSetup(seed=seed, homes=homes).save(draft / SETUP)
+        signers.save(draft, {home.name: Key.at(home / SIGNING_KEY).public for home in homes})
     return Prepared(run=run, plan=plan, summaries=summaries)
 
 

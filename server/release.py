@@ -16,6 +16,7 @@ from common.bundle import CARD, DECODER, REPORT, seal_bundle
 from common.dicom_export import Provenance
 from common.dicom_stamp import Stamp
 from common.images import unit_to_uint8
+from common.not_run import NotRun, not_run
 from common.screening import Screening
 from common.signing import Key
 from common.synthesis import Decoder
@@ -43,6 +44,7 @@ def publish(
     verdicts: Verdicts | None = None,
     out: Path | None = None,
     evaluation: dict[str, Any] | None = None,
+    audit: dict[str, Any] | None = None,
 ) -> None:
     """Write the signed bundle (`decoder.safetensors`, `card.json`, `report.html`), and the study's own images.
 
@@ -52,6 +54,7 @@ def publish(
         verdicts: Checked verdicts by site; every site's yes is needed where the plan has a gate.
         out: Folder of the bundle, which then holds the bundle alone; None takes the study's folder, with `synthetic/`.
         evaluation: Raw figures by site, of a simulation on public data; None leaves them out.
+        audit: What an audit of a simulation's own mechanism found, or why there was none; None knows why.
 
     Raises:
         VerdictMissing: A site has not judged the candidate; nothing was written.
@@ -64,7 +67,8 @@ def publish(
     decoder.save(folder / DECODER)
     dropped = _write_synthetic(study, decoder, verdicts) if out is None else None
     card = build_card(study, decoder, folder, verdicts=verdicts, simulated=simulated)
-    card |= {"evaluation": evaluation or {}, "screening": dropped}
+    absent = not_run(NotRun.BEFORE_RELEASE if simulated else NotRun.NOT_SIMULATED)
+    card |= {"evaluation": evaluation or {}, "audit": audit or absent, "screening": dropped}
     write_atomically(folder / CARD, json.dumps(card, indent=1, sort_keys=True).encode())
     write_report(_report_data(study, decoder, card), folder / REPORT)
     seal_bundle(folder, Key.at(study.folder / SIGNING_KEY))
@@ -181,6 +185,7 @@ def _report_data(study: Study, decoder: Decoder, card: dict[str, Any]) -> Report
         created="",
         verdicts={site: verdict["outcome"] for site, verdict in card["verdicts"].items()},
         evaluation=card["evaluation"],
+        audit=card["audit"],
     )
 
 

@@ -23,7 +23,7 @@ from common.errors import StateError, WardroundError, by_name
 from common.schedule import Phase
 from common.weights import write_atomically
 from server.charts import RoundChart, image_sheet, round_chart
-from server.report_evaluation import evaluated, figure_text, number_text
+from server.report_evaluation import evaluated, figure_text, not_run_text, number_text
 
 PHASE_WORDS = {
     "mean": "mean image",
@@ -110,6 +110,7 @@ class ReportData:
         created: ISO date, or "" to leave it out (reproducible reports).
         verdicts: Site to "passed" or the type of its no; empty where the plan has no gate.
         evaluation: Raw figures by site (`client.evaluation.figures`) of a simulation on public data; else empty.
+        audit: What an audit of the mechanism found or why there was none (the card's "audit"); empty says nothing.
 
     Raises:
         ValueError: Images that are not three-dimensional 8-bit arrays.
@@ -129,6 +130,7 @@ class ReportData:
     created: str
     verdicts: dict[str, str] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
+    audit: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for label, images in self.images.items():
@@ -200,6 +202,7 @@ def _environment() -> Environment:
         "reason": _reason,
         "figure": figure_text,
         "number": number_text,
+        "not_run": not_run_text,
     }
     environment.tests["finite"] = math.isfinite
     return environment

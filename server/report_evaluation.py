@@ -2,12 +2,12 @@
 
 from typing import Any
 
+from common.not_run import NotRun
 from server.charts_evaluation import curve_chart, interval_chart
 
 _QUESTIONS = {
     "distance_ratio": "Distance to the nearest synthetic image, training patients over held-out ones",
     "distance_auc": "Can that distance tell who trained? (AUC)",
-    "loss_attack_auc": "Can the model’s loss tell who trained? (AUC)",
 }
 
 
@@ -38,10 +38,11 @@ def evaluated(evaluation: dict[str, Any]) -> dict[str, Any]:
             for kind in ("synthetic", "ceiling")
         ],
         "second_name": first.get("fidelity_lite", {}).get("name", ""),
-        "diversity": {site: figures["diversity"] for site, figures in sites.items()},
+        "diversity": [row for site, figures in sites.items() for row in _diversity(site, figures["diversity"])],
         "utility": {site: figures["utility"] for site, figures in sites.items() if figures["utility"]},
         "privacy": {site: figures["privacy"] for site, figures in sites.items()},
         "questions": _QUESTIONS,
+        "membership": _membership(evaluation, sites),
         "utility_chart": _utility_chart(sites),
         "curves": {
             "grey": curve_chart(
@@ -62,6 +63,11 @@ def evaluated(evaluation: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def not_run_text(reason: str) -> str:
+    """Why an experiment was not run, in words; a reason that is none of ours is not repeated."""
+    return NotRun(reason).meaning if reason in list(NotRun) else "No reason is given."
+
+
 def figure_text(figure: dict[str, float | None]) -> str:
     """A figure with its interval in brackets; a dash where it cannot be told."""
     if figure["low"] is None:
@@ -74,6 +80,36 @@ def number_text(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def _diversity(site: str, sets: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of one site: pairs of each label, of any one label, of two labels."""
+    both = ("synthetic", "real")
+    rows = [
+        {"pairs": f"label {label}", **{kind: sets[kind]["labels"].get(label) for kind in both}}
+        for label in sets["synthetic"]["labels"]
+    ]
+    rows.append({"pairs": "any one label", **{kind: sets[kind]["within"] for kind in both}})
+    rows.append({"pairs": "two labels", **{kind: sets[kind]["between"] for kind in both}})
+    return [{"site": site, **row} for row in rows]
+
+
+def _membership(evaluation: dict[str, Any], sites: dict[str, Any]) -> dict[str, Any]:
+    """Both attacks by site, and over all sites where shadow models were trained; else the reason why not."""
+    shadowed = evaluation.get("membership", {})
+    attacked = shadowed.get("sites", {})
+    unknown = {"value": None, "low": None, "high": None}
+    rows = {
+        site: {
+            "patients": figures["patients"],
+            "loss_auc": figures["privacy"]["loss_attack_auc"],
+            "lira_auc": attacked.get(site, {}).get("lira_auc", unknown),
+        }
+        for site, figures in sites.items()
+    }
+    if attacked:
+        rows["all together"] = attacked["all"]
+    return {"rows": rows, **{key: shadowed.get(key) for key in ("shadows", "kind", "reason")}}
 
 
 def _utility_chart(sites: dict[str, Any]) -> str:

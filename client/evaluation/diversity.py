@@ -43,6 +43,8 @@ def ms_ssim(images: Tensor, labels: Tensor, *, between: bool, seed: int = 0) -> 
 
 
 def _pairs(labels: np.ndarray, *, between: bool, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    if len(labels) < 2:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
     random = np.random.default_rng(seed)
     first, second = random.integers(0, len(labels), (2, 8 * PAIRS))
     right = (first != second) & ((labels[first] != labels[second]) == between)

@@ -40,7 +40,7 @@ def figures(plan: StudyPlan, candidate: Candidate, trained: Cache, held_out: Cac
         "features": {"name": NAME, "digest": encoder_digest()},
         "patients": {"held_out": held_out.patients, "trained": trained.patients},
         "fidelity": _fidelity(plan, candidate, real, known) if enough else {},
-        "diversity": _diversity(candidate, real) if enough else {},
+        "diversity": _diversity(plan, candidate, real) if enough else {},
         "curves": {"synthetic": curves(candidate.images), "real": curves(real.images)} if enough else {},
         "utility": _utility(plan, candidate, real, known) if enough else {},
         "privacy": _privacy(candidate, real, known, trained, held_out) if enough else {},
@@ -78,7 +78,8 @@ def _distances(real: fidelity.Features, other: fidelity.Features) -> dict[str, A
     return _plain(values | dataclasses.asdict(fidelity.manifold(real, other)))
 
 
-def _diversity(candidate: Candidate, real: Part) -> dict[str, Any]:
+def _diversity(plan: StudyPlan, candidate: Candidate, real: Part) -> dict[str, Any]:
+    """Of each set: pairs within any one label, between labels, and within each label on its own."""
     return {
         name: _plain(
             {
@@ -86,6 +87,14 @@ def _diversity(candidate: Candidate, real: Part) -> dict[str, Any]:
                 "between": diversity.ms_ssim(images, labels, between=True),
             }
         )
+        | {
+            "labels": _plain(
+                {
+                    label: diversity.ms_ssim(images[labels == index], labels[labels == index], between=False)
+                    for index, label in enumerate(plan.data.labels)
+                }
+            )
+        }
         for name, images, labels in (
             ("synthetic", candidate.images, candidate.labels),
             ("real", real.images, real.labels),

@@ -72,8 +72,15 @@ def test_simulate_prints_one_json_object_with_what_was_admitted_and_spent(tiny: 
     again = run("simulate", plan, *options, "--out", tmp_path / "run")
     assert again.exit_code == errors.StateError.exit_code
     assert "already holds something" in again.stderr
-    resumed = run("simulate", "--resume", "--out", tmp_path / "run", "--json")
-    assert json.loads(resumed.stdout)["decoder_digest"] == printed["decoder_digest"]
+    resumed = json.loads(run("simulate", "--resume", "--release", "--out", tmp_path / "run", "--json").stdout)
+    assert resumed["decoder_digest"] == printed["decoder_digest"]
+    bundle = tmp_path / "run" / "bundle"
+    assert resumed["report"] == str(bundle / "report.html")
+    assert run("verify", bundle).exit_code == 0
+    assert json.loads((bundle / "card.json").read_text())["audit"]["ran"] is True
+    odd = run("release", tmp_path / "run", "--out", tmp_path / "other", "--shadows", "3")
+    assert odd.exit_code == 2
+    assert "even number" in odd.stderr
 
 
 def test_prepare_only_prints_the_flower_command_and_trains_nothing(tiny: Tiny, tmp_path: Path) -> None:

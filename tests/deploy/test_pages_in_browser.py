@@ -10,10 +10,11 @@ import pytest
 from client import hospital
 from client.site import Site
 from deploy.release import NOTICE
+from deploy.shadows import KIND
 from server.report import render_report
 from tests.client import hospitals
 from tests.client.test_verdict import ask, gated
-from tests.server.report_cases import a_study
+from tests.server.report_cases import AN_AUDIT, a_study
 from tests.server.test_report_in_browser import BROWSER, browse
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
@@ -28,9 +29,13 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = home / "evaluation" / verdict.candidate[:32]
     figures = json.loads((folder / "figures.json").read_text())
     names = ("harbour", "hill", "valley")
+    figure = {"value": 0.51, "low": 0.45, "high": 0.57}
+    attacked = {"lira_auc": figure, "loss_auc": figure, "patients": figures["patients"]}
+    membership = {"ran": True, "shadows": 16, "kind": KIND, "sites": dict.fromkeys(("all", *names), attacked)}
     data = a_study(
         verdicts=dict(zip(names, ("passed", "passed", "UtilityTooLow"), strict=True)),
-        evaluation={"notice": NOTICE, "sites": dict.fromkeys(names, figures)},
+        evaluation={"notice": NOTICE, "sites": dict.fromkeys(names, figures), "membership": membership},
+        audit=AN_AUDIT,
     )
     return {"board": render_report(data), "steward": (folder / "report.html").read_text()}
 

@@ -14,7 +14,8 @@ import client.app
 import server.app
 from client.ledger import Ledger
 from common.bundle import FILES, Bundle
-from common.errors import FidelityTooLow, OutputInUse, SignatureInvalid, StudyStopped, VerdictMissing
+from common.errors import FidelityTooLow, OutputInUse, SignatureInvalid, SignerUnknown, StudyStopped, VerdictMissing
+from common.not_run import NotRun, not_run
 from common.signing import MANIFEST, SIGNATURE, Key
 from common.simulation import SimulationSetup
 from common.verdicts import PASSED, signed, to_json
@@ -22,8 +23,8 @@ from deploy.generate import generate
 from deploy.local_grid import LocalGrid
 from deploy.release import NOTICE, release
 from deploy.sheets import write_sheets
-from deploy.simulate import SETUP, prepare
-from server import gate
+from deploy.simulate import SETUP, prepare, start
+from server import gate, signers
 from server.release import SIGNING_KEY, publish
 from server.study import Study
 from tests.deploy import hospitals
@@ -120,7 +121,13 @@ def test_the_bundle_holds_every_figure_of_this_very_run(judged: Planted) -> None
         ledger = Ledger(run / "sites" / site / "ledger.sqlite")
         assert card["privacy"]["epsilon_by_site"][site] == ledger.epsilon(delta=card["privacy"]["delta"])
         assert card["privacy"]["epsilon_by_site"][site] <= card["plan"]["privacy"]["epsilon"]
+    audit, membership = card["audit"], card["evaluation"]["membership"]
+    assert audit["ran"]
+    assert 0 <= audit["lower_bound"] <= audit["claimed_epsilon"] < card["plan"]["privacy"]["epsilon"]
+    assert membership == not_run(NotRun.TOO_FEW_PATIENTS)  # half of 94 patients drown in this plan's noise
     page = (bundle.folder / "report.html").read_text()
+    assert f"at least {audit['lower_bound']:.3f} (95 % confidence)" in page
+    assert NotRun.TOO_FEW_PATIENTS.meaning.replace("'", "&#39;") in page
     assert page.count("<svg") >= 5
     assert "Nothing speaks against a release." in page
     assert "SIMULATION" in page.upper()
@@ -168,6 +175,22 @@ def test_without_every_verdict_nothing_is_released(judged: Planted, tmp_path: Pa
     assert not (tmp_path / "out").exists()
 
 
+def test_a_verdict_under_another_key_than_the_enrolled_one_stops_the_study(judged: Planted, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(judged[0], run, ignore=shutil.ignore_patterns("bundle", gate.FILE))
+    right = signers.load(run)
+    signers.save(run, {**right, "north": Key.at(tmp_path / "key").public})
+    with pytest.raises(SignatureInvalid, match=r"verdict of north is not signed by the key"):
+        start(run)
+    assert set(gate.load(Study.resume(run))) == {"hill", "river"}
+    signers.save(run, {site: key for site, key in right.items() if site != "north"})
+    with pytest.raises(SignerUnknown, match="site renew"):
+        start(run)
+    signers.save(run, right)
+    start(run)
+    assert set(gate.load(Study.resume(run))) == {"hill", "north", "river"}
+
+
 def test_one_sites_no_stops_the_release_and_names_its_reason_by_type_alone(judged: Planted, tmp_path: Path) -> None:
     study = Study.resume(judged[0])
     verdicts = gate.load(study)
@@ -197,9 +220,10 @@ def test_an_unfinished_run_and_a_used_folder_are_refused(judged: Planted, tmp_pa
 
 def test_a_second_opinion_is_named_after_its_own_network(judged: Planted, tmp_path: Path) -> None:
     pytest.importorskip("efficientnet_lite_pytorch", reason="the extra `features` is not installed")
-    bundle = release(judged[0], tmp_path / "bundle", second_opinion=True)
+    bundle = release(judged[0], tmp_path / "bundle", second_opinion=True, canaries=0, shadows=0)
     for figures in bundle.card["evaluation"]["sites"].values():
         lite = figures["fidelity_lite"]
         assert lite["name"] == "EfficientNet-Lite0 (ImageNet)"
         assert lite["ceiling"]["precision"] > lite["synthetic"]["precision"]
+    assert bundle.card["audit"] == bundle.card["evaluation"]["membership"] == not_run(NotRun.SWITCHED_OFF)
     assert "EfficientNet-Lite0 (ImageNet)" in (bundle.folder / "report.html").read_text()

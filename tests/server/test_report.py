@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from common.errors import StateError
+from common.not_run import NotRun
 from server.charts import image_sheet
 from server.report import render_report, write_report
-from tests.server.report_cases import HOSTILE, PLAN, Page, a_round, a_site, a_study
+from tests.server.report_cases import AN_AUDIT, HOSTILE, PLAN, Page, a_round, a_site, a_study
 
 
 def read(**changes: Any) -> Page:
@@ -281,6 +282,25 @@ def test_a_label_without_images_says_so_and_shows_no_picture() -> None:
     page = read(images={"normal": np.zeros((0, 32, 32), np.uint8)})
     assert page.all("img") == []
     assert "No image of this label was drawn." in page.text
+
+
+def test_an_audit_shows_its_lower_bound_beside_the_ledgers_and_says_what_it_is_not() -> None:
+    page = read(audit=AN_AUDIT)
+    assert "at least 0.512 (95 % confidence)" in page.text
+    assert "at most 4.10" in page.text
+    assert "It does not prove ε" in page.text
+    assert "Nothing found contradicts the claim." in page.text
+    faulty = read(audit={**AN_AUDIT, "faults": ["epsilon is at least 9.00, not 4.09"]})
+    assert "The claim does not hold: epsilon is at least 9.00, not 4.09." in faulty.text
+    assert "Nothing found contradicts" not in faulty.text
+
+
+@pytest.mark.parametrize("reason", [*NotRun, "<script>alert(1)</script>"])
+def test_an_audit_that_was_not_run_says_why_in_words(reason: str) -> None:
+    page = read(audit={"ran": False, "reason": reason})
+    meaning = NotRun(reason).meaning if reason in list(NotRun) else "No reason is given."
+    assert f"Not run. {meaning}" in page.text
+    assert "alert(1)" not in page.text
 
 
 # --- reading it ----------------------------------------------------------------------------------------
