@@ -1,0 +1,34 @@
+"""The plan's `[model]` table: the shape of the variational autoencoder."""
+
+from dataclasses import dataclass
+
+from common.plan_rules import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelPlan:
+    """The shape of the variational autoencoder.
+
+    Attributes:
+        latent: Latent size k.
+        channels: Channels of each stride-2 level, finest first; multiples of 4.
+        base: Cosine frequencies per axis that the closed-form start is learnt in.
+        observation_std: Standard deviation of a pixel around the decoder's mean, image units in [-1, 1].
+    """
+
+    latent: int = 16
+    channels: tuple[int, ...] = (16, 32)
+    base: int = 16
+    observation_std: float = 0.25
+
+    def __post_init__(self) -> None:
+        require(2 <= self.latent <= 128, "model.latent", "from 2 to 128", self.latent)
+        require(2 <= len(self.channels) <= 5, "model.channels", "2 to 5 levels", list(self.channels))
+        require(
+            all(c > 0 and c % 4 == 0 for c in self.channels),
+            "model.channels",
+            "multiples of 4",
+            list(self.channels),
+        )
+        require(4 <= self.base <= 32, "model.base", "from 4 to 32", self.base)
+        require(0.01 <= self.observation_std <= 2, "model.observation_std", "from 0.01 to 2", self.observation_std)
