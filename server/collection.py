@@ -29,7 +29,7 @@ class Collection:
 
     def __init__(self, study: Study, exchange: Exchange, roster: Roster, step: Round) -> None:
         self._study, self._step = study, step
-        self._sum = Aggregation(study.plan, step, study.weights)
+        self._sum = Aggregation(study.plan, step, study.weights, folder=study.folder)
         self._request = TrainRequest(plan=study.plan.digest, round=step.number, arrays=study.weights)
         self._asking = Asking(exchange, roster, what=f"round {step.number}", question=self._question, hear=self._hear)
         self.replied: dict[str, Receipt] = {}
@@ -48,7 +48,7 @@ class Collection:
         self._asking.attempt(deadline_s=self._study.plan.aggregation.deadline_s, enough=self.quorum)
 
     def join(self) -> Weights:
-        """The next global weights, from everything that has replied; the sum is used up.
+        """What everything that has replied comes to, as weights of the whole model; the sum is used up.
 
         Raises:
             StudyStopped: The sites' releases cannot carry a model.

@@ -12,12 +12,13 @@ from common.errors import MessageRefused
 from common.messages import Refused, TrainReply, read_reply
 from common.moments import release_length, sensitivity
 from common.plan import StudyPlan
+from common.privacy import GaussianEvent
 from common.schedule import Round
-from common.vae import START
+from common.vae import trained
 from common.weights import Weights
 
-MOST_PATIENTS = 10_000_000
-"""No hospital has more; a release larger than that many patients could make is not honest."""
+_NOISE_SLACK = 6.0
+"""Standard deviations by which the norm of honest noise may pass its mean: once in 10**8 releases (Gaussian tail)."""
 _UPDATE_SLACK = 10.0
 _SLAB = 2**18
 
@@ -78,7 +79,7 @@ def check_reply(plan: StudyPlan, step: Round, weights: Weights, reply: TrainRepl
         paid = {utility.NAME: (2,)} if step.utility is not None else {}
         _check_arrays(reply.arrays, {name: array.shape for name, array in trained(weights).items()} | paid)
         size = math.sqrt(sum(_squares(reply.arrays[name], array) for name, array in trained(weights).items()))
-        if step.utility is not None and _squares(reply.arrays[utility.NAME]) > most_utility() ** 2:
+        if step.utility is not None and _squares(reply.arrays[utility.NAME]) > most_utility(plan, step.utility) ** 2:
             raise Quarantined(TOO_LARGE, "the reply's utility release is larger than any hospital's")
     else:
         _check_arrays(reply.arrays, {"release": (release_length(plan, step.phase),)})
@@ -87,14 +88,9 @@ def check_reply(plan: StudyPlan, step: Round, weights: Weights, reply: TrainRepl
         raise Quarantined(TOO_LARGE, f"the reply's norm {size:.3g} is over the bound {most:.3g}")
 
 
-def trained(weights: Weights) -> Weights:
-    """The arrays that a gradient round trains: all but the closed-form start."""
-    return {name: array for name, array in weights.items() if not name.startswith(START)}
-
-
-def most_utility() -> float:
-    """Largest L2 norm of an honest utility release."""
-    return utility.SENSITIVITY * MOST_PATIENTS
+def most_utility(plan: StudyPlan, event: GaussianEvent) -> float:
+    """Largest L2 norm of an honest utility release, which `event` has noised."""
+    return _most(plan, utility.SENSITIVITY, event, length=2)
 
 
 def bound(plan: StudyPlan, step: Round, weights: Weights) -> float:
@@ -103,12 +99,17 @@ def bound(plan: StudyPlan, step: Round, weights: Weights) -> float:
     For updates, ten times the way that `local_steps` full steps of Adam could go; for SGD, of clip and noise together.
     """
     if step.phase != "sgd":
-        return sensitivity(plan, step.phase) * MOST_PATIENTS
+        return _most(plan, sensitivity(plan, step.phase), step.event, length=release_length(plan, step.phase))
     training, values = plan.training, sum(array.size for array in trained(weights).values())
     way = training.local_steps * training.learning_rate * math.sqrt(values)
     if training.optimizer == "sgd":
         way *= 1.0 + 10.0 * plan.privacy.clip_norm
     return _UPDATE_SLACK * way
+
+
+def _most(plan: StudyPlan, bound: float, event: GaussianEvent, *, length: int) -> float:
+    """Largest norm of a noised sum over the plan's most patients, each in a ball of radius `bound`."""
+    return bound * (plan.aggregation.max_patients + event.sigma * (math.sqrt(length) + _NOISE_SLACK))
 
 
 def _refuse_extra_keys(record: RecordDict) -> None:

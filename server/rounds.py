@@ -6,7 +6,7 @@ from collections.abc import Callable
 from common.errors import QuorumLost
 from common.schedule import Round, schedule
 from common.weights import digest
-from server import scores
+from server import scores, strategies, warm
 from server.collection import Collection
 from server.exchange import Exchange
 from server.roster import LATE, Roster, in_words
@@ -25,29 +25,42 @@ def run(study: Study, exchange: Exchange, *, on_round: Callable[[RoundRecord], N
 
     Raises:
         QuorumLost: Fewer sites than the plan's quorum answered; the study can be resumed.
-        StudyStopped: The sites' releases cannot carry a model.
+        PlanError: The public images of the plan's warm-up are not there.
+        StudyStopped: The sites' releases cannot carry a model, or the server's strategy has left the finite numbers.
     """
     todo = schedule(study.plan)[study.completed :]
     if not todo:
         return
+    warmed_after = warm.after(study.plan)
+    if study.completed == 0 == warmed_after:
+        study.weights = warm.before_the_first_round(study.plan, study.folder, study.weights)
     roster = Roster(study, exchange)
     roster.invite()
     for step in todo:
         began = exchange.now()
         collection = _collect(study, exchange, roster, step)
-        weights = collection.join()
+        weights, memory = strategies.advance(
+            study.plan,
+            step.phase,
+            before=study.weights,
+            average=collection.join(),
+            memory=study.memory,
+            rounds=study.gradient_rounds,
+        )
+        if step.number == warmed_after:
+            weights = warm.up(study.plan, study.folder, weights)
         record = RoundRecord(
             number=step.number,
             phase=step.phase,
             replied=dict(sorted(collection.replied.items())),
             missing=_missing(roster, collection),
-            utility=scores.utility(study.plan, weights),
+            utility=scores.utility(study.plan, strategies.released(weights, memory)),
             weights=digest(weights),
             site_error=None if (paid := collection.site_utility) is None else paid.error,
             site_error_std=None if paid is None else paid.std,
             seconds=round(exchange.now() - began, 3),
         )
-        study.save(record, weights)
+        study.save(record, weights, memory)
         log.info(
             "round %d of %d (%s): %d sites, utility %.4f",
             step.number,

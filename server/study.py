@@ -12,12 +12,15 @@ from typing import Any, Self
 from common.errors import CheckpointCorrupt, OutputInUse
 from common.plan import StudyPlan
 from common.schedule import Phase
-from common.vae import initial, shapes
+from common.vae import initial, shared_shapes
 from common.weights import Weights, check, digest, read, sync_folder, write, write_atomically
+from server import strategies
 
-SCHEMA = 1
+SCHEMA = 2
 KEPT = 3
 """Checkpoints kept, so that a corrupt last one does not end a study."""
+MEMORY = "memory.safetensors"
+"""What the server's strategy remembers, in a checkpoint; absent where it remembers nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +62,21 @@ class RoundRecord:
 
 @dataclass
 class Study:
-    """A study under way. Its folder holds everything needed to go on after a crash."""
+    """A study under way. Its folder holds everything needed to go on after a crash.
+
+    Attributes:
+        folder: The study's folder.
+        plan: The study plan.
+        weights: The global weights that sites train from.
+        records: What happened in each round.
+        memory: What the server's strategy takes from round to round (`server.strategies`).
+    """
 
     folder: Path
     plan: StudyPlan
     weights: Weights
     records: list[RoundRecord] = field(default_factory=list)
+    memory: Weights = field(default_factory=dict)
 
     @classmethod
     def begin(cls, folder: Path) -> Self:
@@ -72,7 +84,8 @@ class Study:
         if _finished(folder):
             raise OutputInUse(f"{folder} holds a study that has begun. Resume it with --resume, or name another folder")
         plan = StudyPlan.load(folder / "plan.toml")
-        return cls(folder, plan, initial(plan).arrays())
+        shared = shared_shapes(plan)
+        return cls(folder, plan, {name: array for name, array in initial(plan).arrays().items() if name in shared})
 
     @classmethod
     def resume(cls, folder: Path) -> Self:
@@ -93,10 +106,11 @@ class Study:
         if not right:
             raise _corrupt(last, "it is of another plan or schema")
         weights, _ = read(last / "weights.safetensors")
-        check(weights, shapes(plan), what=f"checkpoint {last}")
+        check(weights, shared_shapes(plan), what=f"checkpoint {last}")
         if digest(weights) != records[-1].weights:
             raise _corrupt(last, "its weights are not the ones its state names")
         study = cls(folder, plan, weights, records)
+        study.memory = _memory(study, last, str(state.get("memory")))
         study.write_table()  # a crash right after a checkpoint leaves the table one round behind
         return study
 
@@ -105,21 +119,34 @@ class Study:
         """Number of rounds done."""
         return len(self.records)
 
-    def save(self, record: RoundRecord, weights: Weights) -> None:
+    @property
+    def gradient_rounds(self) -> int:
+        """Number of gradient rounds done."""
+        return sum(record.phase == "sgd" for record in self.records)
+
+    @property
+    def released(self) -> Weights:
+        """The weights whose decoder is released, as far as the study has come."""
+        return strategies.released(self.weights, self.memory)
+
+    def save(self, record: RoundRecord, weights: Weights, memory: Weights | None = None) -> None:
         """Take the round's result over and make it durable.
 
         The checkpoint is written beside, whole, and renamed into place; whatever moment the process dies at, the
         study goes on from this round or from the one before.
         """
-        self.weights = weights
+        self.weights, self.memory = weights, memory or {}
         self.records.append(record)
         folder = self.folder / "checkpoints" / f"{record.number:05d}"
         draft = folder.with_name(f".{folder.name}.draft")
         shutil.rmtree(draft, ignore_errors=True)
         write(weights, draft / "weights.safetensors")
+        if self.memory:
+            write(self.memory, draft / MEMORY)
         state = {
             "schema": SCHEMA,
             "plan": self.plan.digest,
+            "memory": digest(self.memory),
             "rounds": [dataclasses.asdict(r) for r in self.records],
         }
         write_atomically(draft / "state.json", json.dumps(state, indent=1).encode())
@@ -180,6 +207,15 @@ class Study:
 def _finished(folder: Path) -> list[Path]:
     """Checkpoints in a study's folder, oldest first."""
     return sorted((folder / "checkpoints").glob("[0-9]*"))
+
+
+def _memory(study: Study, checkpoint: Path, stated: str) -> Weights:
+    """Read what the server's strategy remembers; raises `CheckpointCorrupt` where it is not what the state names."""
+    expected = strategies.memory_shapes(study.plan, study.weights, rounds=study.gradient_rounds)
+    memory = read(checkpoint / MEMORY)[0] if expected else {}
+    if {name: array.shape for name, array in memory.items()} != expected or digest(memory) != stated:
+        raise _corrupt(checkpoint, "what the server's strategy remembers is not what its state names")
+    return memory
 
 
 def _record(entry: dict[str, Any]) -> RoundRecord:

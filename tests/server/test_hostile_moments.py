@@ -1,0 +1,118 @@
+"""A site whose moments are not an honest site's is left out, the others go on, and the card says who and why."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import Array, RecordDict
+from numpy.typing import NDArray
+
+from common.messages import Hello, TrainRequest
+from common.moments import release_length, triangle, unpack_matrix
+from common.schedule import schedule
+from server import release, rounds
+from server.study import Study
+from tests.server.sites import PLAN, Fault, ScriptedExchange
+
+PHASES = {1: "mean", 2: "subspace", 3: "prior"}
+Harm = NDArray[np.float32]
+
+
+def huge(values: Harm) -> Harm:
+    return values * np.float32(1e12)
+
+
+def not_a_number(values: Harm) -> Harm:
+    return np.where(np.arange(len(values)) == 3, np.float32(np.nan), values)
+
+
+def infinite(values: Harm) -> Harm:
+    return np.where(np.arange(len(values)) == len(values) - 1, np.float32(np.inf), values)
+
+
+def too_short(values: Harm) -> Harm:
+    return values[:-1]
+
+
+def too_long(values: Harm) -> Harm:
+    return np.append(values, np.float32(0))
+
+
+def a_matrix(values: Harm) -> Harm:
+    """A whole matrix, which alone could fail to be symmetric, in the place of its triangle."""
+    side = int(np.sqrt(len(values))) + 1
+    return np.resize(values, (side, side))
+
+
+def nothing(values: Harm) -> Harm:
+    return values[:0]
+
+
+HARMS = {
+    huge: "NormOverBound",
+    not_a_number: "NotFinite",
+    infinite: "NotFinite",
+    too_short: "WrongShape",
+    too_long: "WrongShape",
+    a_matrix: "WrongShape",
+    nothing: "WrongShape",
+}
+
+
+def from_hill(harm: object, number: int) -> Fault:
+    def fault(question: Hello | TrainRequest, record: RecordDict) -> RecordDict:
+        if isinstance(question, TrainRequest) and question.round == number:
+            record["arrays"]["release"] = Array(harm(record["arrays"]["release"].numpy()).astype(np.float32))  # type: ignore[operator]
+        return record
+
+    return fault
+
+
+def begin(folder: Path) -> Study:
+    text = (
+        PLAN.replace("rounds = 2", "rounds = 0") + '[privacy]\nphases = ["moments"]\n[release]\nimages_per_label = 0\n'
+    )
+    (folder / "plan.toml").write_text(text)
+    return Study.begin(folder)
+
+
+@pytest.mark.parametrize("number", PHASES)
+@pytest.mark.parametrize("harm", HARMS)
+def test_moments_that_no_honest_site_could_send_are_quarantined_and_the_card_says_so(
+    tmp_path: Path, number: int, harm: object
+) -> None:
+    study = begin(tmp_path)
+    rounds.run(study, ScriptedExchange(study.plan, ("hill", "north", "river"), {"hill": from_hill(harm, number)}))
+    reason = HARMS[harm]  # type: ignore[index]
+    assert [record.missing for record in study.records] == [{"hill": reason} if r == number else {} for r in PHASES]
+    assert all(np.isfinite(array).all() for array in study.weights.values())
+    alone = begin_alone(tmp_path / "alone", number)
+    assert alone.records[number - 1].weights == study.records[number - 1].weights  # nothing of it was added
+    if harm is huge and number == 1:
+        release.publish(study, simulated=True)
+        card = json.loads((tmp_path / "card.json").read_text())
+        assert card["rounds"][0]["missing"] == {"hill": reason}
+        assert "hill" not in card["rounds"][0]["replied"]
+        assert f"Site hill is missing from round 1: {reason}." in (tmp_path / "report.html").read_text()
+
+
+def begin_alone(folder: Path, number: int) -> Study:
+    """The same study in which hill says nothing at all in that round."""
+    folder.mkdir()
+    study = begin(folder)
+
+    def silent(question: Hello | TrainRequest, record: RecordDict) -> object:
+        return None if isinstance(question, TrainRequest) and question.round == number else record
+
+    rounds.run(study, ScriptedExchange(study.plan, ("hill", "north", "river"), {"hill": silent}))
+    return study
+
+
+def test_a_packed_matrix_cannot_be_anything_but_symmetric(tmp_path: Path) -> None:
+    plan = begin(tmp_path).plan
+    base = plan.model.base**2
+    assert release_length(plan, schedule(plan)[1].phase) == triangle(base) + 1
+    whatever = np.random.default_rng(0).normal(size=triangle(base)) * 1e6
+    matrix = unpack_matrix(whatever, base)
+    np.testing.assert_array_equal(matrix, matrix.T)

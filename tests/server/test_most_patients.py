@@ -1,0 +1,56 @@
+"""A site speaks for no more patients than the plan says: one that lies about its size cannot outweigh all others."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from common import utility
+from common.errors import PlanError
+from common.messages import TrainReply, TrainRequest
+from common.moments import release_length, sensitivity
+from common.plan import StudyPlan
+from common.schedule import Round, schedule
+from common.vae import initial
+from server.quarantine import Quarantined, check_reply
+from tests.server.sites import PLAN, honest_reply
+
+MOST = 120
+TEXT = PLAN.replace("min_sites = 2\n", f"min_sites = 2\nmax_patients = {MOST}\n")
+SMALL = StudyPlan.parse(TEXT + "[privacy]\nutility_share = 0.2\n")
+WEIGHTS = initial(SMALL).arrays()
+
+
+def release(plan: StudyPlan, step: Round, *, patients: int, seed: int) -> TrainReply:
+    """A noised release of that many patients who all agree to the full: no honest cohort's sum is longer."""
+    random = np.random.default_rng(seed)
+    reply = honest_reply(plan, "hill", TrainRequest(plan=plan.digest, round=step.number, arrays=WEIGHTS))
+    if step.phase == "sgd":
+        assert step.utility is not None
+        one, bound, sigma, name = np.array([0.6, 0.8]), utility.SENSITIVITY, step.utility.sigma, utility.NAME
+    else:
+        one = random.normal(size=release_length(plan, step.phase))
+        bound, sigma, name = sensitivity(plan, step.phase), step.event.sigma, "release"
+    total = patients * bound * one / np.linalg.norm(one) + random.normal(size=len(one)) * sigma * bound
+    return dataclasses.replace(reply, arrays={**reply.arrays, name: total.astype(np.float32)})
+
+
+@pytest.mark.parametrize("step", schedule(SMALL)[:4], ids=lambda step: step.phase)
+def test_the_largest_honest_cohort_passes_with_its_noise_and_a_larger_one_does_not(step: Round) -> None:
+    for seed in range(50):
+        check_reply(SMALL, step, WEIGHTS, release(SMALL, step, patients=MOST, seed=seed))
+    with pytest.raises(Quarantined) as refused:
+        check_reply(SMALL, step, WEIGHTS, release(SMALL, step, patients=20 * MOST, seed=0))
+    assert refused.value.reason == "NormOverBound"
+
+
+def test_without_a_word_in_the_plan_any_real_hospital_passes() -> None:
+    plan = StudyPlan.parse(PLAN)
+    step = schedule(plan)[0]
+    check_reply(plan, step, WEIGHTS, release(plan, step, patients=9_000_000, seed=0))
+
+
+@pytest.mark.parametrize("most", [0, 9, 20_000_000])
+def test_a_bound_below_the_smallest_cohort_or_beyond_all_hospitals_is_refused(most: int) -> None:
+    with pytest.raises(PlanError, match=r"`aggregation\.max_patients`"):
+        StudyPlan.parse(TEXT.replace(str(MOST), str(most)))
