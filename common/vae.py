@@ -21,6 +21,8 @@ from common.weights import Weights
 
 START = "start."
 """Prefix of the arrays that the moments phase sets and gradients leave alone."""
+_ENCODER = ("encode.", "mu.", "logvar.")
+"""Prefixes of the encoder's arrays, which stay at the sites where a plan federates the decoder alone."""
 
 
 class LinearStart(nn.Module):
@@ -98,10 +100,14 @@ class Vae(VarAutoEncoder):  # type: ignore[misc]
         self.start = LinearStart(pixels=size * size, latent=self.latent_size, classes=self.classes,
                                  base=plan.model.base)  # fmt: skip
         if "moments" in plan.privacy.phases:
-            for layer in (self.mu, self.logvar, _last_convolution(self.decode)):
-                nn.init.zeros_(layer.weight)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+            self.silence()
+
+    def silence(self) -> None:
+        """Set the last layers of both nets to zero, so that the model is its linear start and nothing else."""
+        for layer in (self.mu, self.logvar, _last_convolution(self.decode)):
+            nn.init.zeros_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
     def one_hot(self, labels: Tensor) -> Tensor:
         """[n] int64 -> [n, C] float32; written so that it runs under `torch.func.vmap`, unlike `F.one_hot`."""
@@ -167,6 +173,23 @@ def initial(plan: StudyPlan) -> Vae:
 def shapes(plan: StudyPlan) -> dict[str, tuple[int, ...]]:
     """Name and shape of every array of the plan's model."""
     return dict(_shapes(plan))
+
+
+def shared_shapes(plan: StudyPlan) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every array that the coordinator and the sites share: all, or all but the encoder's."""
+    if plan.training.federated == "all":
+        return shapes(plan)
+    return {name: shape for name, shape in shapes(plan).items() if not name.startswith(_ENCODER)}
+
+
+def encoder_arrays(weights: Weights) -> Weights:
+    """The arrays of the encoder alone."""
+    return {name: array for name, array in weights.items() if name.startswith(_ENCODER)}
+
+
+def trained(weights: Weights) -> Weights:
+    """Those of the arrays that a gradient round trains: all but the closed-form start."""
+    return {name: array for name, array in weights.items() if not name.startswith(START)}
 
 
 @functools.lru_cache(maxsize=64)
