@@ -24,7 +24,7 @@ from common.messages import TrainReply, Verdict
 from common.moments import release_length
 from common.plan import StudyPlan
 from common.schedule import Round
-from common.vae import START, shapes
+from common.vae import START, shared_shapes
 from common.verdicts import verified
 from common.weights import Weights, check, digest, write_atomically
 
@@ -35,7 +35,7 @@ def allowed_shapes(plan: StudyPlan, phase: str) -> dict[str, tuple[int, ...]]:
     """Name and shape of every array that may leave a site in `phase`."""
     if phase == "sgd":
         paid: dict[str, tuple[int, ...]] = {utility.NAME: (2,)} if plan.privacy.utility_share else {}
-        return {name: shape for name, shape in shapes(plan).items() if not name.startswith(START)} | paid
+        return {name: shape for name, shape in shared_shapes(plan).items() if not name.startswith(START)} | paid
     return {"release": (release_length(plan, phase),)}  # type: ignore[arg-type]
 
 

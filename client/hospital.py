@@ -11,7 +11,7 @@ import logging
 import re
 from collections.abc import Sequence
 
-from client import egress, moments, noise_key, policy, spool, utility
+from client import egress, moments, noise_key, own_encoder, policy, spool, utility
 from client.admission.settings import IngestSettings
 from client.cache import Cache
 from client.evaluation import verdicts
@@ -26,7 +26,7 @@ from common.plan import StudyPlan
 from common.privacy import GaussianEvent, epsilon
 from common.schedule import Round, schedule, verdict_event
 from common.signing import Key
-from common.vae import Vae, shapes
+from common.vae import Vae, shared_shapes, trained
 from common.verdicts import signed
 from common.weights import Weights, check, digest
 
@@ -59,7 +59,7 @@ def train(site: Site, request: TrainRequest) -> TrainReply:
     """
     plan = policy.approved_plan(site.home, request.plan)
     _refuse_without_noise(site, plan)
-    check(request.arrays, shapes(plan), what="request")
+    check(request.arrays, shared_shapes(plan), what="request")
     step = policy.round_of(plan, request.round)
     with site.alone():
         _refuse_rollback(site, request)
@@ -92,7 +92,7 @@ def _train(site: Site, plan: StudyPlan, step: Round, request: TrainRequest, weig
     entry = _entry(plan, step, site.cohort(plan), weights)
     number = _reserve(site, plan, step, entry)
 
-    arrays = _compute(site, plan, step, request.arrays, entry)
+    arrays, encoder = own_encoder.apart(plan, _compute(site, plan, step, request.arrays, entry))
 
     site.ledger.settle(number, entry, reply_digest=digest(arrays))
     reply = egress.seal(
@@ -105,6 +105,9 @@ def _train(site: Site, plan: StudyPlan, step: Round, request: TrainRequest, weig
     )
     finished = spool.Finished(reply=reply, entry=number, cohort=entry.cohort)
     spool.keep(site.home, request, finished)
+    if encoder:  # seen by later rounds from here on, so never again made by the same key
+        noise_key.destroy(site.home, noise_key.name_of(plan.digest, step.number, weights, entry.cohort))
+        own_encoder.keep(site.home, plan, step.number, encoder)
     log.info("round %d (%s) done, study epsilon %.3f", step.number, step.phase, reply.epsilon)
     return finished
 
@@ -124,7 +127,7 @@ def evaluate(site: Site, request: EvaluateRequest) -> Verdict:
     event = verdict_event(plan)
     if event is None:
         raise PlanRefused(f"plan {plan.name!r} sets no patient aside, so there is nothing to judge a model by")
-    check(request.arrays, shapes(plan), what="request")
+    check(request.arrays, shared_shapes(plan), what="request")
     step = Round(number=len(schedule(plan)) + 1, phase="verdict", event=event, epsilon_after=0.0)
     with site.alone():
         _refuse_rollback(site, request)
@@ -269,7 +272,7 @@ def _refuse_without_noise(site: Site, plan: StudyPlan) -> None:
 
 
 def _compute(site: Site, plan: StudyPlan, step: Round, weights: Weights, entry: Entry) -> Weights:
-    """Run the booked mechanism, under the key it was booked with, and return what it releases."""
+    """Run the booked mechanism, under the key it was booked with, and return what it makes."""
     key = noise_key.kept(site.home, noise_key.name_of(entry.plan, entry.round, entry.request, entry.cohort))
     if key is None:
         raise StateError(f"{site.home}: the key of round {step.number} is gone. Ask for the round again")
@@ -278,7 +281,7 @@ def _compute(site: Site, plan: StudyPlan, step: Round, weights: Weights, entry: 
     if step.phase != "sgd":
         return moments.release(plan, step, weights, site.cohort(plan), random)
     model = Vae(plan)
-    model.load_arrays(weights)
+    model.load_arrays({**weights, **own_encoder.for_round(site.home, plan, step.number)})
     released: Weights = {}
     if step.utility is not None:  # of the model as it came: what is learnt below enters the next round's
         released = utility.release(
@@ -294,5 +297,4 @@ def _compute(site: Site, plan: StudyPlan, step: Round, weights: Weights, entry: 
         divisor_patients=divisor,
         device=site.device(),
     ).run()
-    allowed = egress.allowed_shapes(plan, "sgd")
-    return {name: array for name, array in model.arrays().items() if name in allowed} | released
+    return trained(model.arrays()) | released

@@ -9,7 +9,13 @@ Formal guarantee (one step)
     Noise: standard deviation sigma C on every coordinate, drawn by `SecureRandom` and added in float64; only the
     noised sum is rounded to the parameters' float32, once.
     What follows is post-processing: the division by a public constant (never the realised sample), the optimizer, the
-    average, the reply. A step on which nobody is drawn is the same step on noise alone; it is taken and counted.
+    average, the reply.
+    FedProx (Li et al. 2020, arXiv 1812.06127, equation 2) adds mu/2 |w - w_0|^2 to the loss. Its gradient mu (w - w_0)
+    is not clipped and not noised: w_0 is the weights that the round started from, public or a site's own of
+    earlier booked rounds (`client.own_encoder`), and w a function of w_0 and of
+    the noised sums of the round's earlier steps, which the accountant counts as released one by one. So the term is a
+    function of what this mechanism has released already, is added after the noise, and costs nothing.
+    A step on which nobody is drawn is the same step on noise alone; it is taken and counted.
     So a step is (sigma, sample_rate)-subsampled Gaussian, and a round what its ledger entry says.
 
 Opacus' optimizer carries sigma, C and the divisor. Its hooks are not used: their convolution samplers are silently
@@ -131,6 +137,8 @@ class PatientTrainer:
         self._random = random
         self._generator = random.torch_generator()
         self._layout = Layout(model)
+        drawn_back = self._layout.parameters.values() if plan.training.proximal else ()
+        self._anchor = [parameter.detach().clone() for parameter in drawn_back]
         kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[plan.training.optimizer]
         self.optimizer = PatientOptimizer(
             kind(self._layout.parameters.values(), lr=plan.training.learning_rate),
@@ -154,8 +162,16 @@ class PatientTrainer:
         self.accumulate(sample)
         self.optimizer.add_noise()
         self.optimizer.scale_grad()
+        self._draw_back()
         self.optimizer.original_optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+
+    def _draw_back(self) -> None:
+        """Add FedProx's gradient, the way back to where the round started; see the module's guarantee."""
+        if not self._training.proximal:
+            return
+        for parameter, start in zip(self._layout.parameters.values(), self._anchor, strict=True):
+            parameter.grad.add_(parameter.detach() - start, alpha=self._training.proximal)  # type: ignore[union-attr]
 
     def accumulate(self, patients: list[int]) -> None:
         """Leave the sum of the patients' clipped gradients in each parameter's `summed_grad`, float64; 0 for nobody."""

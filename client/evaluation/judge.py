@@ -83,7 +83,7 @@ def candidate_of(plan: StudyPlan, weights: Weights) -> Candidate:
             images.append(torch.from_numpy(pixels).to(torch.float32) / 127.5 - 1.0)
             labels.append(torch.full((len(indices),), index, dtype=torch.int64))
     model = initial(plan)
-    model.load_arrays(weights)
+    model.load_arrays({**model.arrays(), **weights})  # the plan's own encoder where the sites share none
     drawn, classes = torch.cat(images), torch.cat(labels)
     names = plan.data.labels
     classifier = Classifier(drawn, classes, classes=len(names)) if names else None

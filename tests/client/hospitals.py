@@ -11,7 +11,7 @@ from client.admission.settings import IngestSettings
 from client.identity import cohort_identity, patient_key, site_secret
 from common.messages import TrainRequest
 from common.plan import StudyPlan
-from common.vae import initial
+from common.vae import initial, shared_shapes
 
 PLAN = """
 name = "tiny"
@@ -92,5 +92,10 @@ def image(seed: int, size: int) -> NDArray[np.uint16]:
 
 def request(plan: StudyPlan, number: int = 1, *, shift: float = 0.0) -> TrainRequest:
     """Round `number` of `plan` on its initial weights; `shift` moves them, which makes it another request."""
-    arrays = {name: (array + np.float32(shift)).astype(np.float32) for name, array in initial(plan).arrays().items()}
+    shared = shared_shapes(plan)
+    arrays = {
+        name: (array + np.float32(shift)).astype(np.float32)
+        for name, array in initial(plan).arrays().items()
+        if name in shared
+    }
     return TrainRequest(plan=plan.digest, round=number, arrays=arrays)
