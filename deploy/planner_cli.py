@@ -12,17 +12,25 @@ from common.terminal import emit, json_option
 
 if TYPE_CHECKING:
     from deploy.planner import Forecast, RoundForecast
+    from deploy.planner_advice import Advice
 
 
 @click.command("budget")
 @click.argument("plan_file", type=click.Path(path_type=Path))
 @click.option("--patients", type=click.IntRange(1), required=True, help="Patients at one hospital.")
+@click.option("--sites", type=click.IntRange(1), help="Hospitals of that size.  [default: the plan's quorum]")
 @click.option("--plot", "plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw it into this SVG file.")
 @click.option("--calibrate/--no-calibrate", default=True, show_default=True, help="Time a few steps on this machine.")
 @json_option
-def budget_(plan_file: Path, *, patients: int, plot: Path | None, calibrate: bool, as_json: bool) -> None:
-    """Print what PLAN_FILE costs and buys at a hospital of so many patients, before anybody agrees to it."""
-    from deploy import calibration, planner  # torch takes seconds to load, and `--help` must not wait for it
+def budget_(
+    plan_file: Path, *, patients: int, sites: int | None, plot: Path | None, calibrate: bool, as_json: bool
+) -> None:
+    """Print what PLAN_FILE costs and buys at a hospital of so many patients, and how its budget is better split."""
+    from deploy import (
+        calibration,
+        planner,
+        planner_advice,
+    )  # torch takes seconds to load, and `--help` must not wait for it
 
     plan = StudyPlan.load(plan_file)
     measured = calibration.calibrate(plan) if calibrate else None
@@ -31,10 +39,12 @@ def budget_(plan_file: Path, *, patients: int, plot: Path | None, calibrate: boo
         from deploy.planner_plot import draw
 
         draw(found, plot)
-    emit(found.to_dict(), as_json=as_json, text=_text(found, plot))
+    advice = planner_advice.advise(plan, patients=patients, sites=sites or plan.aggregation.min_sites)
+    result = {**found.to_dict(), "advice": None if advice is None else advice.to_dict()}
+    emit(result, as_json=as_json, text=_text(found, plot, advice))
 
 
-def _text(found: "Forecast", plot: Path | None) -> Callable[[], str]:
+def _text(found: "Forecast", plot: Path | None, advice: "Advice | None") -> Callable[[], str]:
     """Return what draws the forecast for a person."""
 
     def lines() -> str:
@@ -53,9 +63,18 @@ def _text(found: "Forecast", plot: Path | None) -> Callable[[], str]:
             f"  {a.whole_ratio:10.3g}"
             for a in found.alternatives
         ]
-        return "\n".join([*out, "", _effort(found), *([f"drawn in {plot}"] if plot else [])])
+        drawn = [f"drawn in {plot}"] if plot else []
+        return "\n".join([*out, "", _effort(found), *drawn, *([] if advice is None else _advice(advice))])
 
     return lines
+
+
+def _advice(advice: "Advice") -> list[str]:
+    """The proposal, ready to be copied, and why."""
+    where = f"{advice.sites} site{'s' if advice.sites > 1 else ''} of {advice.patients} patients"
+    return ["", f"proposed for {where}, from public numbers alone:", "", advice.toml(), ""] + [
+        f"# {reason}" for reason in advice.reasons
+    ]
 
 
 def _round(entry: "RoundForecast") -> str:

@@ -1,0 +1,150 @@
+"""What to do with a budget: which phases, how much of epsilon for each, and how large a start the noise allows.
+
+It follows from public numbers alone: the plan, the patients and the sites one expects. Two rules decide.
+
+Phases. A linear generator needs two moments of the images, which one release each gives whole; a gradient has a value
+for every weight of the nets, and each step is noised anew. So gradient rounds are worth their epsilon only where even a
+full agreement of all patients would stand out from their noise: where signal to noise of all of them together is 1 or
+more. Below that the moments deserve everything.
+
+Sizes. A direction is worth keeping while its variance stands out from what the noise alone would show. Of the images'
+variance, the k-th direction is taken to hold 1/2 of k to the power -3/2: a rule of thumb between what was seen on chest
+radiographs and on photographs of clothes, not a law. The base, the cosine frequencies per axis, is the largest that
+leaves three directions for every four of its frequencies: a finer one spreads the same signal over more noise.
+
+An advice is where to begin: try it in a simulation on public images of the same kind.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from common.plan import ModelPlan, PrivacyPlan, StudyPlan
+from common.schedule import schedule
+from deploy.planner import signal_to_noise
+
+_SHARES = (0.9, 0.7)
+"""Parts of epsilon for the moments, the largest first, that are tried beside a gradient phase."""
+_BASES = (8, 12, 16, 20, 24, 28, 32)
+_LATENTS = (4, 64)
+_LEADING, _FALL, _FILLED = 0.5, 1.5, 0.75
+_DOUBTFUL = 8
+"""Directions below which even a linear generator is hardly worth its budget."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advice:
+    """A proposal for a plan's `[model]` and `[privacy]`.
+
+    Attributes:
+        patients: Patients at a site.
+        sites: Sites of that size.
+        phases: `privacy.phases`.
+        moments_share: `privacy.moments_share`; 1 where there is no gradient phase.
+        latent: `model.latent`.
+        base: `model.base`.
+        gradient_ratio: Signal to noise of all gradient rounds of the plan and all sites together, at the largest share
+            that was tried with a ratio of 1 or more, else at the smallest.
+        reasons: Why, in sentences.
+    """
+
+    patients: int
+    sites: int
+    phases: tuple[str, ...]
+    moments_share: float
+    latent: int
+    base: int
+    gradient_ratio: float
+    reasons: tuple[str, ...]
+
+    def toml(self) -> str:
+        """The proposal as lines for `plan.toml`."""
+        phases = ", ".join(f'"{phase}"' for phase in self.phases)
+        share = [f"moments_share = {self.moments_share:g}"] if self.moments_share < 1 else []
+        lines = ["[model]", f"latent = {self.latent}", f"base = {self.base}", "", "[privacy]", f"phases = [{phases}]"]
+        return "\n".join([*lines, *share])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the proposal as plain JSON types."""
+        return {**dataclasses.asdict(self), "phases": list(self.phases), "reasons": list(self.reasons),
+                "toml": self.toml()}  # fmt: skip
+
+
+def advise(plan: StudyPlan, *, patients: int, sites: int) -> Advice | None:
+    """Propose how `plan` should spend its epsilon; None where it has no noise.
+
+    Args:
+        plan: The study plan; image size, labels, epsilon and the gradient phase are taken as they are.
+        patients: Patients at a site, 1 or more.
+        sites: Sites of that size, 1 or more.
+
+    Raises:
+        PlanError: The plan's epsilon is too small for its steps.
+    """
+    if not plan.privacy.enabled:
+        return None
+    warm = plan.privacy.phases[:1] if "warm" in plan.privacy.phases else ()
+    chosen, ratio = _split(plan, patients, sites)
+    base, latent = _sizes(chosen, patients, sites)
+    both = "sgd" in chosen.privacy.phases
+    return Advice(
+        patients=patients,
+        sites=sites,
+        phases=(*warm, *chosen.privacy.phases),
+        moments_share=chosen.privacy.moments_share if both else 1.0,
+        latent=latent,
+        base=base,
+        gradient_ratio=ratio,
+        reasons=tuple(_reasons(plan, both=both, ratio=ratio, latent=latent, base=base)),
+    )
+
+
+def _split(plan: StudyPlan, patients: int, sites: int) -> tuple[StudyPlan, float]:
+    """The plan with the phases and the share it should have, and the ratio that decided."""
+    ratio = 0.0
+    for share in _SHARES if plan.training.rounds else ():
+        tried = _spending(plan, phases=("moments", "sgd"), moments_share=share)
+        last = schedule(tried)[-1]
+        ratio = signal_to_noise(tried, last, patients) * math.sqrt(tried.training.rounds * sites)
+        if ratio >= 1:
+            return tried, ratio
+    return _spending(plan, phases=("moments",), utility_share=0.0), ratio
+
+
+def _spending(plan: StudyPlan, **changes: Any) -> StudyPlan:
+    privacy: PrivacyPlan = dataclasses.replace(plan.privacy, **changes)
+    return dataclasses.replace(plan, privacy=privacy)
+
+
+def _sizes(plan: StudyPlan, patients: int, sites: int) -> tuple[int, int]:
+    """Base and latent size that the noise of the second moments allows."""
+    step = next(step for step in schedule(plan) if step.phase == "subspace")
+    base, latent = 0, 0
+    for tried in (b for b in _BASES if b <= plan.data.image_size):
+        model: ModelPlan = dataclasses.replace(plan.model, base=tried, latent=_LATENTS[0])
+        ratio = signal_to_noise(dataclasses.replace(plan, model=model), step, patients) * math.sqrt(sites)
+        directions = int((_LEADING * ratio) ** (1 / _FALL))
+        if base and directions < _FILLED * tried:
+            break
+        base, latent = tried, directions
+    return base, min(max(latent, _LATENTS[0]), _LATENTS[1])
+
+
+def _reasons(plan: StudyPlan, *, both: bool, ratio: float, latent: int, base: int) -> list[str]:
+    rounds = plan.training.rounds
+    if both:
+        first = f"all {rounds} gradient rounds together have signal to noise {ratio:.2g}, so they can refine the start"
+    elif rounds:
+        first = (
+            f"all {rounds} gradient rounds together have signal to noise {ratio:.2g}, below 1: they would add little "
+            "but noise, so the moments get everything"
+        )
+    else:
+        first = "the plan has no gradient rounds, so the moments get everything"
+    second = f"at base {base} about {latent} directions stand out from the noise of the second moments"
+    if latent >= _LATENTS[1]:
+        second += f"; more than {latent} are hardly ever of use"
+    if latent >= _DOUBTFUL:
+        return [first, second]
+    return [first, second, "that is few: expect blurred class averages; more patients or sites help most"]

@@ -1,0 +1,111 @@
+"""The advice follows from public numbers, fits the plan it is given, and knows when gradients only add noise."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from common.plan import StudyPlan
+from common.schedule import schedule, whole_cost
+from common.terminal import Commands
+from deploy.planner import signal_to_noise
+from deploy.planner_advice import advise
+from deploy.planner_cli import COMMANDS
+
+PLAN = """
+name = "tiny"
+[data]
+image_size = 32
+labels = ["normal", "lesion"]
+min_patients = 10
+[model]
+channels = [4, 8]
+base = 8
+[training]
+rounds = 4
+local_steps = 3
+sample_rate = 1.0
+"""
+STUDY = StudyPlan.parse(PLAN)
+"""Everybody is drawn at every step, which the accountant works out fastest."""
+
+
+def with_epsilon(epsilon: float, plan: StudyPlan = STUDY) -> StudyPlan:
+    return dataclasses.replace(plan, privacy=dataclasses.replace(plan.privacy, epsilon=epsilon))
+
+
+def merged(plan: str, snippet: str) -> StudyPlan:
+    """The plan with the proposed lines in place of its own tables of those names."""
+    head = plan.replace("[model]\nchannels = [4, 8]\nbase = 8\n", "")
+    return StudyPlan.parse(head + snippet.replace("[model]", "[model]\nchannels = [4, 8]"))
+
+
+@pytest.mark.parametrize(("patients", "sites"), [(30, 1), (400, 3), (20_000, 10)])
+def test_the_proposed_lines_are_a_plan_of_the_same_epsilon(patients: int, sites: int) -> None:
+    found = advise(STUDY, patients=patients, sites=sites)
+    assert found is not None
+    plan = merged(PLAN, found.toml())
+    assert whole_cost(plan) == pytest.approx(STUDY.privacy.epsilon, rel=0.01)
+    assert whole_cost(plan) <= STUDY.privacy.epsilon
+    assert (plan.model.latent, plan.model.base, plan.privacy.phases) == (found.latent, found.base, found.phases)
+    assert found.latent < found.base**2
+
+
+def test_moments_alone_where_a_full_agreement_of_everybody_drowns_in_the_gradients_noise() -> None:
+    for patients, phases in ((60, ("moments",)), (20_000, ("moments", "sgd"))):
+        found = advise(STUDY, patients=patients, sites=2)
+        assert found is not None
+        assert found.phases == phases
+        assert (found.gradient_ratio >= 1) is ("sgd" in phases)
+        plan = merged(PLAN, found.toml() if "sgd" in phases else found.toml().replace('"moments"', '"moments", "sgd"'))
+        plan = dataclasses.replace(plan, model=STUDY.model)  # the ratio is that of the plan's own nets
+        whole = signal_to_noise(plan, schedule(plan)[-1], patients) * math.sqrt(4 * 2)
+        assert (whole >= 1) is ("sgd" in phases)
+
+
+def test_more_patients_sites_or_epsilon_never_shrink_what_is_proposed() -> None:
+    sizes = [
+        (found.latent, found.base)
+        for plan, patients, sites in (
+            (with_epsilon(1), 200, 1),
+            (with_epsilon(1), 200, 4),
+            (with_epsilon(1), 2000, 4),
+            (with_epsilon(8), 2000, 4),
+            (with_epsilon(8), 60_000, 4),
+        )
+        if (found := advise(plan, patients=patients, sites=sites)) is not None
+    ]
+    assert len(sizes) == 5
+    assert [base for _, base in sizes] == sorted(base for _, base in sizes)
+    assert sizes[0] < sizes[-1]
+    assert sizes[-1] == (64, 32)
+
+
+def test_a_cohort_that_is_too_small_for_a_start_is_told_so() -> None:
+    found = advise(with_epsilon(0.5), patients=100, sites=1)
+    assert found is not None
+    assert any("more patients or sites help most" in reason for reason in found.reasons)
+
+
+def test_a_warm_phase_stays_and_a_plan_without_noise_needs_no_advice() -> None:
+    warm = StudyPlan.parse(PLAN + '[privacy]\nphases = ["warm", "moments", "sgd"]\n')
+    found = advise(warm, patients=60, sites=2)
+    assert found is not None
+    assert found.phases == ("warm", "moments")
+    assert advise(StudyPlan.parse(PLAN + "[privacy]\nenabled = false\n"), patients=60, sites=2) is None
+
+
+def test_the_command_prints_lines_to_copy_and_says_why(tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text(PLAN)
+    group = Commands(name="plan", commands={c.name: c for c in COMMANDS if c.name})
+    options = ["budget", str(tmp_path / "plan.toml"), "--no-calibrate", "--patients", "60"]
+    shown = CliRunner().invoke(group, options)
+    assert 'phases = ["moments"]' in shown.stdout
+    assert "proposed for 2 sites of 60 patients" in shown.stdout
+    assert "add little but noise" in shown.stdout
+    one = json.loads(CliRunner().invoke(group, [*options, "--sites", "1", "--json"]).stdout)
+    assert one["advice"]["sites"] == 1
+    assert one["advice"]["toml"].startswith("[model]\nlatent = ")
