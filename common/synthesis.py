@@ -20,8 +20,6 @@ from common.weights import Weights, digest, read, write
 
 BATCH = 64
 """Images decoded at once. Fixed, so that a seed gives the same pixels whatever the count."""
-Chance = tuple[Tensor, Callable[[], Tensor] | None]
-"""Latents [BATCH, k] of a batch, and what draws its texture, where the plan has one."""
 _START = ("start.mean", "start.basis", "start.centre", "start.factor", "start.frequency", "start.texture")
 
 
@@ -30,6 +28,21 @@ def decoder_arrays(weights: Weights) -> Weights:
     return {
         name: array for name, array in weights.items() if name in _START or name.startswith(("decode.", "decodeL."))
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chance:
+    """What chance decides of one batch.
+
+    Attributes:
+        latent: [BATCH, k], standard normal.
+        texture: Makes what the latents leave out, [BATCH, size, size] in pixel units; None where the plan has none.
+        noise: [BATCH, size, size], standard normal; None where the plan adds none.
+    """
+
+    latent: Tensor
+    texture: Callable[[], Tensor] | None
+    noise: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -100,13 +113,19 @@ class Decoder:
         generator = torch.Generator().manual_seed(int.from_bytes(key[:8], "little") >> 1)
         while True:
             latent = torch.randn((BATCH, self.model.latent_size), generator=generator)
-            yield latent, self._texture(generator) if self.plan.release.texture > 0 else None
+            texture = self._texture(generator) if self.plan.release.texture > 0 else None
+            shape = (BATCH, self.model.size, self.model.size)
+            noise = torch.randn(shape, generator=generator) if self.plan.release.observation > 0 else None
+            yield Chance(latent=latent, texture=texture, noise=noise)
 
     def pictures(self, chance: Chance, index: int) -> Tensor:
         """Images [BATCH, size, size], float32 in [-1, 1], of one of `chances`; may run in any thread."""
-        latent, texture = chance
-        images = self.images(latent * self.plan.release.temperature, index)
-        return images if texture is None else (images + texture()).clamp(-1.0, 1.0)
+        images = self.images(chance.latent * self.plan.release.temperature, index)
+        if chance.texture is not None:
+            images = (images + chance.texture()).clamp(-1.0, 1.0)
+        if chance.noise is not None:
+            images = (images + chance.noise * self.plan.release.observation).clamp(-1.0, 1.0)
+        return images
 
     def images(self, latent: Tensor, index: int) -> Tensor:
         """Images [n, size, size], float32 in [-1, 1], of latents [n, k] under the label with this index."""

@@ -181,6 +181,7 @@ for command in planner_cli.COMMANDS:
 @click.option("--resume", is_flag=True, help="Go on with the study in --out.")
 @click.option("--prepare-only", is_flag=True, help="Stop before the first round and print the `flwr run` line.")
 @click.option("--release", "bundled", is_flag=True, help="Go on to the signed bundle in OUT/bundle, evidence and all.")
+@click.option("--warm-data", type=_folder, help="Public images (.npz) for a plan that names them.")
 @json_option
 def simulate(
     plan_file: Path | None,
@@ -194,6 +195,7 @@ def simulate(
     resume: bool,
     prepare_only: bool,
     bundled: bool,
+    warm_data: Path | None,
     as_json: bool,
 ) -> None:
     """Run the study PLAN_FILE over site folders on this machine: the code of a deployment, on data you may see."""
@@ -206,7 +208,7 @@ def simulate(
     elif plan_file is None or not folders:
         raise click.UsageError("give PLAN_FILE and at least one --site.")
     else:
-        admitted = _prepare(plan_file, folders, run, seed=seed, quiet=as_json)
+        admitted = _prepare(plan_file, folders, run, seed=seed, warm_data=warm_data, quiet=as_json)
     if prepare_only:
         command = simulation.flower_command(run)
         emit({"run": str(run), "admitted": admitted, "command": command}, as_json=as_json, text=lambda: command)
@@ -231,7 +233,9 @@ for command in release_cli.COMMANDS:
     main.add_command(command)
 
 
-def _prepare(plan_file: Path, folders: tuple[Path, ...], run: Path, *, seed: int, quiet: bool) -> dict[str, Any]:
+def _prepare(
+    plan_file: Path, folders: tuple[Path, ...], run: Path, *, seed: int, warm_data: Path | None, quiet: bool
+) -> dict[str, Any]:
     """Admit every site's scans behind one progress bar a site; return what was admitted, by site."""
     from deploy import simulate as simulation
 
@@ -243,7 +247,7 @@ def _prepare(plan_file: Path, folders: tuple[Path, ...], run: Path, *, seed: int
                 tasks[name] = bar.add_task(f"admit {name}", total=total)
             bar.update(tasks[name], completed=done, total=total)
 
-        prepared = simulation.prepare(plan_file, folders, run, seed=seed, on_file=on_file)
+        prepared = simulation.prepare(plan_file, folders, run, seed=seed, warm_data=warm_data, on_file=on_file)
     admitted = {name: summary.to_dict() for name, summary in prepared.summaries.items()}
     if not quiet:
         for name, counts in admitted.items():

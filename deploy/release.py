@@ -114,7 +114,7 @@ def site_figures(run: Path, candidate: str) -> dict[str, Any]:
 def _add_second_opinion(study: Study, run: Path, sites: dict[str, Any]) -> None:
     """Put "fidelity_lite" beside each simulated site's figures: kernel distance and manifolds in other features."""
     setup = SimulationSetup.load(run / SETUP)
-    candidate = candidate_of(study.plan, study.weights)
+    candidate = candidate_of(study.plan, study.released)
     order = torch.randperm(len(candidate.images), generator=torch.Generator().manual_seed(0))[:SECOND_OPINION_IMAGES]
     synthetic = lite_features(candidate.images[order])
     for home in setup.homes:

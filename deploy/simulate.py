@@ -31,6 +31,7 @@ from deploy.drafts import whole_folder
 from deploy.local_grid import LocalGrid
 from deploy.ray_queue import linear_hand_out
 from server import signers
+from server.warm_data import keep
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ def prepare(
     seed: int,
     on_file: Callable[[str, int, int], None] = lambda *_: None,
     workers: int = 2,
+    warm_data: Path | None = None,
 ) -> Prepared:
     """Make `run` a folder from which the study can start: whole or not at all.
 
@@ -67,6 +69,7 @@ def prepare(
         seed: Keys every random stream of the simulation.
         on_file: Called with (site, files done, files in all) during admission.
         workers: Processes that read scans.
+        warm_data: The .npz file of public images, for a plan that names one.
 
     Raises:
         PlanError: The plan cannot be used.
@@ -80,6 +83,7 @@ def prepare(
         raise DataError(f"plan {plan.name!r} needs {plan.aggregation.min_sites} sites; {len(names)} given. Add --site")
     with whole_folder(run) as draft:
         write_atomically(draft / "plan.toml", plan_file.read_bytes())
+        keep(plan, warm_data, draft)
         summaries = {
             name: _make_site(
                 draft / "sites" / name, folder, plan, seed=seed, workers=workers, on_file=partial(on_file, name)

@@ -154,7 +154,7 @@ MUTATIONS = [
     Mutation(
         name="message: weights are not checked",
         file="client/hospital.py",
-        old='    check(request.arrays, shapes(plan), what="request")\n    step = policy',
+        old='    check(request.arrays, shared_shapes(plan), what="request")\n    step = policy',
         new="    step = policy",
         tests=(WEIGHTS,),
     ),

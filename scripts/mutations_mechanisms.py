@@ -2,6 +2,8 @@
 
 from mutation import APP, AUDIT, GRADIENTS, HOSPITAL, MOMENTS, RANDOM, SERVER, TRAINER, Mutation
 
+HOSTILE_MOMENTS = "tests/server/test_hostile_moments.py"
+OWN_ENCODER = "tests/client/test_own_encoder.py"
 MECHANISMS = [
     # --- noise ---
     Mutation(
@@ -151,6 +153,76 @@ MECHANISMS = [
         old="finite * np.minimum(1.0, bound / np.maximum(norms, 1e-300)) * (1 - 1e-12)",
         new="finite",
         tests=(MOMENTS,),
+    ),
+    Mutation(
+        name="clip: an image's mean is not clipped",
+        file="client/moments.py",
+        old="clipped = clip(coefficients(images, base=plan.model.base), bound)",
+        new="clipped = coefficients(images, base=plan.model.base)",
+        tests=(MOMENTS,),
+    ),
+    Mutation(
+        name="clip: an image's second moment is not clipped",
+        file="client/moments.py",
+        old="deviations = clip((coefficients(images, base=base) - centre) / plan.privacy.deviation_clip, 1.0)",
+        new="deviations = (coefficients(images, base=base) - centre) / plan.privacy.deviation_clip",
+        tests=(MOMENTS,),
+    ),
+    Mutation(
+        name="clip: an image's latents are not clipped",
+        file="client/moments.py",
+        old='clip(offsets @ weights["start.basis"].astype(np.float64) / (plan.privacy.deviation_clip * size), 1.0)',
+        new='offsets @ weights["start.basis"].astype(np.float64) / (plan.privacy.deviation_clip * size)',
+        tests=(MOMENTS,),
+    ),
+    Mutation(
+        name="quarantine: moments of any size count",
+        file="server/quarantine.py",
+        old="if not size <= (most := bound(plan, step, weights)):",
+        new="if not size <= (most := math.inf):",
+        tests=(HOSTILE_MOMENTS,),
+    ),
+    Mutation(
+        name="quarantine: moments that are not finite count",
+        file="server/quarantine.py",
+        old="if not math.isfinite(_squares(array)):",
+        new="if False:",
+        tests=(HOSTILE_MOMENTS,),
+    ),
+    Mutation(
+        name="quarantine: moments of any length count",
+        file="server/quarantine.py",
+        old="if array.dtype != np.float32 or array.shape != shape:",
+        new="if array.dtype != np.float32:",
+        tests=(HOSTILE_MOMENTS,),
+    ),
+    Mutation(
+        name="encoder: it leaves although the plan keeps it at the site",
+        file="common/vae.py",
+        old=" if not name.startswith(_ENCODER)",
+        new="",
+        tests=(OWN_ENCODER,),
+    ),
+    Mutation(
+        name="encoder: later rounds see it while its round's key is there",
+        file="client/hospital.py",
+        old="noise_key.destroy(site.home, noise_key.name_of(plan.digest, step.number, weights, entry.cohort))",
+        new="pass",
+        tests=(OWN_ENCODER,),
+    ),
+    Mutation(
+        name="encoder: a round begins with what it has made itself",
+        file="client/own_encoder.py",
+        old="if int(path.stem) >= number:",
+        new="if False:",
+        tests=(OWN_ENCODER,),
+    ),
+    Mutation(
+        name="proximal: a step is not drawn back",
+        file="client/trainer.py",
+        old="        self._draw_back()\n",
+        new="",
+        tests=("tests/client/test_proximal.py",),
     ),
     Mutation(
         name="clip: moments that are not finite are kept",

@@ -56,7 +56,7 @@ def collect(study: Study, exchange: Exchange) -> Verdicts:
         roster,
         what="verdict",
         question=lambda name: EvaluateRequest(
-            plan=study.plan.digest, last_head=study.last_head(name), arrays=study.weights
+            plan=study.plan.digest, last_head=study.last_head(name), arrays=study.released
         ),
         hear=lambda name, answer: _hear(study, found, name, answer),
     )
@@ -127,7 +127,7 @@ def require(study: Study, verdicts: Verdicts) -> None:
 
 def candidate_of(study: Study) -> str:
     """Digest of the decoder that the study's present weights hold."""
-    return Decoder.of(study.plan, study.weights).digest
+    return Decoder.of(study.plan, study.released).digest
 
 
 def _hear(study: Study, found: Verdicts, name: str, answer: RecordDict) -> str:

@@ -22,7 +22,7 @@ from common.signing import Key
 from common.synthesis import Decoder
 from common.verdicts import to_json
 from common.weights import write_atomically
-from server import gate
+from server import gate, warm
 from server.gate import Verdicts
 from server.report import ReportData, RoundLine, SiteLine, write_report
 from server.study import Study
@@ -63,7 +63,7 @@ def publish(
     verdicts = verdicts or {}
     gate.require(study, verdicts)
     folder = out or study.folder
-    decoder = Decoder.of(study.plan, study.weights)
+    decoder = Decoder.of(study.plan, study.released)
     decoder.save(folder / DECODER)
     dropped = _write_synthetic(study, decoder, verdicts) if out is None else None
     card = build_card(study, decoder, folder, verdicts=verdicts, simulated=simulated)
@@ -99,6 +99,7 @@ def build_card(study: Study, decoder: Decoder, folder: Path, *, verdicts: Verdic
         "prevalence": decoder.prevalence(),
         "verdicts": {site: to_json(verdict) for site, verdict in sorted(verdicts.items())},
         "utility_rmse": study.records[-1].utility,
+        "warm": warm.in_the_card(study.plan),
         "rounds": [_round(dataclasses.asdict(record)) for record in study.records],
     }
 
@@ -176,7 +177,8 @@ def _report_data(study: Study, decoder: Decoder, card: dict[str, Any]) -> Report
         delta=study.plan.privacy.delta,
         simulated=card["simulated"],
         images=sheets,
-        notes=[
+        notes=warm.in_words(study.plan)
+        + [
             f"Site {site} is missing from round {r.number}: {reason}."
             for r in study.records
             for site, reason in sorted(r.missing.items())

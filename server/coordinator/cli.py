@@ -24,6 +24,9 @@ def server() -> None:
     """What the coordinating institution runs."""
 
 
+_warm_data = click.option("--warm-data", type=_folder, help="Public images (.npz) for a plan that names them.")
+
+
 @click.command()
 @click.argument("root", metavar="HOME", type=_folder)
 @click.option("--host", required=True, metavar="NAME[:PORT]", help="What hospitals connect to; the port is 8443.")
@@ -108,15 +111,16 @@ def serve(*, root: Path) -> None:
 @click.command()
 @click.argument("plan", type=_folder)
 @_home
+@_warm_data
 @json_option
-def start(plan: Path, *, root: Path, as_json: bool) -> None:
+def start(plan: Path, *, root: Path, warm_data: Path | None, as_json: bool) -> None:
     """Start the study of PLAN: the same as `flwr run deploy/flower_app` on its prepared folder."""
     from server.coordinator import studies
     from server.coordinator.control import SuperLink
     from server.coordinator.home import Home
 
     home = Home.open(root)
-    folder = studies.prepare(home, plan)
+    folder = studies.prepare(home, plan, warm_data=warm_data)
     with SuperLink(home) as link:
         run = studies.start(home, link, folder.name)
     _submitted(folder, run, as_json=as_json)
@@ -125,15 +129,16 @@ def start(plan: Path, *, root: Path, as_json: bool) -> None:
 @click.command()
 @click.argument("plan", type=_folder)
 @_home
+@_warm_data
 @json_option
-def prepare(plan: Path, *, root: Path, as_json: bool) -> None:
+def prepare(plan: Path, *, root: Path, warm_data: Path | None, as_json: bool) -> None:
     """Make the study's folder and print the `flwr run` line that starts it."""
     from server.coordinator import studies
     from server.coordinator.control import flower_app
     from server.coordinator.home import SUPERLINK, Home
 
     home = Home.open(root)
-    folder = studies.prepare(home, plan)
+    folder = studies.prepare(home, plan, warm_data=warm_data)
     line = f"FLWR_HOME={home.root / 'flwr'} flwr run {flower_app()} {SUPERLINK} --run-config 'run-dir=\"{folder}\"'"
     emit({"study": folder.name, "run_dir": str(folder), "command": line}, as_json=as_json, text=lambda: line)
 

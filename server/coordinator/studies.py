@@ -18,14 +18,21 @@ if TYPE_CHECKING:  # Flower takes seconds to load, and `status` does without it
     from server.coordinator.control import Run, SuperLink
 
 
-def prepare(home: Home, plan_file: Path) -> Path:
+def prepare(home: Home, plan_file: Path, *, warm_data: Path | None = None) -> Path:
     """Make the folder of a new study, or find the one of this very plan.
 
+    Args:
+        home: The coordinator's home.
+        plan_file: The study's `plan.toml`.
+        warm_data: The .npz file of public images, for a plan that names one.
+
     Raises:
-        PlanError: The plan cannot be used.
+        PlanError: The plan cannot be used, or its public images are not there.
+        DataError: The public images cannot be used.
         OutputInUse: The folder is of another plan, or its study is finished.
     """
     from common.schedule import schedule  # its accountants take seconds to load
+    from server.warm_data import keep
 
     plan = StudyPlan.load(plan_file)
     schedule(plan)
@@ -36,6 +43,7 @@ def prepare(home: Home, plan_file: Path) -> Path:
     if progress.read(folder).state == "completed":
         raise OutputInUse(f"study {plan.name!r} is finished; its release lies in {folder}. Give a new plan a new name")
     _link(home, folder)
+    keep(plan, warm_data, folder)
     if not there.exists():
         pki.write_public(there, plan_file.read_bytes())
     return folder

@@ -1,0 +1,78 @@
+"""The options beside plain FedAvg, each through the whole product: hospitals, server, release."""
+
+import csv
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from common.phantoms import public_phantoms
+from common.synthesis import Decoder
+from deploy.cli import main
+from deploy.simulate import prepare, start
+from server.study import Study
+from tests.deploy import hospitals
+
+Tiny = tuple[Path, list[Path]]
+
+
+def variant(folder: Path, *changes: tuple[str, str]) -> Path:
+    """The tiny plan with some of its lines exchanged, in a file."""
+    text = hospitals.PLAN.replace("images_per_label = 4", "images_per_label = 0")
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    path = folder / "plan.toml"
+    path.write_text(text)
+    return path
+
+
+def run(tiny: Tiny, folder: Path, *changes: tuple[str, str]) -> Study:
+    prepare(variant(folder, *changes), tiny[1], folder / "run", seed=5, workers=1)
+    start(folder / "run")
+    return Study.resume(folder / "run")
+
+
+def test_a_study_of_the_decoder_alone_comes_to_a_release_and_no_encoder_ever_leaves(tiny: Tiny, tmp_path: Path) -> None:
+    study = run(tiny, tmp_path, ("local_steps = 3", 'local_steps = 3\nfederated = "decoder"'))
+    assert not [name for name in study.weights if name.startswith(("encode.", "mu.", "logvar."))]
+    decoder = Decoder.load(tmp_path / "run" / "decoder.safetensors")
+    assert decoder.digest == Decoder.of(study.plan, study.released).digest
+    for home in sorted((tmp_path / "run" / "sites").iterdir()):
+        lines = [json.loads(line) for line in (home / "egress.jsonl").read_text().splitlines()]
+        sent = {key.split(".")[0] for line in lines if line["kind"] == "train" for key in line["keys"]}
+        assert sent == {"release", "decode", "decodeL"}
+        assert len(list((home / "encoder" / study.plan.digest).iterdir())) == 2
+
+
+def test_median_with_momentum_of_nothing_average_and_pull_run_together(tiny: Tiny, tmp_path: Path) -> None:
+    training = ("local_steps = 3", "local_steps = 3\nema = 0.5\nproximal = 0.1")
+    study = run(tiny, tmp_path, training, ("min_sites = 2", 'min_sites = 3\nstrategy = "median"'))
+    assert len(study.records) == 5
+    card = json.loads((tmp_path / "run" / "card.json").read_text())
+    assert card["decoder_digest"] == Decoder.of(study.plan, study.released).digest
+    assert card["decoder_digest"] != Decoder.of(study.plan, study.weights).digest
+    assert card["warm"] is None
+
+
+@pytest.mark.flows
+def test_public_images_given_on_the_command_line_warm_the_nets(tiny: Tiny, tmp_path: Path) -> None:
+    images, labels = public_phantoms(80, size=32)
+    np.savez(tmp_path / "public.npz", images=images[:, 0].numpy(), labels=labels.numpy())
+    source = hashlib.sha256((tmp_path / "public.npz").read_bytes()).hexdigest()
+    warm = f'[warm]\nsource = "{source}"\nsteps = 3\n[privacy]\nphases = ["warm", "moments"]\n'
+    plan = variant(tmp_path, ("[privacy]\n", warm))
+    options = ["simulate", str(plan), "--out", str(tmp_path / "run"), "--json"]
+    options += [word for site in tiny[1] for word in ("--site", str(site))]
+    refused = CliRunner().invoke(main, options)
+    assert refused.exit_code != 0
+    assert "--warm-data" in refused.stderr
+    done = CliRunner().invoke(main, [*options, "--warm-data", str(tmp_path / "public.npz")])
+    assert done.exit_code == 0, done.stderr
+    card = json.loads((tmp_path / "run" / "card.json").read_text())
+    assert (card["warm"]["source"], card["warm"]["epsilon"]) == (source, 0.0)
+    rows = list(csv.DictReader((tmp_path / "run" / "rounds.csv").read_text().splitlines()))
+    assert [row["phase"] for row in rows] == ["mean", "subspace", "prior"]
