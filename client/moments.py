@@ -1,4 +1,4 @@
-"""The moments phase at a hospital: three noised sums over patients, from which the server forms the linear VAE.
+"""The moments phase at a hospital: noised sums over patients, from which the server forms the linear VAE.
 
 Formal guarantee (each phase)
     Neighbouring relation: add or remove all images of one patient. The release is the sum over patients of the mean
@@ -8,10 +8,16 @@ Formal guarantee (each phase)
     mean      [clip_M(f), M e_c]                   f: cosine coefficients; L2 norm at most sqrt(2) M
     subspace  [pack(u u'), w]                      u = clip_1((f - f_mean) / D); at most sqrt(1 + w^2)
     prior     e_c x [pack(z z'), z, w]             z = clip_1(V'(x - mean) / (D size)); at most sqrt(2 + w^2)
+    centres   r x [z, w]                           r: shares of the image in the components of its class, at most
+                                                   1 together; at most sqrt(1 + w^2)
+    mixture   r x [pack(z z'), z, w]               at most sqrt(2 + w^2)
 
+    The norm of r x v is |r| |v|, and |r| is at most the sum of r, which is non-negative and at most 1.
     A mean of vectors in a ball is in the ball, so one patient moves the sum by at most that norm, however many images
-    it has and whatever the server sent as mean and basis: the clips come after both have been applied.
+    it has and whatever the server sent as mean, basis and components: the clips come after all have been applied.
 """
+
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +49,13 @@ def release(plan: StudyPlan, step: Round, weights: Weights, cache: Cache, random
 
 def patient_sum(plan: StudyPlan, step: Round, weights: Weights, cache: Cache) -> Array:
     """The sum over all patients before noise, float64 [release_length]. Never leaves the site."""
-    contribute = {"mean": _mean, "subspace": _subspace, "prior": _prior}[step.phase]
+    contribute = {
+        "mean": _mean,
+        "subspace": _subspace,
+        "prior": _prior,
+        "centres": _centres,
+        "mixture": _mixture,
+    }[step.phase]
     total = np.zeros(release_length(plan, step.phase))
     for first in range(0, cache.patients, _PATIENTS_AT_ONCE):
         images, labels, share = _load(cache, first, min(first + _PATIENTS_AT_ONCE, cache.patients))
@@ -79,15 +91,69 @@ def _subspace(
 def _prior(
     plan: StudyPlan, weights: Weights, images: NDArray[np.float32], labels: NDArray[np.int64], share: Array
 ) -> Array:
-    size = plan.data.image_size
+    latents = _latents(plan, weights, images)
+    return _spreads(latents, (share * (labels == index) for index in range(max(1, len(plan.data.labels)))))
+
+
+def _centres(
+    plan: StudyPlan, weights: Weights, images: NDArray[np.float32], labels: NDArray[np.int64], share: Array
+) -> Array:
+    latents = _latents(plan, weights, images)
+    held = _held(plan, weights, latents, labels) * share[:, None]
+    return np.concatenate([held.T @ latents, COUNT_WEIGHT * held.sum(axis=0)[:, None]], axis=1).reshape(-1)
+
+
+def _mixture(
+    plan: StudyPlan, weights: Weights, images: NDArray[np.float32], labels: NDArray[np.int64], share: Array
+) -> Array:
+    latents = _latents(plan, weights, images)
+    held = _held(plan, weights, latents, labels) * share[:, None]
+    return _spreads(latents, iter(held.T))
+
+
+def _latents(plan: StudyPlan, weights: Weights, images: NDArray[np.float32]) -> Array:
+    """The images' coordinates in units of the clip, [n, k], each row clipped to norm 1."""
     offsets = images.reshape(len(images), -1).astype(np.float64) - weights["start.mean"]
-    latents = clip(offsets @ weights["start.basis"].astype(np.float64) / (plan.privacy.deviation_clip * size), 1.0)
+    unit = plan.privacy.deviation_clip * plan.data.image_size
+    return clip(offsets @ weights["start.basis"].astype(np.float64) / unit, 1.0)
+
+
+def _spreads(latents: Array, shares: Iterator[Array]) -> Array:
+    """The packed second moment, the sum and the count of the latents under each of the shares [n]."""
     parts = []
-    for index in range(max(1, len(plan.data.labels))):
-        mine = share * (labels == index)
-        scatter = (latents * mine[:, None]).T @ latents
-        parts += [pack_matrix(scatter), mine @ latents, np.array([COUNT_WEIGHT * mine.sum()])]
+    for mine in shares:
+        some = mine > 0
+        held, rows = mine[some], latents[some]
+        scatter = (rows * held[:, None]).T @ rows
+        parts += [pack_matrix(scatter), held @ rows, np.array([COUNT_WEIGHT * held.sum()])]
     return np.concatenate(parts)
+
+
+def _held(plan: StudyPlan, weights: Weights, latents: Array, labels: NDArray[np.int64]) -> Array:
+    """Each image's shares in the components, [n, C J]: those of its own class, as `common.vae.LinearStart` weighs them.
+
+    A row is non-negative and sums to 1, or is zero where the server's numbers make no sense.
+    """
+    components, unit = plan.model.components, plan.privacy.deviation_clip * plan.data.image_size
+    start = {name: weights[f"start.{name}"].astype(np.float64) for name in ("centre", "factor", "gain", "evidence")}
+    held = np.zeros((len(latents), len(start["centre"])))
+    with np.errstate(all="ignore"):  # whatever numbers the server sent
+        for index in range(max(1, len(plan.data.labels))):
+            mine, cells = labels == index, slice(index * components, (index + 1) * components)
+            offsets = latents[mine] * unit - start["centre"][cells][:, None]
+            lengths = _lengths(plan, offsets, start["factor"][cells], start["gain"][cells])
+            scores = start["evidence"][cells] - 0.5 * lengths.T
+            shares = np.exp(scores - scores.max(axis=1, keepdims=True))
+            held[mine, cells] = shares / shares.sum(axis=1, keepdims=True)
+        sound = np.isfinite(held).all(axis=1) & (held >= 0).all(axis=1) & (held.sum(axis=1) <= 1 + 1e-9)
+    return np.where(sound[:, None], held / (1 + 1e-9), 0.0)
+
+
+def _lengths(plan: StudyPlan, offsets: Array, factor: Array, gain: Array) -> Array:
+    """Squared Mahalanobis lengths [J, n] of offsets [J, n, k], by Woodbury's identity, as the gain is at hand."""
+    explained = (offsets @ factor) * (offsets @ gain.transpose(0, 2, 1))
+    lengths: Array = ((offsets**2).sum(axis=2) - explained.sum(axis=2)) / plan.model.observation_std**2
+    return lengths
 
 
 def _class_shares(plan: StudyPlan, labels: NDArray[np.int64], share: Array) -> Array:

@@ -18,6 +18,8 @@ _DOES: dict[Phase, str] = {
     "mean": "the average image and the class shares",
     "subspace": "the directions in which images differ",
     "prior": "how images of each class spread along them",
+    "centres": "where groups of images of each class lie",
+    "mixture": "how each of those groups spreads",
     "sgd": "the refined generator",
 }
 NEVER = "images, patient or study identifiers, exact counts, losses, file names, error texts"

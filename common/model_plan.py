@@ -13,12 +13,15 @@ class ModelPlan:
         latent: Latent size k.
         channels: Channels of each stride-2 level, finest first; multiples of 4.
         base: Cosine frequencies per axis that the closed-form start is learnt in.
+        components: Gaussians J of each class's prior. Above 1, three rounds find their centres and a fourth their
+            spread; they pay with patients by the thousand and little noise, and spoil a small cohort.
         observation_std: Standard deviation of a pixel around the decoder's mean, image units in [-1, 1].
     """
 
     latent: int = 16
     channels: tuple[int, ...] = (16, 32)
     base: int = 16
+    components: int = 1
     observation_std: float = 0.25
 
     def __post_init__(self) -> None:
@@ -31,4 +34,5 @@ class ModelPlan:
             list(self.channels),
         )
         require(4 <= self.base <= 32, "model.base", "from 4 to 32", self.base)
+        require(1 <= self.components <= 32, "model.components", "from 1 to 32", self.components)
         require(0.01 <= self.observation_std <= 2, "model.observation_std", "from 0.01 to 2", self.observation_std)

@@ -82,10 +82,13 @@ def triangle(size: int) -> int:
 def release_length(plan: StudyPlan, phase: Phase) -> int:
     """Number of values a site releases in this phase."""
     base, classes, latent = plan.model.base**2, max(1, len(plan.data.labels)), plan.model.latent
+    cells = classes * plan.model.components
     return {
         "mean": base + classes,
         "subspace": triangle(base) + 1,
         "prior": classes * (triangle(latent) + latent + 1),
+        "centres": cells * (latent + 1),
+        "mixture": cells * (triangle(latent) + latent + 1),
     }[phase]
 
 
@@ -95,4 +98,6 @@ def sensitivity(plan: StudyPlan, phase: Phase) -> float:
         "mean": math.sqrt(2.0) * plan.privacy.mean_clip,
         "subspace": math.sqrt(1.0 + COUNT_WEIGHT**2),
         "prior": math.sqrt(2.0 + COUNT_WEIGHT**2),
+        "centres": math.sqrt(1.0 + COUNT_WEIGHT**2),
+        "mixture": math.sqrt(2.0 + COUNT_WEIGHT**2),
     }[phase]

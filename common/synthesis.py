@@ -20,7 +20,7 @@ from common.weights import Weights, digest, read, write
 
 BATCH = 64
 """Images decoded at once. Fixed, so that a seed gives the same pixels whatever the count."""
-_START = ("start.mean", "start.basis", "start.centre", "start.factor", "start.frequency", "start.texture")
+_START = tuple(f"start.{n}" for n in ("mean", "basis", "centre", "factor", "frequency", "texture", "weight"))
 
 
 def decoder_arrays(weights: Weights) -> Weights:
@@ -36,11 +36,13 @@ class Chance:
 
     Attributes:
         latent: [BATCH, k], standard normal.
+        component: [BATCH] int64, which component of the label each latent is of.
         texture: Makes what the latents leave out, [BATCH, size, size] in pixel units; None where the plan has none.
         noise: [BATCH, size, size], standard normal; None where the plan adds none.
     """
 
     latent: Tensor
+    component: Tensor
     texture: Callable[[], Tensor] | None
     noise: Tensor | None
 
@@ -108,29 +110,35 @@ class Decoder:
 
     def chances(self, label: str, *, seed: int) -> Iterator[Chance]:
         """Yield without end what chance decides of each batch; one after the other, unlike `pictures`."""
-        self.index(label)
+        index = self.index(label)
         key = hashlib.sha256(json.dumps([seed, label]).encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(key[:8], "little") >> 1)
         while True:
             latent = torch.randn((BATCH, self.model.latent_size), generator=generator)
+            component = self._component(index, generator)
             texture = self._texture(generator) if self.plan.release.texture > 0 else None
             shape = (BATCH, self.model.size, self.model.size)
             noise = torch.randn(shape, generator=generator) if self.plan.release.observation > 0 else None
-            yield Chance(latent=latent, texture=texture, noise=noise)
+            yield Chance(latent=latent, component=component, texture=texture, noise=noise)
 
     def pictures(self, chance: Chance, index: int) -> Tensor:
         """Images [BATCH, size, size], float32 in [-1, 1], of one of `chances`; may run in any thread."""
-        images = self.images(chance.latent * self.plan.release.temperature, index)
+        images = self.images(chance.latent * self.plan.release.temperature, index, chance.component)
         if chance.texture is not None:
             images = (images + chance.texture()).clamp(-1.0, 1.0)
         if chance.noise is not None:
             images = (images + chance.noise * self.plan.release.observation).clamp(-1.0, 1.0)
         return images
 
-    def images(self, latent: Tensor, index: int) -> Tensor:
-        """Images [n, size, size], float32 in [-1, 1], of latents [n, k] under the label with this index."""
+    def images(self, latent: Tensor, index: int, component: Tensor | None = None) -> Tensor:
+        """Images [n, size, size], float32 in [-1, 1], of latents [n, k] under the label with this index.
+
+        `component` [n] int64 says which component of the label each latent is of; None takes the heaviest.
+        """
+        if component is None:
+            component = self.component_weights(index).argmax().expand(len(latent))
         with torch.no_grad():
-            drawn = self.model.decode_latents(latent, torch.full((len(latent),), index, dtype=torch.int64))
+            drawn = self.model.decode_latents(latent, torch.full((len(latent),), index, dtype=torch.int64), component)
         return drawn[:, 0].clamp(-1.0, 1.0)
 
     def index(self, label: str) -> int:
@@ -145,6 +153,21 @@ class Decoder:
         if not float(shares.sum()) > 0:
             shares = torch.ones(len(self.labels)).double()
         return dict(zip(self.labels, (shares / shares.sum()).tolist(), strict=True))
+
+    def _component(self, index: int, generator: torch.Generator) -> Tensor:
+        """Which component each latent of a batch is of, [BATCH] int64, drawn by weight; nothing is drawn from one."""
+        weights = self.component_weights(index)
+        if len(weights) == 1:
+            return torch.zeros(BATCH, dtype=torch.int64)
+        return torch.multinomial(weights, BATCH, replacement=True, generator=generator)
+
+    def component_weights(self, index: int) -> Tensor:
+        """Shares of the label's components, sum 1; the first has all where there was no such phase."""
+        count = self.plan.model.components
+        shares = self.model.start.weight.detach()[index * count : (index + 1) * count].double().clamp(min=0)
+        if not float(shares.sum()) > 0:
+            shares = torch.eye(count, dtype=torch.float64)[0]
+        return shares / shares.sum()
 
     def _texture(self, generator: torch.Generator) -> Callable[[], Tensor]:
         """What the latents leave out, drawn from its spectrum: [BATCH, size, size] in pixel units, once called."""

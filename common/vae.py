@@ -1,7 +1,7 @@
 """The one model of a study: a class-conditional variational autoencoder on MONAI blocks around a linear start.
 
-    decoder(u, c) = mean + V (m_c + L_c u) + net(u, c)             u ~ N(0, I) for every class c
-    encoder(x, c) = G_c (V'(x - mean) - m_c) + net(x, c)
+    decoder(u, c, j) = mean + V (m_cj + L_cj u) + net(u, c)        u ~ N(0, I) for every component j of every class c
+    encoder(x, c) = G_cj (V'(x - mean) - m_cj) + net(x, c)         j: the component of c that explains x best
 
 The linear start (mean, V, m_c, L_c, G_c) is the closed-form optimum learnt in the moments phase; it is carried along
 and not trained by gradients. Both nets end in a zero-initialised layer when a start is used, so training begins at
@@ -26,12 +26,13 @@ _ENCODER = ("encode.", "mu.", "logvar.")
 
 
 class LinearStart(nn.Module):
-    """The closed-form part; `classes` C, latent size k, pixels d = image_size squared.
+    """The closed-form part; `classes` C with J components each, latent size k, pixels d = image_size squared.
 
-    Arrays: mean [d], basis V [d, k] with orthonormal columns, centre m [C, k], factor L [C, k, k],
-    gain G [C, k, k], spread [C, k] (log-variance of the posterior), frequency [C] (class shares, sum 1),
-    texture [base * base] (standard deviations, in pixel units, of the cosine coefficients that the basis leaves out).
-    A column of V that the noise drowned is zero: the latent size of the plan is the most that is used.
+    Arrays: mean [d], basis V [d, k] with orthonormal columns, frequency [C] (class shares, sum 1),
+    texture [base * base] (standard deviations, in pixel units, of the cosine coefficients that the basis leaves out),
+    and by component, class after class, C J in all: centre m [C J, k], factor L [C J, k, k], gain G [C J, k, k],
+    spread [C J, k] (log-variance of the posterior), weight [C J] (share of its class), evidence [C J] (log of the
+    weight less half the log-determinant of the coordinates' covariance, up to a constant).
     """
 
     mean: Tensor
@@ -42,34 +43,58 @@ class LinearStart(nn.Module):
     spread: Tensor
     frequency: Tensor
     texture: Tensor
+    weight: Tensor
+    evidence: Tensor
 
-    def __init__(self, *, pixels: int, latent: int, classes: int, base: int) -> None:
+    def __init__(self, *, pixels: int, latent: int, classes: int, components: int, base: int) -> None:
         super().__init__()
+        self.components = components
+        cells = classes * components
         shapes = {
             "mean": (pixels,),
             "basis": (pixels, latent),
-            "centre": (classes, latent),
-            "factor": (classes, latent, latent),
-            "gain": (classes, latent, latent),
-            "spread": (classes, latent),
+            "centre": (cells, latent),
+            "factor": (cells, latent, latent),
+            "gain": (cells, latent, latent),
+            "spread": (cells, latent),
             "frequency": (classes,),
             "texture": (base * base,),
+            "weight": (cells,),
+            "evidence": (cells,),
         }
         for name, shape in shapes.items():
             self.register_parameter(name, nn.Parameter(torch.zeros(shape), requires_grad=False))
 
     def decode(self, latent: Tensor, chosen: Tensor) -> Tensor:
-        """Pixels [n, d] of latents [n, k] under one-hot classes [n, C]."""
+        """Pixels [n, d] of latents [n, k] under one-hot components [n, C J]."""
         factor = torch.einsum("nc,cij->nij", chosen, self.factor)
         coordinates = chosen @ self.centre + torch.einsum("nij,nj->ni", factor, latent)
         images: Tensor = self.mean + coordinates @ self.basis.T
         return images
 
     def encode(self, pixels: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Posterior mean and log-variance, each [n, k], of pixels [n, d] under one-hot classes [n, C]."""
+        """Posterior mean and log-variance, each [n, k], of pixels [n, d] under one-hot components [n, C J]."""
         coordinates = (pixels - self.mean) @ self.basis - chosen @ self.centre
         gain = torch.einsum("nc,cij->nij", chosen, self.gain)
         return torch.einsum("nij,nj->ni", gain, coordinates), chosen @ self.spread
+
+    @torch.no_grad()
+    def explain(self, pixels: Tensor, chosen: Tensor, observation_std: float) -> Tensor:
+        """The component of its class that explains each of the pixels [n, d] best, given one-hot classes [n, C].
+
+        Returns:
+            One-hot components [n, C J], by the log-density of the coordinates (Woodbury's identity) and the weight.
+        """
+        if self.components == 1:
+            return chosen
+        offsets = ((pixels - self.mean) @ self.basis)[:, None] - self.centre
+        explained = torch.einsum("nci,cij->ncj", offsets, self.factor) * torch.einsum(
+            "nci,cji->ncj", offsets, self.gain
+        )
+        lengths = (offsets.square().sum(2) - explained.sum(2)) / observation_std**2
+        own = chosen.repeat_interleave(self.components, dim=1) > 0
+        best = torch.where(own, self.evidence - 0.5 * lengths, -torch.inf).argmax(dim=1)
+        return (best[:, None] == torch.arange(len(self.evidence), device=best.device)).to(pixels.dtype)
 
 
 class Vae(VarAutoEncoder):  # type: ignore[misc]
@@ -98,7 +123,7 @@ class Vae(VarAutoEncoder):  # type: ignore[misc]
         self.logvar = nn.Linear(flat + self.classes, self.latent_size)
         self.decodeL = nn.Linear(self.latent_size + self.classes, flat)
         self.start = LinearStart(pixels=size * size, latent=self.latent_size, classes=self.classes,
-                                 base=plan.model.base)  # fmt: skip
+                                 components=plan.model.components, base=plan.model.base)  # fmt: skip
         if "moments" in plan.privacy.phases:
             self.silence()
 
@@ -115,17 +140,29 @@ class Vae(VarAutoEncoder):  # type: ignore[misc]
 
     def encode_images(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Posterior mean and log-variance [n, k] of images [n, 1, size, size] in [-1, 1] with labels [n]."""
-        chosen = self.one_hot(labels)
-        mean, log_variance = self.start.encode(images.flatten(1), chosen)
+        return self._posterior(images, self.one_hot(labels), self._components(images, labels))
+
+    def decode_latents(self, latent: Tensor, labels: Tensor, components: Tensor | None = None) -> Tensor:
+        """Images [n, 1, size, size] of latents [n, k] with labels [n]; nominally in [-1, 1], not clamped.
+
+        `components` [n] int64 says which component of its class each latent is of; None takes the first.
+        """
+        number = labels * self.start.components + (0 if components is None else components)
+        cells = torch.arange(self.classes * self.start.components, device=labels.device)
+        return self._draw(latent, self.one_hot(labels), (number[:, None] == cells).to(torch.float32))
+
+    def _components(self, images: Tensor, labels: Tensor) -> Tensor:
+        return self.start.explain(images.flatten(1), self.one_hot(labels), self.observation_std)
+
+    def _posterior(self, images: Tensor, chosen: Tensor, component: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_variance = self.start.encode(images.flatten(1), component)
         features = torch.cat([self.encode(images).flatten(1), chosen], dim=1)
         return mean + self.mu(features), (log_variance + self.logvar(features)).clamp(-12, 8)
 
-    def decode_latents(self, latent: Tensor, labels: Tensor) -> Tensor:
-        """Images [n, 1, size, size] of latents [n, k] with labels [n]; nominally in [-1, 1], not clamped."""
-        chosen = self.one_hot(labels)
+    def _draw(self, latent: Tensor, chosen: Tensor, component: Tensor) -> Tensor:
         hidden = functional.gelu(self.decodeL(torch.cat([latent, chosen], dim=1)))
         grid = hidden.view(latent.shape[0], self.channels[-1], *(int(side) for side in self.final_size))
-        linear = self.start.decode(latent, chosen).view(latent.shape[0], 1, self.size, self.size)
+        linear = self.start.decode(latent, component).view(latent.shape[0], 1, self.size, self.size)
         residual: Tensor = self.decode(grid)
         return linear + residual
 
@@ -140,8 +177,9 @@ class Vae(VarAutoEncoder):  # type: ignore[misc]
         Source:
             Kingma & Welling, Auto-Encoding Variational Bayes, 2014, eq. 10.
         """
-        mean, log_variance = self.encode_images(images, labels)
-        drawn = self.decode_latents(mean + noise * torch.exp(0.5 * log_variance), labels)
+        chosen, component = self.one_hot(labels), self._components(images, labels)
+        mean, log_variance = self._posterior(images, chosen, component)
+        drawn = self._draw(mean + noise * torch.exp(0.5 * log_variance), chosen, component)
         squared = (drawn - images).flatten(1).square().sum(1)
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
         return squared / (2 * self.observation_std**2) + divergence
@@ -149,7 +187,8 @@ class Vae(VarAutoEncoder):  # type: ignore[misc]
     @torch.no_grad()
     def reconstruct(self, images: Tensor, labels: Tensor) -> Tensor:
         """Decode the posterior mean; shapes as in `encode_images`."""
-        return self.decode_latents(self.encode_images(images, labels)[0], labels)
+        chosen, component = self.one_hot(labels), self._components(images, labels)
+        return self._draw(self._posterior(images, chosen, component)[0], chosen, component)
 
     def arrays(self) -> Weights:
         """Every parameter as a float32 array by name, a copy."""

@@ -1,5 +1,6 @@
 """The decoder as ONNX, for software without PyTorch, compared with the original before it is kept."""
 
+import json
 import logging
 import tempfile
 import warnings
@@ -26,15 +27,16 @@ class _Exported(nn.Module):
         super().__init__()
         self.model, self.temperature = model, temperature
 
-    def forward(self, latent: Tensor, label: Tensor) -> Tensor:
-        return self.model.decode_latents(latent * self.temperature, label).clamp(-1.0, 1.0)
+    def forward(self, latent: Tensor, label: Tensor, component: Tensor) -> Tensor:
+        return self.model.decode_latents(latent * self.temperature, label, component).clamp(-1.0, 1.0)
 
 
 def export(bundle: Path, out: Path, *, trusted: str = "") -> dict[str, Any]:
     """Write the decoder of a release as one ONNX file.
 
-    Inputs are `latent` [n, k] float32, standard normal, and `label` [n] int64; the output `image` is
-    [n, 1, size, size] float32 in [-1, 1]. Study, digests and labels are in the file's metadata.
+    Inputs are `latent` [n, k] float32, standard normal, `label` [n] int64 and `component` [n] int64, to be drawn by the
+    label's weights; the output `image` is [n, 1, size, size] float32 in [-1, 1]. Study, digests, labels and the weights
+    of each label's components (JSON) are in the file's metadata.
 
     Returns:
         The file, and the largest difference from PyTorch on 32 latents of each label.
@@ -60,6 +62,9 @@ def export(bundle: Path, out: Path, *, trusted: str = "") -> dict[str, Any]:
             "plan_digest": decoder.plan.digest,
             "decoder_digest": decoder.digest,
             "labels": "\n".join(decoder.labels),
+            "component_weights": json.dumps(
+                [decoder.component_weights(index).tolist() for index in range(len(decoder.labels))]
+            ),
             "notice": "Images drawn with this decoder are synthetic: not a patient, not for diagnosis.",
         }.items():
             entry = graph.metadata_props.add()
@@ -80,13 +85,13 @@ def _to_onnx(module: nn.Module, path: Path, *, latent: int) -> None:
         warnings.simplefilter("ignore")  # the exporter's own deprecations, which we can do nothing about
         torch.onnx.export(
             module,
-            (torch.zeros(2, latent), torch.zeros(2, dtype=torch.int64)),
+            (torch.zeros(2, latent), torch.zeros(2, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)),
             path,
             dynamo=True,
             opset_version=OPSET,
-            input_names=["latent", "label"],
+            input_names=["latent", "label", "component"],
             output_names=["image"],
-            dynamic_shapes={"latent": {0: batch}, "label": {0: batch}},
+            dynamic_shapes={"latent": {0: batch}, "label": {0: batch}, "component": {0: batch}},
             external_data=False,
             verbose=False,
         )
@@ -95,6 +100,9 @@ def _to_onnx(module: nn.Module, path: Path, *, latent: int) -> None:
 def _difference(module: _Exported, session: Any, index: int) -> float:
     latent = torch.randn((_CHECKED, module.model.latent_size), generator=torch.Generator().manual_seed(index))
     label = torch.full((_CHECKED,), index, dtype=torch.int64)
-    (image,) = session.run(["image"], {"latent": latent.numpy(), "label": label.numpy()})
+    component = torch.arange(_CHECKED) % module.model.start.components
+    (image,) = session.run(
+        ["image"], {"latent": latent.numpy(), "label": label.numpy(), "component": component.numpy()}
+    )
     with torch.no_grad():
-        return float(np.abs(image - module(latent, label).numpy()).max())
+        return float(np.abs(image - module(latent, label, component).numpy()).max())

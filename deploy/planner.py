@@ -135,6 +135,8 @@ def signal_to_noise(plan: StudyPlan, step: Round, patients: int) -> float:
     mean      n M over s sqrt(m), Euclidean, for the m cosine coefficients
     subspace  n over s sqrt(2 m), operator norm of an m x m matrix (Wigner), as is what a leading direction sees
     prior     n / C over s sqrt(2 k), the same for one class's k x k matrix
+    centres   n / (C J) over s sqrt(k), Euclidean, for one component's coordinates
+    mixture   n / (C J) over s sqrt(2 k), as for a class
     sgd       E steps of q n C each, which add up, over sigma C sqrt(d) each, which add up by their squares
 
     Returns:
@@ -151,7 +153,8 @@ def signal_to_noise(plan: StudyPlan, step: Round, patients: int) -> float:
         return patients * plan.privacy.mean_clip / (deviation * model.base)
     if step.phase == "subspace":
         return patients / (deviation * math.sqrt(2 * model.base**2))
-    return patients / max(1, len(plan.data.labels)) / (deviation * math.sqrt(2 * model.latent))
+    group = patients / max(1, len(plan.data.labels)) / (1 if step.phase == "prior" else model.components)
+    return group / (deviation * math.sqrt((1 if step.phase == "centres" else 2) * model.latent))
 
 
 def trained_values(plan: StudyPlan) -> int:

@@ -10,7 +10,14 @@ from matplotlib.figure import Figure
 from common.weights import write_atomically
 from deploy.planner import Forecast
 
-_PHASES = {"mean": "#4c72b0", "subspace": "#55a868", "prior": "#8172b3", "sgd": "#c44e52"}
+_PHASES = {
+    "mean": "#4c72b0",
+    "subspace": "#55a868",
+    "prior": "#8172b3",
+    "centres": "#ccb974",
+    "mixture": "#64b5cd",
+    "sgd": "#c44e52",
+}
 
 
 def draw(found: Forecast, path: Path) -> None:

@@ -1,8 +1,9 @@
 """The linear VAE in closed form, from the sums that the sites released in the moments phase.
 
 A linear VAE's optimum is probabilistic PCA (Tipping & Bishop 1999; Lucas et al. 2019): the mean, the leading
-eigenvectors of the covariance, and here one Gaussian per class on their coordinates. All is post-processing of
-Gaussian mechanisms: it costs no budget. What the noise has likely made is taken out again, as its size is public.
+eigenvectors of the covariance, and here one Gaussian or a mixture of them per class on their coordinates. All is
+post-processing of Gaussian mechanisms: it costs no budget. What the noise has likely made is taken out again
+(`server.shrinkage`), as its size is public.
 """
 
 import math
@@ -10,13 +11,15 @@ import math
 import numpy as np
 
 from common.errors import StudyStopped
-from common.moments import COUNT_WEIGHT, Array, cosine_basis, sensitivity, triangle, unpack_matrix
+from common.moments import COUNT_WEIGHT, Array, cosine_basis, sensitivity, unpack_matrix
 from common.plan import StudyPlan
 from common.schedule import Round
 from common.weights import Weights
+from server.mixture import Sums, carried, centred, components, split
+from server.shrinkage import edge, spectrum
 
 _FEWEST = 2
-"""Directions that are kept however little they stand out from the noise."""
+"""Eigenvectors that are kept however little they stand out from the noise."""
 
 
 def absorb(plan: StudyPlan, step: Round, weights: Weights, total: Array, *, sites: int) -> Weights:
@@ -33,7 +36,7 @@ def absorb(plan: StudyPlan, step: Round, weights: Weights, total: Array, *, site
         StudyStopped: The noise drowned the patient count; the cohort is too small for this epsilon.
     """
     noise = step.event.sigma * sensitivity(plan, step.phase) * math.sqrt(sites)
-    form = {"mean": _mean, "subspace": _subspace, "prior": _prior}[step.phase]
+    form = {"mean": _mean, "subspace": _subspace, "prior": _prior, "centres": _centres, "mixture": _mixture}[step.phase]
     start = form(plan, weights, total, noise)
     return {**weights, **{f"start.{name}": value.astype(np.float32) for name, value in start.items()}}
 
@@ -51,96 +54,58 @@ def _mean(plan: StudyPlan, _: Weights, total: Array, noise: float) -> dict[str, 
 def _subspace(plan: StudyPlan, _: Weights, total: Array, noise: float) -> dict[str, Array]:
     base, latent = plan.model.base, plan.model.latent
     patients = _enough(plan, total[-1] / COUNT_WEIGHT, noise / COUNT_WEIGHT)
+    deviation = noise / patients
     scatter = unpack_matrix(total[:-1], base**2) / patients
     values, vectors = np.linalg.eigh(scatter)
-    values, leading = values[::-1][:latent], vectors[:, ::-1][:, :latent]
-    clear = values > _edge(noise / patients, base**2)
-    clear[:_FEWEST] = True
-    signs = np.sign(leading[np.abs(leading).argmax(axis=0), np.arange(latent)])
-    kept = leading * np.where(clear, signs, 0.0)
-    left = np.diag(scatter) - kept**2 @ np.maximum(values, 0.0)
-    deviations = np.sqrt(spectrum(left, noise / patients))
+    values, vectors = values[::-1][:latent], vectors[:, ::-1][:, :latent]
+    clear = max(_FEWEST, int((values > edge(deviation, base**2)).sum()))
+    clear_vectors, clear_values = vectors[:, :clear], np.maximum(values[:clear], 0.0)
+    left = spectrum(np.diag(scatter) - clear_vectors**2 @ clear_values, deviation)
+    more_values, more = _likely(left, clear_vectors, count=latent - clear)
+    kept = np.concatenate([clear_vectors, more], axis=1)
+    signs = np.sign(kept[np.abs(kept).argmax(axis=0), np.arange(latent)])
+    rest = np.diag(scatter) - kept**2 @ np.concatenate([clear_values, more_values])
     return {
-        "basis": cosine_basis(plan.data.image_size, base) @ kept,
-        "texture": deviations * plan.privacy.deviation_clip * plan.data.image_size,
+        "basis": cosine_basis(plan.data.image_size, base) @ (kept * signs),
+        "texture": np.sqrt(spectrum(rest, deviation)) * plan.privacy.deviation_clip * plan.data.image_size,
     }
 
 
-def spectrum(variances: Array, deviation: float) -> Array:
-    """Take the noise out of the variances [base * base] that the subspace leaves to the cosine frequencies.
+def _likely(variances: Array, found: Array, *, count: int) -> tuple[Array, Array]:
+    """The `count` directions orthogonal to those found that hold most by the variances of the cosine frequencies.
 
-    Frequencies half an octave wide make a band. Within one, each variance is drawn towards the band's mean as far as
-    noise of this standard deviation explains why they differ (James & Stein 1961, in its empirical Bayes form); what
-    is then below 0 becomes 0, and the others give way so that the band keeps its mean.
+    Below the noise's edge an eigenvector of the noised moments says nothing, but that images hold most in low
+    frequencies is still known, from many variances together: these directions are close to the lowest frequencies
+    that are not taken. Where nothing is left they are zero.
+
+    Returns:
+        Variances [count], non-increasing, and directions [base * base, count].
     """
-    base = math.isqrt(len(variances))
-    rows, columns = np.divmod(np.arange(base**2), base)
-    bands = np.round(2 * np.log2(1 + np.hypot(rows, columns)))
-    clean = np.empty_like(variances)
-    for band in np.unique(bands):
-        mine = bands == band
-        mean, spread = variances[mine].mean(), variances[mine].var()
-        trust = max(0.0, 1.0 - deviation**2 / spread) if spread > 0 else 0.0
-        drawn = np.maximum(mean + trust * (variances[mine] - mean), 0.0)
-        clean[mine] = drawn * max(mean, 0.0) / drawn.mean() if drawn.any() else 0.0
-    return clean
-
-
-def _edge(deviation: float, size: int) -> float:
-    """Largest eigenvalue of a symmetric noise matrix [size, size] (Wigner).
-
-    `deviation` is the noise's standard deviation on a diagonal entry; off the diagonal it is 1/sqrt(2) of that.
-    """
-    return 2.0 * deviation / math.sqrt(2.0) * math.sqrt(size)
+    if count == 0:
+        return np.zeros(0), found[:, :0]
+    apart = np.eye(len(found)) - found @ found.T
+    values, vectors = np.linalg.eigh(apart @ (variances[:, None] * apart))
+    values, vectors = np.maximum(values[::-1][:count], 0.0), vectors[:, ::-1][:, :count]
+    return values, vectors * (values > 1e-12 * max(1e-300, float(variances.sum())))
 
 
 def _prior(plan: StudyPlan, _: Weights, total: Array, noise: float) -> dict[str, Array]:
-    classes, latent = max(1, len(plan.data.labels)), plan.model.latent
-    unit = plan.privacy.deviation_clip * plan.data.image_size
-    rows = total.reshape(classes, triangle(latent) + latent + 1)
-    counts = np.maximum(rows[:, -1] / COUNT_WEIGHT, 0.0)
-    _enough(plan, counts.sum(), noise / COUNT_WEIGHT)
-    divisor = np.maximum(counts, 1.0 + 2.0 * noise / COUNT_WEIGHT)
-    centres = rows[:, triangle(latent) : -1] / divisor[:, None]
-    scatters = np.stack([unpack_matrix(row[: triangle(latent)], latent) for row in rows])
-    within = scatters / divisor[:, None, None] - np.einsum("ci,cj->cij", centres, centres)
-    covariances = np.stack(
-        [
-            _denoised(_shrunk(within[index], within, counts, counts[index], noise), noise / divisor[index])
-            for index in range(classes)
-        ]
-    )
-    return {"centre": centres * unit, **_encoder(plan, covariances * unit**2)}
+    classes = max(1, len(plan.data.labels))
+    patients = np.maximum(total.reshape(classes, -1)[:, -1] / COUNT_WEIGHT, 0.0).sum()
+    _enough(plan, float(patients), noise / COUNT_WEIGHT)
+    sums = Sums.read(total, classes, plan.model.latent, noise)
+    found = components(plan, sums, groups=np.zeros(classes, dtype=np.int64))
+    return found if plan.model.components == 1 else split(plan, found)
 
 
-def _shrunk(own: Array, within: Array, counts: Array, count: float, noise: float) -> Array:
-    """Mix a class's covariance with the pooled one: the fewer patients it has per unit of noise, the more."""
-    pooled = np.einsum("c,cij->ij", counts / counts.sum(), within)
-    trust = count / (count + 10.0 * (1.0 + noise))
-    mixed: Array = trust * own + (1.0 - trust) * pooled
-    return mixed
+def _centres(plan: StudyPlan, weights: Weights, total: Array, noise: float) -> dict[str, Array]:
+    return centred(plan, carried(weights), total, noise)
 
 
-def _denoised(covariance: Array, deviation: float) -> Array:
-    """Take out what noise of this standard deviation alone would show."""
-    values, vectors = np.linalg.eigh(covariance)
-    kept = np.where(values > _edge(deviation, len(values)), values, 0.0)
-    clean: Array = (vectors * kept) @ vectors.T
-    return clean
-
-
-def _encoder(plan: StudyPlan, covariances: Array) -> dict[str, Array]:
-    """Factor, posterior gain and log-variance of each class for Gaussian pixels of the plan's deviation."""
-    variance = plan.model.observation_std**2
-    factors, gains, spreads = [], [], []
-    for covariance in covariances:
-        values, vectors = np.linalg.eigh(covariance)
-        factor = vectors * np.sqrt(np.maximum(values, 0.0))
-        posterior = np.linalg.inv(np.eye(len(factor)) + factor.T @ factor / variance)
-        factors.append(factor)
-        gains.append(posterior @ factor.T / variance)
-        spreads.append(np.log(np.diag(posterior)))
-    return {"factor": np.stack(factors), "gain": np.stack(gains), "spread": np.stack(spreads)}
+def _mixture(plan: StudyPlan, _: Weights, total: Array, noise: float) -> dict[str, Array]:
+    each = plan.model.components
+    sums = Sums.read(total, max(1, len(plan.data.labels)) * each, plan.model.latent, noise)
+    return components(plan, sums, groups=np.arange(len(sums.counts)) // each)
 
 
 def _enough(plan: StudyPlan, patients: float, deviation: float) -> float:

@@ -29,12 +29,16 @@ PHASE_WORDS = {
     "mean": "mean image",
     "subspace": "main directions",
     "prior": "label statistics",
+    "centres": "groups within labels",
+    "mixture": "spread of the groups",
     "sgd": "gradient steps",
 }
 _PHASE_BANDS = {
     "mean": "closed form",
     "subspace": "closed form",
     "prior": "closed form",
+    "centres": "closed form",
+    "mixture": "closed form",
     "sgd": "gradient steps",
 }
 _SHEET_WORDS = ("SYNTHETIC", "NOT A PATIENT", "NOT FOR DIAGNOSIS")

@@ -33,9 +33,10 @@ phases = ["moments"]
 """
 
 
-def moments_plan(*, private: bool = True) -> StudyPlan:
-    """A plan of the three moments rounds; without noise where `private` is false."""
-    return StudyPlan.parse(PLAN + ("" if private else "enabled = false\n"))
+def moments_plan(*, private: bool = True, components: int = 1) -> StudyPlan:
+    """A plan of the moments rounds, three or with components seven; without noise where `private` is false."""
+    text = PLAN.replace("base = 4", f"base = 4\ncomponents = {components}")
+    return StudyPlan.parse(text + ("" if private else "enabled = false\n"))
 
 
 def cache_of(home: Path, plan: StudyPlan, patients: Sequence[Patient]) -> Cache:

@@ -15,8 +15,8 @@ from common.vae import initial
 from common.weights import Weights
 from tests.client.moment_cohorts import Patient, cache_of, moments_plan, random_patients
 
-PHASES: tuple[Phase, ...] = ("mean", "subspace", "prior")
-PLAN = moments_plan()
+PHASES: tuple[Phase, ...] = ("mean", "subspace", "prior", "centres", "mixture")
+PLAN = moments_plan(components=2)
 BRIGHT = np.ones((1, 28, 28), np.float32)
 
 
@@ -31,6 +31,18 @@ def weights(kind: str) -> Weights:
     if kind == "honest":
         arrays["start.mean"] = random.normal(0, 0.1, 784).astype(np.float32)
         arrays["start.basis"] = np.linalg.qr(random.normal(size=(784, 3)))[0].astype(np.float32)
+        arrays["start.centre"] = random.normal(0, 3, (4, 3)).astype(np.float32)
+    elif kind == "one of two components":
+        arrays["start.basis"] = np.linalg.qr(random.normal(size=(784, 3)))[0].astype(np.float32) * 1e6
+        arrays["start.centre"][1::2] = 1e6
+    elif kind == "huge components":
+        arrays["start.basis"] = np.linalg.qr(random.normal(size=(784, 3)))[0].astype(np.float32)
+        for name in ("centre", "factor", "gain", "evidence"):
+            shape = arrays[f"start.{name}"].shape
+            arrays[f"start.{name}"] = (random.choice([-3e38, 0.0, 3e38], shape)).astype(np.float32)
+    elif kind == "components that are no numbers":
+        arrays["start.basis"] = np.linalg.qr(random.normal(size=(784, 3)))[0].astype(np.float32)
+        arrays["start.evidence"][:] = [np.nan, np.inf, np.inf, 0.0]
     elif kind == "huge mean":
         arrays["start.mean"] = np.full(784, 1e30, np.float32)
         arrays["start.basis"] = np.ones((784, 3), np.float32)
@@ -73,7 +85,22 @@ def test_removing_a_patient_moves_the_sum_by_at_most_the_sensitivity(tmp_path: P
     assert 0 < max(moved) <= sensitivity(PLAN, phase) * (1 + 1e-9)
 
 
-@pytest.mark.parametrize(("phase", "kind"), [("mean", "honest"), ("subspace", "huge mean"), ("prior", "huge mean")])
+@pytest.mark.parametrize("kind", ["one of two components", "huge components", "components that are no numbers"])
+@pytest.mark.parametrize("phase", ["centres", "mixture"])
+def test_components_that_a_server_made_up_move_the_sum_no_further(tmp_path: Path, phase: Phase, kind: str) -> None:
+    assert max(influences(tmp_path, phase, kind)) <= sensitivity(PLAN, phase) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("phase", "kind"),
+    [
+        ("mean", "honest"),
+        ("subspace", "huge mean"),
+        ("prior", "huge mean"),
+        ("centres", "one of two components"),
+        ("mixture", "one of two components"),
+    ],
+)
 def test_the_sensitivity_is_reached_so_the_noise_is_not_wasted(tmp_path: Path, phase: Phase, kind: str) -> None:
     assert max(influences(tmp_path, phase, kind)) >= 0.999 * sensitivity(PLAN, phase)
 

@@ -5,16 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
+from client import moments
 from client.moments import patient_sum
 from common.errors import StudyStopped
-from common.moments import coefficients, cosine_basis
+from common.moments import coefficients, cosine_basis, pack_matrix
 from common.plan import StudyPlan
 from common.schedule import schedule
+from common.synthesis import Decoder
 from common.vae import initial
 from common.weights import Weights
-from server.closed_form import absorb, spectrum
+from server.closed_form import absorb
+from server.shrinkage import falling, spectrum, towards
 from tests.client.moment_cohorts import Patient, cache_of, moments_plan, random_patients
 
 PLAN = moments_plan(private=False)
@@ -22,7 +26,7 @@ SIZE, BASE, LATENT = 28, 4, 3
 
 
 def federate(plan: StudyPlan, sites: Sequence[Sequence[Patient]], folder: Path) -> Weights:
-    """The weights after the three moments rounds, without noise."""
+    """The weights after the moments rounds, without noise."""
     caches = [cache_of(folder / str(i), plan, patients) for i, patients in enumerate(sites)]
     weights = initial(plan).arrays()
     for step in schedule(plan):
@@ -71,15 +75,16 @@ def test_one_site_equals_the_textbook_computation_on_its_images(tmp_path: Path) 
 def _check_spread_of_the_classes(
     found: dict[str, NDArray[np.float64]], latents: NDArray[np.float64], labels: NDArray[np.int64]
 ) -> None:
-    """Each class's covariance is its own, drawn towards the pooled one by ten patients' worth."""
-    own = [np.cov(latents[labels == label].T, bias=True) for label in (0, 1)]
+    """Each class's covariance is drawn towards the pooled one, and that to its diagonal, as far as chance explains."""
+    unit = (PLAN.privacy.deviation_clip * SIZE) ** 2
+    own = [np.cov(latents[labels == label].T, bias=True) / unit for label in (0, 1)]
     counts = np.bincount(labels)
     pooled = sum(count * covariance for count, covariance in zip(counts, own, strict=True)) / counts.sum()
+    pooled, _ = towards(pooled, np.diag(falling(np.diag(pooled), 0.0)), 0.0, len(labels))
     for label in (0, 1):
-        trust = counts[label] / (counts[label] + 10.0)
-        expected = trust * own[label] + (1 - trust) * pooled
+        expected, _ = towards(own[label], pooled, 0.0, counts[label])
         factor = found["factor"][label]
-        np.testing.assert_allclose(factor @ factor.T, expected, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(factor @ factor.T, expected * unit, rtol=1e-3, atol=1e-4)
 
 
 def planted(count: int, *, seed: int) -> tuple[list[Patient], dict[str, NDArray[np.float64]]]:
@@ -173,13 +178,74 @@ def test_noise_in_the_spectrum_is_taken_out_on_average_and_no_variance_is_negati
     np.testing.assert_allclose(spectrum(truth, 0.0), truth)
 
 
-def test_directions_that_the_noise_drowned_are_left_empty() -> None:
+def test_directions_that_the_noise_drowned_give_way_to_the_lowest_frequencies() -> None:
     plan = moments_plan()
     steps = {step.phase: step for step in schedule(plan)}
-    release = np.zeros(BASE**2 * (BASE**2 + 1) // 2 + 1)
-    release += np.random.default_rng(5).normal(0, steps["subspace"].event.sigma, release.shape)
-    release[-1] = 100.0  # a count of 400
-    release[0] = 300.0  # one direction that no noise explains
+    variances = np.array([0.5 ** (u + v) for u in range(BASE) for v in range(BASE)])
+    scatter = np.diag(100.0 * variances / variances.sum())
+    scatter[5, 5] += 300.0  # one direction that no noise explains: (1, 1)
+    noise = np.random.default_rng(5).normal(0, steps["subspace"].event.sigma, BASE**2 * (BASE**2 + 1) // 2)
+    release = np.append(pack_matrix(scatter) + noise, 0.25 * 400)
     found = start(absorb(plan, steps["subspace"], initial(plan).arrays(), release, sites=1))
-    used = np.linalg.norm(found["basis"], axis=0) > 0
-    assert used.tolist() == [True, True, False]  # the clear one, and the second that is kept whatever it is
+    cosines = np.abs(cosine_basis(SIZE, BASE).T @ found["basis"])
+    assert cosines[5, 0] > 0.95
+    np.testing.assert_allclose(found["basis"].T @ found["basis"], np.eye(LATENT), atol=1e-5)
+    assert cosines[[0, 1, BASE], 2].max() > 0.5
+
+
+def test_a_cohort_of_one_image_leaves_directions_without_variance_empty(tmp_path: Path) -> None:
+    found = start(federate(PLAN, [[(np.full((1, SIZE, SIZE), 0.3, np.float32), [0])] * 20], tmp_path))
+    assert (np.linalg.norm(found["basis"], axis=0) > 0.5).sum() <= 2
+    assert np.abs(found["factor"]).max() < 1e-3
+
+
+def grouped(count: int, *, seed: int) -> tuple[list[Patient], NDArray[np.float64]]:
+    """Two groups in each of two classes, 3 to 1, far apart; and the groups' middles in pixels."""
+    random = np.random.default_rng(seed)
+    basis = cosine_basis(SIZE, BASE) @ np.linalg.qr(random.normal(size=(BASE**2, LATENT)))[0]
+    middles = np.array([[3.0, 0, 0], [-3.0, 0, 0], [0, 3.0, 0], [0, -3.0, 0]])
+    groups = random.choice(4, count, p=[0.375, 0.125, 0.375, 0.125])
+    latents = middles[groups] + random.normal(0, [0.5, 0.3, 0.7], (count, LATENT))
+    images = (latents @ basis.T).reshape(count, 1, SIZE, SIZE).astype(np.float32)
+    return [(image, [int(group) // 2]) for image, group in zip(images, groups, strict=True)], middles @ basis.T
+
+
+def test_a_mixture_finds_the_groups_within_each_class(tmp_path: Path) -> None:
+    plan = moments_plan(private=False, components=2)
+    patients, middles = grouped(1200, seed=3)
+    found = start(federate(plan, [patients[:500], patients[500:]], tmp_path))
+    drawn = found["mean"] + found["centre"] @ found["basis"].T
+    for label in (0, 1):
+        mine, truth = drawn[2 * label : 2 * label + 2], middles[2 * label : 2 * label + 2]
+        order = np.argsort(-found["weight"][2 * label : 2 * label + 2])
+        np.testing.assert_allclose(mine[order], truth, atol=0.05)
+        np.testing.assert_allclose(found["weight"][2 * label : 2 * label + 2][order], [0.75, 0.25], atol=0.05)
+
+
+def test_the_model_and_the_hospital_agree_on_which_component_explains_an_image(tmp_path: Path) -> None:
+    plan = moments_plan(private=False, components=2)
+    patients, _ = grouped(300, seed=4)
+    weights = federate(plan, [patients], tmp_path)
+    images = np.concatenate([image for image, _ in patients])
+    labels = np.array([label[0] for _, label in patients])
+    held = moments._held(plan, weights, moments._latents(plan, weights, images), labels)
+    model = initial(plan)
+    model.load_arrays(weights)
+    chosen = model.one_hot(torch.from_numpy(labels))
+    best = model.start.explain(torch.from_numpy(images).flatten(1), chosen, plan.model.observation_std)
+    np.testing.assert_array_equal(best.argmax(dim=1), held.argmax(axis=1))
+    np.testing.assert_allclose(held.sum(axis=1), 1.0, atol=1e-6)
+
+
+def test_a_decoder_draws_its_components_by_their_weights(tmp_path: Path) -> None:
+    plan = moments_plan(private=False, components=2)
+    patients, middles = grouped(900, seed=5)
+    decoder = Decoder.of(plan, federate(plan, [patients], tmp_path))
+    for index, label in enumerate(decoder.labels):
+        images = torch.stack(list(decoder.draw(label, 600, seed=1))).flatten(1).numpy()
+        near = ((images[:, None] - middles[2 * index : 2 * index + 2]) ** 2).sum(axis=2).argmin(axis=1)
+        assert (near == 0).mean() == pytest.approx(0.75, abs=0.08)
+    model = decoder.model
+    images = torch.from_numpy(np.stack([image for image, _ in patients[:40]]))
+    labels = torch.tensor([label[0] for _, label in patients[:40]])
+    assert float((model.reconstruct(images, labels) - images).square().mean().sqrt()) < 0.1

@@ -1,0 +1,85 @@
+"""Taking noise of a known size out of noised second moments: empirical Bayes on matrices and spectra.
+
+Everything here is post-processing of Gaussian releases, whose noise is public, and costs no budget. A noised
+symmetric matrix of side k carries independent noise of one standard deviation on each of its k(k+1)/2 packed values
+(`common.moments.pack_matrix`): that much on the diagonal, 1/sqrt(2) of it off the diagonal.
+"""
+
+import math
+
+import numpy as np
+from scipy.optimize import isotonic_regression
+
+from common.moments import Array, triangle
+
+
+def edge(deviation: float, size: int) -> float:
+    """Largest eigenvalue of a symmetric noise matrix [size, size] with this deviation on its diagonal (Wigner)."""
+    return 2.0 * deviation / math.sqrt(2.0) * math.sqrt(size)
+
+
+def towards(own: Array, target: Array, deviation: float, patients: float) -> tuple[Array, float]:
+    """Draw a noised covariance [k, k] towards a target as far as noise and chance explain how they differ.
+
+    Args:
+        own: The noised covariance.
+        target: What is likely without it.
+        deviation: Standard deviation of the noise on its packed values.
+        patients: How many patients `own` is the mean over; chance moves it by as much as it would move the target's.
+
+    Returns:
+        The shrunk matrix, and the trust in `own` from 0 to 1.
+
+    Source:
+        James & Stein 1961 in its empirical Bayes form; the variance of a Gaussian sample's covariance is Wishart's.
+    """
+    apart = float(((own - target) ** 2).sum())
+    chance = (float(np.trace(target)) ** 2 + float((target**2).sum())) / patients
+    expected = triangle(len(own)) * deviation**2 + chance
+    trust = max(0.0, 1.0 - expected / apart) if apart > 0 else 1.0
+    return target + trust * (own - target), trust
+
+
+def cleaned(covariance: Array, target: Array, deviation: float) -> Array:
+    """Replace every eigenvalue that noise of this deviation could have made by what the target has along that way.
+
+    What is filled in is at most the noise's edge, so that an eigenvalue below it never becomes one above it.
+    """
+    values, vectors = np.linalg.eigh(covariance)
+    limit = edge(deviation, len(values))
+    likely = np.clip(np.einsum("ij,ik,kj->j", vectors, target, vectors), 0.0, limit)
+    clean: Array = (vectors * np.where(values > limit, values, likely)) @ vectors.T
+    return clean
+
+
+def falling(variances: Array, deviation: float) -> Array:
+    """The non-increasing sequence nearest to noised variances [k] that are known to fall.
+
+    Neighbours that do not fall are given their mean; where that is below two standard deviations of the noise in it,
+    `deviation` being the noise's on one value, it is 0.
+    """
+    fit = isotonic_regression(variances, increasing=False)
+    sizes = np.diff(fit.blocks)
+    clear = fit.x[fit.blocks[:-1]] > 2.0 * deviation / np.sqrt(sizes)
+    fitted: Array = np.where(np.repeat(clear, sizes), fit.x, 0.0)
+    return fitted
+
+
+def spectrum(variances: Array, deviation: float) -> Array:
+    """Take the noise out of the variances [base * base] that the subspace leaves to the cosine frequencies.
+
+    Frequencies half an octave wide make a band. Within one, each variance is drawn towards the band's mean as far as
+    noise of this standard deviation explains why they differ (James & Stein 1961, in its empirical Bayes form); what
+    is then below 0 becomes 0, and the others give way so that the band keeps its mean.
+    """
+    base = math.isqrt(len(variances))
+    rows, columns = np.divmod(np.arange(base**2), base)
+    bands = np.round(2 * np.log2(1 + np.hypot(rows, columns)))
+    clean = np.empty_like(variances)
+    for band in np.unique(bands):
+        mine = bands == band
+        mean, spread = variances[mine].mean(), variances[mine].var()
+        trust = max(0.0, 1.0 - deviation**2 / spread) if spread > 0 else 0.0
+        drawn = np.maximum(mean + trust * (variances[mine] - mean), 0.0)
+        clean[mine] = drawn * max(mean, 0.0) / drawn.mean() if drawn.any() else 0.0
+    return clean
