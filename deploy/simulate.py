@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from flwr.app import Context, RecordDict
 from flwr.common import EventType
@@ -39,6 +39,8 @@ Engine = Literal["inprocess", "ray"]
 SETUP = "simulation.json"
 SECRET_FILE = "secret.key"
 FLOWER_APP = Path(__file__).parent / "flower_app"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,12 +165,18 @@ def flower_command(run: Path) -> str:
     )
 
 
-def _make_site(
-    home: Path, folder: Path, plan: StudyPlan, *, seed: int, workers: int, on_file: Callable[[int, int], None]
-) -> IngestSummary:
-    """Set up one simulated hospital: policy, secret, admitted cohort, approval.
+def found_site(home: Path, plan: StudyPlan, *, seed: int, admit: Callable[[], T]) -> T:
+    """Set up one simulated hospital: policy, secret, admitted cohort, approval; return what `admit` did.
 
-    Text detection stays off: the data is public, and a run must not depend on which extras are installed.
+    Args:
+        home: Folder to create; its name becomes the site's.
+        plan: The plan it approves.
+        seed: Of the simulation.
+        admit: Brings the cohort into the cache below `home`.
+
+    Raises:
+        DataError: The cohort is not one the plan admits.
+        CacheCorrupt: `admit` left no cache, or one that another plan's image form was made for.
     """
     home.mkdir(parents=True)
     limits = f"[limits]\nmin_patients = {plan.data.min_patients}\nmax_delta = 1e-3\n"
@@ -177,10 +185,22 @@ def _make_site(
     secret = hashlib.sha256(f"simulated site {home.name} of seed {seed}".encode()).digest()
     write_atomically(home / SECRET_FILE, secret)
     (home / SECRET_FILE).chmod(0o600)
-    summary = ingest(folder, home, IngestSettings.from_plan(plan), workers=workers, ocr=False, progress=on_file)
+    admitted = admit()
     hospital.check_cohort(Site.open(home, simulation_seed=seed), plan)
     policy.approve(home, plan, approved_by="simulation")
-    return summary
+    return admitted
+
+
+def _make_site(
+    home: Path, folder: Path, plan: StudyPlan, *, seed: int, workers: int, on_file: Callable[[int, int], None]
+) -> IngestSummary:
+    """Set up one simulated hospital from its folder of DICOM.
+
+    Text detection stays off: the data is public, and a run must not depend on which extras are installed.
+    """
+    settings = IngestSettings.from_plan(plan)
+    admit = partial(ingest, folder, home, settings, workers=workers, ocr=False, progress=on_file)
+    return found_site(home, plan, seed=seed, admit=admit)
 
 
 def _site_names(folders: Sequence[Path]) -> dict[str, Path]:
