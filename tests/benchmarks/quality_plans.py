@@ -1,8 +1,8 @@
 """The cells of the quality table and the plan of each: the one place where the benchmark's settings are.
 
 A cell is data set x method x sites x split x epsilon. Its plan is the data set's own file (`BASES`) with what the cell
-names put in. Two public rules remain. The smallest cohort, which is also the divisor of a gradient sum, is a round
-share of an even split. And a plain DP-VAE starts from random weights, so it gets what such a net needs (`PLAIN`): more
+names put in. Three public rules remain. The smallest cohort, which is also the divisor of a gradient sum, is a round
+share of an even split. From epsilon 10 up, sets of thousands a class get a mixture (`GROUPED`). And a plain DP-VAE starts from random weights, so it gets what such a net needs (`PLAIN`): more
 steps, a higher rate and, under that noise, fewer latents and a wider observation noise than a plan whose start is
 already good.
 
@@ -57,6 +57,9 @@ PLAIN: dict[str, dict[str, dict[str, Any]]] = {
         "model": {"latent": 8, "observation_std": 0.7},
     },
 }
+GROUPED = {"fashion-mnist": 10, "mnist": 10}
+GROUPED_FROM = 10.0
+"""Components of each class's prior, from this epsilon up: sets of thousands of patients a class, with little noise."""
 PATIENTS = {"fashion-mnist": 60_000, "mnist": 60_000, "pneumonia": 4_708, "mednist": 23_600}
 """Training images, each a patient; public, and for MedNIST rounded down."""
 FEWEST = {IID: 2, SKEWED: 20}
@@ -123,6 +126,8 @@ def plan_of(cell: Cell) -> StudyPlan:
     base = StudyPlan.load(BASES[cell.data])
     plain = PLAIN[cell.data] if cell.method == "plain" else {}
     budget = {"enabled": False} if cell.epsilon is None else {"epsilon": cell.epsilon}
+    if cell.data in GROUPED and cell.method != "plain" and (cell.epsilon is None or cell.epsilon >= GROUPED_FROM):
+        plain = {"model": {"components": GROUPED[cell.data]}}
     patients = cell.limit or PATIENTS[cell.data]
     fewest = max(2, patients // cell.sites // FEWEST.get(cell.split, FEWEST[SKEWED]))
     return dataclasses.replace(
