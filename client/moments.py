@@ -14,7 +14,7 @@ Formal guarantee (each phase)
 
     The norm of r x v is |r| |v|, and |r| is at most the sum of r, which is non-negative and at most 1.
     A mean of vectors in a ball is in the ball, so one patient moves the sum by at most that norm, however many images
-    it has and whatever the server sent as mean, basis and components: the clips come after all have been applied.
+    it has and whatever the server sent: the clips come after mean and basis, and `_held` bounds what components make.
 """
 
 from collections.abc import Iterator

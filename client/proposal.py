@@ -3,6 +3,7 @@
 Everything is derived from the plan, the policy and the ledger; no scan is read.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, Self
@@ -11,7 +12,7 @@ from client import egress, policy
 from client.ledger import Ledger
 from client.policy import SitePolicy
 from common.errors import BudgetExhausted, PlanRefused
-from common.plan import StudyPlan
+from common.plan import AggregationPlan, StudyPlan
 from common.schedule import Phase, Round, schedule, verdict_event, whole_cost
 
 _DOES: dict[Phase, str] = {
@@ -82,7 +83,11 @@ class Proposal:
             "study": self.plan.name,
             "digest": self.plan.digest,
             "data": {"modality": list(data.modality), "body_part": data.body_part, "labels": list(data.labels),
-                     "image_size": data.image_size, "min_patients": data.min_patients},
+                     "image_size": data.image_size, "min_patients": data.min_patients,
+                     "max_patients": self.plan.aggregation.max_patients},
+            "components": self.plan.model.components,
+            "federated": self.plan.training.federated,
+            "warm": dataclasses.asdict(self.plan.warm) if self._warmed else None,
             "unit": privacy.unit,
             "delta": privacy.delta,
             "epsilon": self.cost,
@@ -105,7 +110,9 @@ class Proposal:
         lines = [
             f"Study {plan.name!r}, plan {plan.digest}",
             f"  trains   one generator of {data.image_size} x {data.image_size} images ({kinds}; {classes}), together",
-            f"           with other hospitals; at least {data.min_patients} patients here",
+            f"           with other hospitals; {self._cohort()}",
+            *self._model_lines(),
+            *self._warm_lines(),
             *self._noise_lines(),
             f"  costs    a patient epsilon {self.cost:.2f} at delta {plan.privacy.delta:g} in all",
             f"           after each round: {', '.join(f'{r.epsilon_after:.2f}' for r in self.rounds)}",
@@ -119,6 +126,39 @@ class Proposal:
             f"  never    {NEVER}",
         ]
         return "\n".join(lines)
+
+    @property
+    def _warmed(self) -> bool:
+        return "warm" in self.plan.privacy.phases
+
+    def _cohort(self) -> str:
+        """How many patients a site may have: a plan that names no most of its own leaves the default, beyond any."""
+        fewest, most = self.plan.data.min_patients, self.plan.aggregation.max_patients
+        if most == AggregationPlan().max_patients:
+            return f"at least {fewest} patients here"
+        return f"{fewest} to {most:,} patients here, and the sums of a larger cohort may be left out"
+
+    def _model_lines(self) -> list[str]:
+        """What is said of a class beyond one average, and what of the model never leaves; nothing by default."""
+        plan, lines = self.plan, []
+        if plan.model.components > 1 and "moments" in plan.privacy.phases:
+            whole = "the images of each class" if plan.data.labels else "the images"
+            lines.append(f"           {whole} are described as {plan.model.components} groups, by noised sums alone")
+        if plan.training.federated == "decoder" and "sgd" in plan.privacy.phases:
+            lines.append(
+                "           the encoder, which reads images, stays here; the decoder, which draws them, is shared"
+            )
+        return lines
+
+    def _warm_lines(self) -> list[str]:
+        if not self._warmed:
+            return []
+        warm = self.plan.warm
+        source = f"the file of SHA-256 {warm.source}" if warm.by_file else f"{warm.images:,} computed phantoms"
+        return [
+            "  warm     the coordinator also trains on images it declares public, at no cost to a patient:",
+            f"           {source}; no image of this hospital enters, nothing runs here for it",
+        ]
 
     def _phases(self) -> list[Phase]:
         return list(dict.fromkeys(r.phase for r in self.rounds))

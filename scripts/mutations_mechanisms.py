@@ -1,6 +1,7 @@
 """Guards of the mechanisms, noise, clip, unit and sampling: how to take each out."""
 
 from mutation import APP, AUDIT, GRADIENTS, HOSPITAL, MOMENTS, RANDOM, SERVER, TRAINER, Mutation
+from mutations_mixtures import MIXTURES
 
 HOSTILE_MOMENTS = "tests/server/test_hostile_moments.py"
 OWN_ENCODER = "tests/client/test_own_encoder.py"
@@ -171,10 +172,11 @@ MECHANISMS = [
     Mutation(
         name="clip: an image's latents are not clipped",
         file="client/moments.py",
-        old='clip(offsets @ weights["start.basis"].astype(np.float64) / (plan.privacy.deviation_clip * size), 1.0)',
-        new='offsets @ weights["start.basis"].astype(np.float64) / (plan.privacy.deviation_clip * size)',
+        old='clip(offsets @ weights["start.basis"].astype(np.float64) / unit, 1.0)',
+        new='offsets @ weights["start.basis"].astype(np.float64) / unit',
         tests=(MOMENTS,),
     ),
+    *MIXTURES,
     Mutation(
         name="quarantine: moments of any size count",
         file="server/quarantine.py",

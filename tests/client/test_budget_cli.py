@@ -1,5 +1,6 @@
 """The data steward's commands: plain words, one JSON object with --json, and refusals that record nothing."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from client.policy import Limits, SitePolicy
 from client.proposal import Proposal
 from client.site import Site
 from common.errors import BudgetExhausted, PlanRefused, StateError
+from common.plan import StudyPlan
 from common.schedule import schedule
 from common.terminal import Commands
 from tests.client.hospitals import PLAN as PLAN_TEXT
@@ -24,6 +26,7 @@ from tests.client.hospitals import build_home, request, set_policy, tiny_plan
 
 MOMENTS = '\n[privacy]\nphases = ["moments"]\nepsilon = 3\n'
 PLAN = tiny_plan(MOMENTS)
+NAMED = 'name = "beyond"\n[data]\nlabels = ["normal", "lesion"]\n'
 
 
 @pytest.fixture
@@ -124,6 +127,40 @@ def test_a_plan_outside_the_policy_cannot_be_approved(
     assert not (home / "approved" / PLAN.digest / "approval.json").exists()
     with pytest.raises(kind, match=numbers):
         Proposal.weigh(PLAN, SitePolicy.load(home), Ledger(home / "ledger.sqlite"))
+
+
+@pytest.mark.parametrize(
+    ("tables", "said"),
+    [
+        (MOMENTS, ()),
+        (
+            '\n[privacy]\nphases = ["warm", "moments"]\n',
+            ("public", "2,000 computed phantoms", "at no cost to a patient"),
+        ),
+        (
+            f'\n[warm]\nsource = "{"ab" * 32}"\n[privacy]\nphases = ["warm", "sgd"]\n',
+            ("public", f"SHA-256 {'ab' * 32}"),
+        ),
+        ("\n[model]\ncomponents = 3\n", ("as 3 groups", "centres: 3 rounds", "how each of those groups spreads")),
+        ('\n[training]\nfederated = "decoder"\n', ("the encoder, which reads images, stays here",)),
+        ("\n[aggregation]\nmax_patients = 2000\n", ("to 2,000 patients here",)),
+    ],
+)
+def test_a_steward_is_told_what_a_plan_has_beyond_the_default_and_of_nothing_else(
+    home: Path, tables: str, said: tuple[str, ...]
+) -> None:
+    plan = StudyPlan.parse(NAMED + tables)
+    proposal = Proposal.weigh(plan, SitePolicy(name="north"), Ledger(home / "ledger.sqlite"))
+    text, table = proposal.text(), proposal.to_dict()
+    for words in said:
+        assert words in text
+    for word, there in {"public": "warm" in plan.privacy.phases, "groups": plan.model.components > 1,
+                        "encoder": plan.training.federated == "decoder"}.items():  # fmt: skip
+        assert (word in text) == there
+    assert table["warm"] == (dataclasses.asdict(plan.warm) if "warm" in plan.privacy.phases else None)
+    assert table["components"] == plan.model.components
+    assert table["federated"] == plan.training.federated
+    assert table["data"]["max_patients"] == plan.aggregation.max_patients
 
 
 def test_a_plan_without_noise_or_with_too_large_a_delta_cannot_be_approved(home: Path) -> None:

@@ -1,0 +1,82 @@
+"""Guards of the mixture's rounds, "centres" and "mixture": clip, shares, unit and sensitivity, how to take each out."""
+
+from mutation import MOMENTS, Mutation
+
+_OWN = "    latents = _latents(plan, weights, images)\n"
+_UNCLIPPED = (
+    '    offsets = images.reshape(len(images), -1).astype(np.float64) - weights["start.mean"]\n'
+    '    latents = offsets @ weights["start.basis"] / (plan.privacy.deviation_clip * plan.data.image_size)\n'
+)
+_HELD = "    held = _held(plan, weights, latents, labels) * share[:, None]\n"
+_AS_IMAGES = "    held = _held(plan, weights, latents, labels)\n"
+_CENTRES, _MIXTURE = "    return np.concatenate([held.T @ latents,", "    return _spreads(latents, iter(held.T))"
+_DIVIDED = "shares / shares.sum(axis=1, keepdims=True)"
+_CHECKED = (
+    "\n        sound = np.isfinite(held).all(axis=1) & (held >= 0).all(axis=1) & (held.sum(axis=1) <= 1 + 1e-9)\n"
+)
+
+MIXTURES = [
+    Mutation(
+        name="clip: moments of centres are not clipped",
+        file="client/moments.py",
+        old=_OWN + _HELD + _CENTRES,
+        new=_UNCLIPPED + _HELD + _CENTRES,
+        tests=(MOMENTS,),
+    ),
+    Mutation(
+        name="clip: moments of a mixture are not clipped",
+        file="client/moments.py",
+        old=_OWN + _HELD + _MIXTURE,
+        new=_UNCLIPPED + _HELD + _MIXTURE,
+        tests=(MOMENTS,),
+    ),
+    Mutation(
+        name="unit: moments of centres weigh images, not patients",
+        file="client/moments.py",
+        old=_HELD + _CENTRES,
+        new=_AS_IMAGES + _CENTRES,
+        tests=(MOMENTS,),
+    ),
+    Mutation(
+        name="unit: moments of a mixture weigh images, not patients",
+        file="client/moments.py",
+        old=_HELD + _MIXTURE,
+        new=_AS_IMAGES + _MIXTURE,
+        tests=(MOMENTS,),
+    ),
+    Mutation(
+        name="clip: moments by shares that are no numbers are kept",
+        file="client/moments.py",
+        old="np.where(sound[:, None], held / (1 + 1e-9), 0.0)",
+        new="held / (1 + 1e-9)",
+        tests=(MOMENTS,),
+    ),
+    Mutation(
+        name="clip: moments by shares that pass 1 together are kept",
+        file="client/moments.py",
+        old=_DIVIDED + _CHECKED,
+        new="shares" + _CHECKED.replace(" & (held.sum(axis=1) <= 1 + 1e-9)", ""),
+        tests=(MOMENTS,),
+    ),
+    Mutation(
+        name="clip: moments by shares are zero where these pass 1",
+        file="client/moments.py",
+        old=_DIVIDED,
+        new="shares",
+        tests=(MOMENTS,),
+    ),
+    Mutation(
+        name="noise: moments of centres leave the count out",
+        file="common/moments.py",
+        old='"centres": math.sqrt(1.0 + COUNT_WEIGHT**2),',
+        new='"centres": 1.0,',
+        tests=(MOMENTS,),
+    ),
+    Mutation(
+        name="noise: moments of a mixture leave the second moments out",
+        file="common/moments.py",
+        old='"mixture": math.sqrt(2.0 + COUNT_WEIGHT**2),',
+        new='"mixture": math.sqrt(1.0 + COUNT_WEIGHT**2),',
+        tests=(MOMENTS,),
+    ),
+]
