@@ -75,17 +75,23 @@ def components(plan: StudyPlan, sums: Sums, *, groups: NDArray[np.int64]) -> dic
         target = likely
         if len(np.unique(groups)) > 1:
             together, deviation, patients = sums.pooled(mine)
-            drawn, trust = towards(together, likely, deviation, patients)
-            target = cleaned(drawn, likely, trust * deviation)
+            target = _drawn(together, likely, deviation, patients)
         for index in np.flatnonzero(mine):
             own, deviation = sums.within[index], sums.noise / sums.counts[index]
-            drawn, trust = towards(own, target, deviation, sums.counts[index])
-            covariances[index] = cleaned(drawn, target, trust * deviation)
+            covariances[index] = _drawn(own, target, deviation, sums.counts[index])
         weights[mine] = sums.counts[mine] / sums.counts[mine].sum()
     if plan.model.components == 1:
         weights = np.ones_like(weights)
     unit = _unit(plan)
     return {"centre": sums.centres * unit, **described(plan, covariances * unit**2, weights)}
+
+
+def _drawn(own: Array, target: Array, deviation: float, patients: float) -> Array:
+    """Draw a noised covariance towards a target of its own size: the shape is shared, the trace needs no help."""
+    whole = float(np.trace(target))
+    alike = target * (max(float(np.trace(own)), 0.0) / whole) if whole > 0 else target
+    drawn, trust = towards(own, alike, deviation, patients)
+    return cleaned(drawn, alike, trust * deviation)
 
 
 def split(plan: StudyPlan, found: dict[str, Array]) -> dict[str, Array]:

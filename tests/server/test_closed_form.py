@@ -75,14 +75,15 @@ def test_one_site_equals_the_textbook_computation_on_its_images(tmp_path: Path) 
 def _check_spread_of_the_classes(
     found: dict[str, NDArray[np.float64]], latents: NDArray[np.float64], labels: NDArray[np.int64]
 ) -> None:
-    """Each class's covariance is drawn towards the pooled one, and that to its diagonal, as far as chance explains."""
+    """Each covariance is drawn to the pooled one of its own trace, and that to its diagonal, as chance explains."""
     unit = (PLAN.privacy.deviation_clip * SIZE) ** 2
     own = [np.cov(latents[labels == label].T, bias=True) / unit for label in (0, 1)]
     counts = np.bincount(labels)
     pooled = sum(count * covariance for count, covariance in zip(counts, own, strict=True)) / counts.sum()
     pooled, _ = towards(pooled, np.diag(falling(np.diag(pooled), 0.0)), 0.0, len(labels))
     for label in (0, 1):
-        expected, _ = towards(own[label], pooled, 0.0, counts[label])
+        alike = pooled * np.trace(own[label]) / np.trace(pooled)
+        expected, _ = towards(own[label], alike, 0.0, counts[label])
         factor = found["factor"][label]
         np.testing.assert_allclose(factor @ factor.T, expected * unit, rtol=1e-3, atol=1e-4)
 
@@ -197,6 +198,21 @@ def test_a_cohort_of_one_image_leaves_directions_without_variance_empty(tmp_path
     found = start(federate(PLAN, [[(np.full((1, SIZE, SIZE), 0.3, np.float32), [0])] * 20], tmp_path))
     assert (np.linalg.norm(found["basis"], axis=0) > 0.5).sum() <= 2
     assert np.abs(found["factor"]).max() < 1e-3
+
+
+def test_a_class_that_hardly_varies_is_not_given_the_spread_of_the_others(tmp_path: Path) -> None:
+    plan = moments_plan()
+    steps = {step.phase: step for step in schedule(plan)}
+    random = np.random.default_rng(6)
+    release = []
+    for spread in (1.0, 0.01):  # of 400 patients each, the second a hundredth of the first
+        release += [pack_matrix(400 * spread * 0.2 * np.eye(LATENT)), np.zeros(LATENT), np.array([0.25 * 400])]
+    total = np.concatenate(release)
+    total += random.normal(0, 0.5 * steps["prior"].event.sigma, total.shape)
+    weights = initial(plan).arrays()
+    found = start(absorb(plan, steps["prior"], weights, total, sites=1))
+    wide, narrow = (np.trace(factor @ factor.T) for factor in found["factor"])
+    assert narrow < 0.1 * wide
 
 
 def grouped(count: int, *, seed: int) -> tuple[list[Patient], NDArray[np.float64]]:
