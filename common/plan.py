@@ -85,6 +85,12 @@ class StudyPlan:
             self.model.latent,
         )
         require(
+            self.model.components == 1 or "moments" in self.privacy.phases,
+            "model.components",
+            '1 when phases lacks "moments"',
+            self.model.components,
+        )
+        require(
             "sgd" not in self.privacy.phases or self.training.rounds > 0,
             "training.rounds",
             'above 0 when phases has "sgd"',

@@ -42,6 +42,8 @@ def test_digest_depends_on_content_and_not_on_layout_or_spelled_out_defaults() -
         ("image_size = 32", 'image_size = "32"', "data.image_size"),
         ("image_size = 32", "image_size = true", "data.image_size"),
         ("image_size = 32", "image_size = 512", "data.image_size"),
+        ("[privacy]", "[model]\ncomponents = 0\n[privacy]", "model.components"),
+        ("[privacy]", '[model]\ncomponents = 2\n[privacy]\nphases = ["sgd"]', "model.components"),
         ("epsilon = 4", "epsilon = 0", "privacy.epsilon"),
         ("epsilon = 4", "epsilon = -1", "privacy.epsilon"),
         ("epsilon = 4", "epsilon = nan", "privacy.epsilon"),
