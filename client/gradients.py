@@ -14,8 +14,11 @@ Formal guarantee
     The bound does not rest on the gradients being right, only on each row being a function of its patient's images.
     So a model is refused whose layers could mix images (`client.trainer.refuse_unsafe`), and every use of a trainable
     parameter outside the known layers is refused when it happens. Left over is the rounding of the float32 passes
-    themselves: a library may choose another order of summation for another batch size, which moves the other
-    patients' gradients by about 1e-7 of their norm. The noise, at 0.3 C and more, drowns that; it is not proved away.
+    themselves: a library may choose another order of summation for another batch size. With weights that training made,
+    that moves the other patients' gradients by about 1e-7 of their norm, which the noise, at 0.3 C and more, drowns.
+    It is not proved away: weights that a server has made to magnify rounding can turn another patient's clipped
+    gradient (seen where two images stand in a pass instead of one), and a start of several components
+    chooses one for each image by a comparison, which rounding decides where they tie.
 
 Source
     Book-keeping: Bu, Wang, Zha & Karypis, 2210.00038. Norms of products: Goodfellow, 1510.01799. Float64 sums:

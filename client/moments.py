@@ -15,6 +15,11 @@ Formal guarantee (each phase)
     The norm of r x v is |r| |v|, and |r| is at most the sum of r, which is non-negative and at most 1.
     A mean of vectors in a ball is in the ball, so one patient moves the sum by at most that norm, however many images
     it has and whatever the server sent: the clips come after mean and basis, and `_held` bounds what components make.
+
+    That holds of the float64 numbers, too, as each image's latents and shares are computed for that image alone. BLAS
+    rounds a row by how many rows stand beside it; a server can send a basis by which rounding is all that is left, and
+    one patient would then turn everybody's latents (tests/client/test_moments.py has such a basis). What is done for
+    many images at once is sums, whose rounding nothing magnifies, and cosine coefficients, whose basis is a constant.
 """
 
 from collections.abc import Iterator
@@ -112,10 +117,11 @@ def _mixture(
 
 
 def _latents(plan: StudyPlan, weights: Weights, images: NDArray[np.float32]) -> Array:
-    """The images' coordinates in units of the clip, [n, k], each row clipped to norm 1."""
+    """The images' coordinates in units of the clip, [n, k], each row clipped to norm 1 and made of its image alone."""
     offsets = images.reshape(len(images), -1).astype(np.float64) - weights["start.mean"]
+    basis = weights["start.basis"].astype(np.float64)
     unit = plan.privacy.deviation_clip * plan.data.image_size
-    return clip(offsets @ weights["start.basis"].astype(np.float64) / unit, 1.0)
+    return clip(np.stack([np.einsum("d,dk->k", offset, basis) for offset in offsets]) / unit, 1.0)
 
 
 def _spreads(latents: Array, shares: Iterator[Array]) -> Array:
@@ -132,27 +138,29 @@ def _spreads(latents: Array, shares: Iterator[Array]) -> Array:
 def _held(plan: StudyPlan, weights: Weights, latents: Array, labels: NDArray[np.int64]) -> Array:
     """Each image's shares in the components, [n, C J]: those of its own class, as `common.vae.LinearStart` weighs them.
 
-    A row is non-negative and sums to 1, or is zero where the server's numbers make no sense.
+    A row is of its image alone, non-negative and sums to 1, or is zero where the server's numbers make no sense.
     """
     components, unit = plan.model.components, plan.privacy.deviation_clip * plan.data.image_size
     start = {name: weights[f"start.{name}"].astype(np.float64) for name in ("centre", "factor", "gain", "evidence")}
     held = np.zeros((len(latents), len(start["centre"])))
     with np.errstate(all="ignore"):  # whatever numbers the server sent
-        for index in range(max(1, len(plan.data.labels))):
-            mine, cells = labels == index, slice(index * components, (index + 1) * components)
-            offsets = latents[mine] * unit - start["centre"][cells][:, None]
+        for row, label in enumerate(labels.tolist()):
+            if not 0 <= label < max(1, len(plan.data.labels)):
+                continue
+            cells = slice(label * components, (label + 1) * components)
+            offsets = latents[row] * unit - start["centre"][cells]
             lengths = _lengths(plan, offsets, start["factor"][cells], start["gain"][cells])
-            scores = start["evidence"][cells] - 0.5 * lengths.T
-            shares = np.exp(scores - scores.max(axis=1, keepdims=True))
-            held[mine, cells] = shares / shares.sum(axis=1, keepdims=True)
+            scores = start["evidence"][cells] - 0.5 * lengths
+            shares = np.exp(scores - scores.max())
+            held[row, cells] = shares / shares.sum()
         sound = np.isfinite(held).all(axis=1) & (held >= 0).all(axis=1) & (held.sum(axis=1) <= 1 + 1e-9)
     return np.where(sound[:, None], held / (1 + 1e-9), 0.0)
 
 
 def _lengths(plan: StudyPlan, offsets: Array, factor: Array, gain: Array) -> Array:
-    """Squared Mahalanobis lengths [J, n] of offsets [J, n, k], by Woodbury's identity, as the gain is at hand."""
-    explained = (offsets @ factor) * (offsets @ gain.transpose(0, 2, 1))
-    lengths: Array = ((offsets**2).sum(axis=2) - explained.sum(axis=2)) / plan.model.observation_std**2
+    """Squared Mahalanobis lengths [J] of an image's offsets [J, k], by Woodbury's identity, as the gain is at hand."""
+    explained = np.einsum("ji,jik->jk", offsets, factor) * np.einsum("ji,jki->jk", offsets, gain)
+    lengths: Array = ((offsets**2).sum(axis=1) - explained.sum(axis=1)) / plan.model.observation_std**2
     return lengths
 
 

@@ -10,12 +10,19 @@ _UNCLIPPED = (
 _HELD = "    held = _held(plan, weights, latents, labels) * share[:, None]\n"
 _AS_IMAGES = "    held = _held(plan, weights, latents, labels)\n"
 _CENTRES, _MIXTURE = "    return np.concatenate([held.T @ latents,", "    return _spreads(latents, iter(held.T))"
-_DIVIDED = "shares / shares.sum(axis=1, keepdims=True)"
+_DIVIDED = "shares / shares.sum()"
 _CHECKED = (
     "\n        sound = np.isfinite(held).all(axis=1) & (held >= 0).all(axis=1) & (held.sum(axis=1) <= 1 + 1e-9)\n"
 )
 
 MIXTURES = [
+    Mutation(
+        name="clip: moments are rounded by how many images stand beside",
+        file="client/moments.py",
+        old='np.stack([np.einsum("d,dk->k", offset, basis) for offset in offsets])',
+        new="(offsets @ basis)",
+        tests=(MOMENTS,),
+    ),
     Mutation(
         name="clip: moments of centres are not clipped",
         file="client/moments.py",

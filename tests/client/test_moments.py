@@ -1,5 +1,6 @@
 """One patient moves a moments release by at most its sensitivity, whatever the server sent and the patient holds."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -164,3 +165,36 @@ def test_a_cohort_larger_than_one_batch_is_summed_whole(tmp_path: Path) -> None:
         np.testing.assert_allclose(
             patient_sum(PLAN, step, weights("honest"), cache), halves[0] + halves[1], rtol=1e-9, atol=1e-9
         )
+
+
+def rounding_alone(plan: StudyPlan) -> Weights:
+    """A basis whose product with every image with a black frame is 0, so that what is left of it is rounding alone."""
+    arrays, random = initial(plan).arrays(), np.random.default_rng(2)
+    basis = np.zeros((28, 28, plan.model.latent), np.float32)
+    for column in range(plan.model.latent):
+        values = (random.normal(size=60) * 10.0 ** random.uniform(20, 36, 60)).astype(np.float32).tolist()
+        while math.fsum(values):  # of many magnitudes, so that float64 holds no partial sum exactly
+            values.append(float(np.float32(-math.fsum(values))))
+        frame = np.zeros(6 * 28, np.float32)
+        frame[random.permutation(len(frame))[: len(values)]] = values
+        basis[[0, 1, 2, 25, 26, 27], :, column] = frame.reshape(6, 28)
+    arrays["start.basis"] = basis.reshape(784, -1)
+    for name in ("factor", "gain"):
+        arrays[f"start.{name}"] = (random.normal(size=arrays[f"start.{name}"].shape) * 1e6).astype(np.float32)
+    return arrays
+
+
+@pytest.mark.parametrize("patients", [2, 3, 80])
+@pytest.mark.parametrize("phase", ["prior", "centres", "mixture"])
+def test_how_a_patients_own_part_is_rounded_depends_on_nobody_else(tmp_path: Path, phase: Phase, patients: int) -> None:
+    """BLAS sums in another order with more rows beside; a server can make that order all that counts."""
+    plan = dataclasses.replace(PLAN, model=dataclasses.replace(PLAN.model, base=16, latent=16))
+    framed = np.full((1, 28, 28), 0.25, np.float32)
+    framed[:, [0, 1, 2, 25, 26, 27]] = -1.0
+    cohort: list[Patient] = [(framed, [0])] * patients
+    sent, step = rounding_alone(plan), step_of(plan, phase)
+    sums = [
+        patient_sum(plan, step, sent, cache_of(tmp_path / str(count), plan, cohort[:count]))
+        for count in (patients, patients - 1)
+    ]
+    assert float(np.linalg.norm(sums[0] - sums[1])) <= sensitivity(plan, phase) * (1 + 1e-9)
