@@ -50,7 +50,7 @@ def membership(
 
     Args:
         plan: The study plan.
-        weights: The finished model.
+        weights: The finished model, as it is released.
         setup: The simulated sites.
         shadows: Number of shadow models, even; 0 for no attack.
         on_shadow: Called after each.

@@ -73,7 +73,7 @@ def release(
         audit = canary_audit(study.plan, seed=setup.seed, canaries=canaries)
         if evaluation:
             on_step("membership inference")
-            evaluation["membership"] = membership(study.plan, study.weights, setup, shadows=shadows)
+            evaluation["membership"] = membership(study.plan, study.released, setup, shadows=shadows)
     if second_opinion:
         if not evaluation:
             raise StateError(f"{run}: a second opinion needs a simulation whose plan sets patients aside")

@@ -69,7 +69,7 @@ def attack(
 
     Args:
         plan: The study plan.
-        weights: The finished model.
+        weights: The finished model, as it is released.
         pools: Every site.
         shadows: Number of shadow models; even, at least 2.
         seed: Of the halves and of the shadows' noise.
@@ -84,9 +84,9 @@ def attack(
             f"plan {plan.name!r}: a light LiRA needs the moments phase, patients set aside, and an even number of "
             f"shadows, not {shadows}. Ask for none"
         )
-    target = _losses(plan, weights, pools)
-    halves = list(_halves(pools, shadows, seed))
     begin = initial(plan).arrays()
+    target = _losses(plan, {**begin, **weights}, pools)  # the plan's own encoder where the sites share none
+    halves = list(_halves(pools, shadows, seed))
     found = []
     for values in in_order(
         lambda i: _losses(plan, _train(plan, begin, pools, halves[i], seed + i), pools), range(shadows)

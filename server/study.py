@@ -92,19 +92,20 @@ class Study:
         """Go on from the last checkpoint, or from the beginning when there is none.
 
         Raises:
-            CheckpointCorrupt: The last checkpoint is damaged or of another plan.
+            CheckpointCorrupt: The last checkpoint is damaged, of another plan, or of another version's form.
         """
         if not (checkpoints := _finished(folder)):
             return cls.begin(folder)
         plan, last = StudyPlan.load(folder / "plan.toml"), checkpoints[-1]
         try:
             state = json.loads((last / "state.json").read_text())
+            _require_schema(last, state["schema"])
             records = [_record(entry) for entry in state["rounds"]]
-            right = (state["schema"], state["plan"], len(records)) == (SCHEMA, plan.digest, int(last.name))
+            right = (state["plan"], len(records)) == (plan.digest, int(last.name))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise _corrupt(last, type(error).__name__) from error
         if not right:
-            raise _corrupt(last, "it is of another plan or schema")
+            raise _corrupt(last, "it is of another plan")
         weights, _ = read(last / "weights.safetensors")
         check(weights, shared_shapes(plan), what=f"checkpoint {last}")
         if digest(weights) != records[-1].weights:
@@ -207,6 +208,15 @@ class Study:
 def _finished(folder: Path) -> list[Path]:
     """Checkpoints in a study's folder, oldest first."""
     return sorted((folder / "checkpoints").glob("[0-9]*"))
+
+
+def _require_schema(checkpoint: Path, found: object) -> None:
+    """Refuse another version's form by its own words: who removed such checkpoints would have hospitals pay again."""
+    if found != SCHEMA:
+        raise CheckpointCorrupt(
+            f"{checkpoint}: the checkpoint has schema {found!r}, this version reads {SCHEMA}. Nothing is damaged; keep "
+            "it, and finish the study with the version of wardround that began it"
+        )
 
 
 def _memory(study: Study, checkpoint: Path, stated: str) -> Weights:

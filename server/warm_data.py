@@ -2,6 +2,7 @@
 
 import hashlib
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,9 @@ _SEED = 1906
 """Of the phantoms; not the set that `server.scores` measures on."""
 _MOST_BYTES = 2 * 1024**3
 _FEWEST = 64
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What NumPy and zipfile raise on damaged, encrypted or oddly compressed archives (NotImplementedError is a
+RuntimeError)."""
 
 
 def keep(plan: StudyPlan, given: Path | None, folder: Path) -> None:
@@ -84,11 +88,12 @@ def _arrays(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             images = file["images"]
             labels = file["labels"].reshape(-1) if "labels" in file else np.zeros(len(images), np.int64)
-            right = images.ndim == 3 and min(images.shape[1:]) >= 16 and np.issubdtype(labels.dtype, np.integer)
+            right = images.ndim == 3 and len(images) > 0 and min(images.shape[1:]) >= 16
+            right = right and np.issubdtype(labels.dtype, np.integer)
             if images.dtype == np.uint8:
                 images = images.astype(np.float32) / 127.5 - 1.0
             right = right and np.issubdtype(images.dtype, np.floating) and bool(np.isfinite(images).all())
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise DataError(f"{path}: not a .npz file with `images` and `labels` ({type(error).__name__})") from error
     if not right or np.abs(images).max() > 1:
         raise DataError(f"{path}: `images` must be [n, height, width], uint8 or floats in [-1, 1]; `labels` integers")

@@ -14,7 +14,7 @@ from common.errors import PlanError
 from common.not_run import NotRun, not_run
 from common.plan import StudyPlan
 from common.simulation import SimulationSetup
-from common.vae import initial
+from common.vae import encoder_arrays, initial
 from deploy import shadows
 from deploy.evidence import canary_audit, membership
 from deploy.shadows import Pool, attack
@@ -153,6 +153,13 @@ def test_an_attack_on_a_simulations_sites_names_each_and_all_with_intervals(tmp_
     parts = [found["sites"][name]["patients"] for name in ("north", "south", "all")]
     assert parts[0]["trained"] + parts[1]["trained"] == parts[2]["trained"] == 60 - parts[2]["held_out"]
     assert json.loads(json.dumps(found)) == found
+
+
+def test_a_model_whose_encoder_stays_at_the_sites_is_attacked_with_the_plans_own(tmp_path: Path) -> None:
+    study = StudyPlan.parse(PLAN.replace("[training]", '[training]\nfederated = "decoder"') + "enabled = false\n")
+    sites, whole = pools(tmp_path, study, patients=60), initial(study).arrays()
+    shared = {name: array for name, array in whole.items() if name not in encoder_arrays(whole)}
+    assert attack(study, shared, sites, shadows=2, seed=0) == attack(study, whole, sites, shadows=2, seed=0)
 
 
 def test_every_reason_has_words_and_what_is_none_is_not_repeated() -> None:

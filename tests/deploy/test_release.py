@@ -16,9 +16,11 @@ from client.ledger import Ledger
 from common.bundle import FILES, Bundle
 from common.errors import FidelityTooLow, OutputInUse, SignatureInvalid, SignerUnknown, StudyStopped, VerdictMissing
 from common.not_run import NotRun, not_run
+from common.plan import StudyPlan
 from common.signing import MANIFEST, SIGNATURE, Key
 from common.simulation import SimulationSetup
 from common.verdicts import PASSED, signed, to_json
+from common.weights import Weights, digest
 from deploy.generate import generate
 from deploy.local_grid import LocalGrid
 from deploy.release import NOTICE, release
@@ -69,7 +71,8 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Planted:
     """A finished, gated run on scans full of identifiers; what to look for; and every message and log line."""
     root = tmp_path_factory.mktemp("judged")
     plan, sites = hospitals.write(root)
-    plan.write_text(plan.read_text().replace("min_patients = 20", "min_patients = 12") + GATE)
+    text = plan.read_text().replace("min_patients = 20", "min_patients = 12")
+    plan.write_text(text.replace("local_steps = 3", "local_steps = 3\nema = 0.5") + GATE)
     identifiers = plant(root / "hospitals")
     said: list[bytes] = []
 
@@ -131,6 +134,19 @@ def test_the_bundle_holds_every_figure_of_this_very_run(judged: Planted) -> None
     assert page.count("<svg") >= 5
     assert "Nothing speaks against a release." in page
     assert "SIMULATION" in page.upper()
+
+
+def test_what_is_attacked_is_what_is_released(judged: Planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, seen = Study.resume(judged[0]), []
+
+    def watched(_plan: StudyPlan, weights: Weights, *_: object, **__: object) -> dict[str, object]:
+        seen.append(digest(weights))
+        return not_run(NotRun.SWITCHED_OFF)
+
+    monkeypatch.setattr("deploy.release.membership", watched)
+    release(judged[0], tmp_path / "bundle", canaries=0)
+    assert seen == [digest(study.released)]
+    assert seen != [digest(study.weights)]  # the plan releases the average over rounds
 
 
 def test_no_identifier_is_in_any_output_weight_log_report_or_message(judged: Planted, tmp_path: Path) -> None:

@@ -103,6 +103,16 @@ def test_a_damaged_or_foreign_checkpoint_is_refused_and_left_as_it_is(finished: 
     assert before == {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
 
 
+def test_a_checkpoint_of_another_version_is_refused_without_the_advice_to_remove_it(finished: Path) -> None:
+    """Who removed every checkpoint of a running study would have its hospitals pay for all rounds again."""
+    path = finished / "checkpoints" / "00005" / "state.json"
+    state = json.loads(path.read_text())
+    path.write_text(json.dumps({**state, "schema": 1}))
+    with pytest.raises(CheckpointCorrupt, match=r"has schema 1, this version reads 2.* keep it") as refusal:
+        Study.resume(finished)
+    assert "Remove" not in str(refusal.value)
+
+
 def test_the_remedy_that_the_refusal_names_works(finished: Path) -> None:
     last = finished / "checkpoints" / "00005"
     spoil_weights(last)

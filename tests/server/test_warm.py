@@ -220,6 +220,7 @@ def test_only_the_file_of_the_plans_digest_is_taken(tmp_path: Path) -> None:
         {"labels": np.full(70, -1)},
         {"labels": np.zeros(69, np.int64)},
         {"labels": np.full(70, 0.5)},
+        {"images": np.zeros((0, 40, 36), np.uint8), "labels": np.zeros(0, np.int64)},
     ],
 )
 def test_a_file_that_holds_something_else_is_refused_and_never_unpickled(
@@ -236,3 +237,15 @@ def test_what_is_no_archive_at_all_is_a_data_error(tmp_path: Path) -> None:
         plan = with_file(hashlib.sha256(content).hexdigest())
         with pytest.raises(DataError):
             warm_data.keep(plan, tmp_path / "public.npz", tmp_path / "study")
+
+
+def test_an_archive_whose_compressed_images_are_damaged_is_a_data_error(tmp_path: Path) -> None:
+    path = tmp_path / "public.npz"
+    np.savez_compressed(path, images=np.zeros((70, 40, 36), np.uint8), labels=np.zeros(70, np.int64))
+    content = bytearray(path.read_bytes())
+    begin = content.index(b"images.npy") + 40
+    content[begin : begin + 40] = b"\xff" * 40
+    path.write_bytes(bytes(content))
+    plan = with_file(hashlib.sha256(bytes(content)).hexdigest())
+    with pytest.raises(DataError, match=r"not a \.npz file"):
+        warm_data.keep(plan, path, tmp_path / "study")
