@@ -54,7 +54,7 @@ def _row(svg: Element, results: list[dict[str, Any]], data: str, *, top: float) 
     scale = 1.0 if data == "pneumonia" else 100.0
     real = [scale * value for value in real_scores(results, data)]
     mine = [scale * line["score"] for line in results if line["data"] == data]
-    ticks = [float(tick) for tick in MaxNLocator(nbins=5, steps=[1, 2, 5, 10]).tick_values(min(mine), max(mine))]
+    ticks = [float(tick) for tick in MaxNLocator(nbins=5, steps=[1, 2, 5, 10]).tick_values(*_span(mine))]
     budgets = sorted({place[2] for place in places(results, data)}, key=lambda value: (value is None, value or 0))
 
     def y(value: float) -> float:
@@ -83,6 +83,12 @@ def _row(svg: Element, results: list[dict[str, Any]], data: str, *, top: float) 
             points = [(x, y(statistics.mean(values)), y(min(values)), y(max(values))) for x, values in found]
             _series(svg, points, method)
     _text(svg, "epsilon", (_LEFT, top + _HEIGHT + 30), colour="#666666")
+
+
+def _span(values: Sequence[float]) -> tuple[float, float]:
+    """The range that an axis has to show: that of the values, and where they are one, a percent around it."""
+    low, high = min(values), max(values)
+    return (low, high) if high - low > 0.01 * abs(high) else (0.99 * low, 1.01 * high)
 
 
 def _series(svg: Element, points: Sequence[tuple[float, float, float, float]], method: str) -> None:
