@@ -35,6 +35,7 @@ from common.moments import (
     clip,
     coefficients,
     pack_matrix,
+    pixel_unit,
     release_length,
     sensitivity,
 )
@@ -120,8 +121,7 @@ def _latents(plan: StudyPlan, weights: Weights, images: NDArray[np.float32]) -> 
     """The images' coordinates in units of the clip, [n, k], each row clipped to norm 1 and made of its image alone."""
     offsets = images.reshape(len(images), -1).astype(np.float64) - weights["start.mean"]
     basis = weights["start.basis"].astype(np.float64)
-    unit = plan.privacy.deviation_clip * plan.data.image_size
-    return clip(np.stack([np.einsum("d,dk->k", offset, basis) for offset in offsets]) / unit, 1.0)
+    return clip(np.stack([np.einsum("d,dk->k", offset, basis) for offset in offsets]) / pixel_unit(plan), 1.0)
 
 
 def _spreads(latents: Array, shares: Iterator[Array]) -> Array:
@@ -140,7 +140,7 @@ def _held(plan: StudyPlan, weights: Weights, latents: Array, labels: NDArray[np.
 
     A row is of its image alone, non-negative and sums to 1, or is zero where the server's numbers make no sense.
     """
-    components, unit = plan.model.components, plan.privacy.deviation_clip * plan.data.image_size
+    components, unit = plan.model.components, pixel_unit(plan)
     start = {name: weights[f"start.{name}"].astype(np.float64) for name in ("centre", "factor", "gain", "evidence")}
     held = np.zeros((len(latents), len(start["centre"])))
     with np.errstate(all="ignore"):  # whatever numbers the server sent

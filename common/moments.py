@@ -79,6 +79,11 @@ def triangle(size: int) -> int:
     return size * (size + 1) // 2
 
 
+def pixel_unit(plan: StudyPlan) -> float:
+    """Pixel units in one unit of the clipped latent coordinates."""
+    return plan.privacy.deviation_clip * plan.data.image_size
+
+
 def release_length(plan: StudyPlan, phase: Phase) -> int:
     """Number of values a site releases in this phase."""
     base, classes, latent = plan.model.base**2, max(1, len(plan.data.labels)), plan.model.latent

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 
-from common.moments import COUNT_WEIGHT, Array, triangle, unpack_matrix
+from common.moments import COUNT_WEIGHT, Array, pixel_unit, triangle, unpack_matrix
 from common.plan import StudyPlan
 from common.weights import Weights
-from server.shrinkage import cleaned, falling, towards
+from server.shrinkage import falling, shrunk
 
 _DRAWN = 4000
 _LEAST_WITHIN = 0.1
@@ -66,8 +66,7 @@ def components(plan: StudyPlan, sums: Sums, *, groups: NDArray[np.int64]) -> dic
     """
     everyone, deviation, patients = sums.pooled(np.ones(len(groups), dtype=bool))
     diagonal = np.diag(falling(np.diag(everyone), deviation))
-    likely, trust = towards(everyone, diagonal, deviation, patients)
-    likely = cleaned(likely, diagonal, trust * deviation)
+    likely = shrunk(everyone, diagonal, deviation, patients)
     covariances = np.empty_like(sums.within)
     weights = np.empty_like(sums.counts)
     for group in np.unique(groups):
@@ -82,7 +81,7 @@ def components(plan: StudyPlan, sums: Sums, *, groups: NDArray[np.int64]) -> dic
         weights[mine] = sums.counts[mine] / sums.counts[mine].sum()
     if plan.model.components == 1:
         weights = np.ones_like(weights)
-    unit = _unit(plan)
+    unit = pixel_unit(plan)
     return {"centre": sums.centres * unit, **described(plan, covariances * unit**2, weights)}
 
 
@@ -90,8 +89,7 @@ def _drawn(own: Array, target: Array, deviation: float, patients: float) -> Arra
     """Draw a noised covariance towards a target of its own size: the shape is shared, the trace needs no help."""
     whole = float(np.trace(target))
     alike = target * (max(float(np.trace(own)), 0.0) / whole) if whole > 0 else target
-    drawn, trust = towards(own, alike, deviation, patients)
-    return cleaned(drawn, alike, trust * deviation)
+    return shrunk(own, alike, deviation, patients)
 
 
 def split(plan: StudyPlan, found: dict[str, Array]) -> dict[str, Array]:
@@ -119,7 +117,7 @@ def centred(plan: StudyPlan, carried: dict[str, Array], total: Array, noise: flo
     counts = _counts(rows[:, -1], noise)
     by_class = counts.reshape(-1, each)
     weights = (by_class / by_class.sum(axis=1, keepdims=True)).reshape(-1)
-    centres = rows[:, :-1] / counts[:, None] * _unit(plan)
+    centres = rows[:, :-1] / counts[:, None] * pixel_unit(plan)
     spreads = carried["factor"] @ carried["factor"].transpose(0, 2, 1)
     covariances = []
     for first in range(0, len(centres), each):
@@ -176,8 +174,3 @@ def _counts(said: Array, noise: float) -> Array:
     """Patients of each Gaussian, from noised counts, never so few that noise divided by them would be all there is."""
     counts: Array = np.maximum(said / COUNT_WEIGHT, 1.0 + 2.0 * noise / COUNT_WEIGHT)
     return counts
-
-
-def _unit(plan: StudyPlan) -> float:
-    """Pixel units in one unit of the clipped coordinates."""
-    return plan.privacy.deviation_clip * plan.data.image_size

@@ -52,6 +52,12 @@ def cleaned(covariance: Array, target: Array, deviation: float) -> Array:
     return clean
 
 
+def shrunk(own: Array, target: Array, deviation: float, patients: float) -> Array:
+    """Draw a noised covariance `towards` a target, and clean what is left of its noise; arguments as there."""
+    drawn, trust = towards(own, target, deviation, patients)
+    return cleaned(drawn, target, trust * deviation)
+
+
 def falling(variances: Array, deviation: float) -> Array:
     """The non-increasing sequence nearest to noised variances [k] that are known to fall.
 
