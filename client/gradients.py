@@ -12,13 +12,10 @@ Formal guarantee
     - A patient whose gradient is not finite counts as zero: it cannot void or steer the others' step.
 
     The bound does not rest on the gradients being right, only on each row being a function of its patient's images.
-    So a model is refused whose layers could mix images (`client.trainer.refuse_unsafe`), and every use of a trainable
-    parameter outside the known layers is refused when it happens. Left over is the rounding of the float32 passes
-    themselves: a library may choose another order of summation for another batch size. With weights that training made,
-    that moves the other patients' gradients by about 1e-7 of their norm, which the noise, at 0.3 C and more, drowns.
-    It is not proved away: weights that a server has made to magnify rounding can turn another patient's clipped
-    gradient (seen where two images stand in a pass instead of one), and a start of several components
-    chooses one for each image by a comparison, which rounding decides where they tie.
+    So a model is refused whose layers could mix images (`client.trainer.refuse_unsafe`), every use of a trainable
+    parameter outside the known layers is refused when it happens, and all passes have one shape, in which this
+    machine's kernels were seen to keep patients apart to the last bit (`client.apart`). Sums over a patient's images
+    are taken in the order of its places, the same whoever else is there.
 
 Source
     Book-keeping: Bu, Wang, Zha & Karypis, 2210.00038. Norms of products: Goodfellow, 1510.01799. Float64 sums:
@@ -100,16 +97,17 @@ class Layout:
             yield parameter, flat[self.places[id(parameter)]].view_as(parameter)
 
 
-def book_keep(layout: Layout, losses: Callable[[], Tensor], *, owners: Owners) -> PatientGradients:
+def book_keep(layout: Layout, losses: Callable[[], Tensor], *, owners: Owners, shares: Tensor) -> "BookKept":
     """Run one forward and one backward pass and keep what the patients' gradients are made of.
 
     Args:
         layout: The model's trainable parameters.
         losses: The forward pass: the loss of each image, [n], images standing patient by patient.
         owners: Whose images they are.
+        shares: What each image weighs in its patient's loss, [n]; 0 for padding.
 
     Returns:
-        Gradients of each patient's mean loss over its images.
+        Gradients of each patient's weighted loss over its images.
 
     Raises:
         PlanRefused: A trainable parameter is used by anything but a known layer, or twice.
@@ -117,7 +115,6 @@ def book_keep(layout: Layout, losses: Callable[[], Tensor], *, owners: Owners) -
     tape = _Tape(layout, owners)
     with tape:
         values = losses()
-    shares = torch.tensor([1.0 / count for count in owners.counts for _ in range(count)], device=values.device)
     torch.autograd.backward(values, shares)
     return tape.gradients()
 
@@ -135,12 +132,11 @@ class _Product:
         """At least the square of each patient's norm, [patients] float64."""
         one = 0.0 if self.bias is None else 1.0
         sizes = ((self.inputs.squared_norms + one) * squared_norms(self.deltas)).unsqueeze(1)
-        if owners.images == len(owners.counts):
+        if owners.each == 1:
             return sizes[:, 0] * (1 + _DOUBT)
-        blocks = zip(owners.blocks(self.inputs.values), owners.blocks(self.deltas), strict=True)
-        squares = [((a @ a.mT + one) * (d @ d.mT)).sum((1, 2)) for a, d in blocks]
-        doubt = _DOUBT * owners.sums(sizes.sqrt())[:, 0].square()
-        return torch.cat(squares).clamp(min=0.0) + doubt
+        a, d = owners.blocks(self.inputs.values), owners.blocks(self.deltas)
+        squares = ((a @ a.mT + one) * (d @ d.mT)).sum((1, 2))
+        return squares.clamp(min=0.0) + _DOUBT * owners.sums(sizes.sqrt())[:, 0].square()
 
     def add_to(self, total: Tensor, factors: Tensor) -> None:
         """Add the gradients times the factors of their images [n, 1]; images of factor 0 are left out."""
@@ -153,7 +149,7 @@ class _Product:
             total[self.bias] += weighted.sum(0)
 
 
-class _BookKept:
+class BookKept:
     """Gradients as a pass left them: rows of the small parameters, factors of the linear layers."""
 
     def __init__(self, owners: Owners, rows: list[tuple[slice, Tensor]], products: list[_Product]) -> None:
@@ -166,18 +162,25 @@ class _BookKept:
             self._rows.append(([place for place, _ in small], beside))
 
     def squared_norms(self) -> Tensor:
+        """See `PatientGradients`."""
         parts = [product.squared_norms(self._owners) for product in self._products]
         return torch.stack(parts + [rows.squared_norms() for _, rows in self._rows]).sum(0)
 
     def add_to(self, total: Tensor, factors: Tensor) -> None:
+        """See `PatientGradients`."""
         for places, rows in self._rows:
             added = total.new_zeros(rows.rows.shape[1])
             rows.add_to(added, factors)
             for place, part in zip(places, torch.split(added, [p.stop - p.start for p in places]), strict=True):
                 total[place] += part
-        by_image = factors[self._owners.patient].unsqueeze(1)
+        by_image = factors.repeat_interleave(self._owners.each).unsqueeze(1)
         for product in self._products:
             product.add_to(total, by_image)
+
+    def by_patient(self) -> Tensor:
+        """Everything the pass left of each patient, [patients, m], whatever it means: to compare bit for bit."""
+        blocks = [self._owners.blocks(part) for p in self._products for part in (p.inputs.values, p.deltas)]
+        return torch.cat([rows.rows for _, rows in self._rows] + [block.flatten(1) for block in blocks], dim=1)
 
 
 class _Tape(TorchFunctionMode):
@@ -239,6 +242,6 @@ class _Tape(TorchFunctionMode):
         place = None if bias is None else self._places[id(bias)]
         self._products.append(_Product(self._places[id(weight)], place, inputs, deltas.double()))
 
-    def gradients(self) -> _BookKept:
+    def gradients(self) -> BookKept:
         """What the backward pass has left."""
-        return _BookKept(self.owners, self._rows, self._products)
+        return BookKept(self.owners, self._rows, self._products)

@@ -29,48 +29,28 @@ _Pair = int | tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Owners:
-    """Which images of a pass belong to which patient: they stand patient by patient.
+    """Which images of a pass belong to which patient: they stand patient by patient, as many of each.
 
     Attributes:
-        counts: Images of each of the P patients, at least 1 each; n in all.
-        device: Where the pass runs.
+        patients: P, at least 1.
+        each: Images of each, at least 1.
     """
 
-    counts: tuple[int, ...]
-    device: torch.device
+    patients: int
+    each: int
 
-    @cached_property
+    @property
     def images(self) -> int:
         """Number of images n."""
-        return sum(self.counts)
+        return self.patients * self.each
 
-    @cached_property
-    def spans(self) -> tuple[slice, ...]:
-        """Each patient's images."""
-        spans, first = [], 0
-        for count in self.counts:
-            spans.append(slice(first, first + count))
-            first += count
-        return tuple(spans)
-
-    @cached_property
-    def patient(self) -> Tensor:
-        """Patient of each image, [n] int64."""
-        return torch.repeat_interleave(torch.tensor(self.counts)).to(self.device)
+    def blocks(self, per_image: Tensor) -> Tensor:
+        """[n, m] -> [P, each, m], a view."""
+        return per_image.view(self.patients, self.each, -1)
 
     def sums(self, per_image: Tensor) -> Tensor:
         """Sum over each patient's images: [n, m] -> [P, m]. One patient's values never touch another's row."""
-        first, *others = set(self.counts)
-        if others:
-            rows = per_image.new_zeros((len(self.counts), per_image.shape[1]))
-            return rows.index_add_(0, self.patient, per_image)
-        return per_image if first == 1 else per_image.view(len(self.counts), first, -1).sum(1)
-
-    def blocks(self, per_image: Tensor) -> list[Tensor]:
-        """Split [n, m] into [P, images, m], or by patient into [1, images, m] where not all have as many images."""
-        if len(set(self.counts)) == 1:
-            return [per_image.view(len(self.counts), self.counts[0], -1)]
-        return [part.unsqueeze(0) for part in torch.split(per_image, list(self.counts))]
+        return per_image if self.each == 1 else self.blocks(per_image).sum(1)
 
 
 class Inputs:
@@ -215,8 +195,9 @@ class _Geometry:
 
     def of_weight(self, delta: Tensor, x: Tensor, weight: Tensor, owners: Owners) -> Tensor:
         """Per-patient gradients of the weight, [P, weight]."""
-        if owners.images >= _LOOP_FROM * len(owners.counts):
-            return torch.stack([self._summed(delta[s], x[s], weight) for s in owners.spans]).flatten(1)
+        if owners.each >= _LOOP_FROM:
+            pairs = zip(torch.split(delta, owners.each), torch.split(x, owners.each), strict=True)
+            return torch.stack([self._summed(*pair, weight) for pair in pairs]).flatten(1)
         # The images become groups of channels of one image, so that each has a weight, and a gradient, of its own.
         images = len(x)
         weights = weight.new_empty((images * weight.shape[0], *weight.shape[1:]))

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from opacus.optimizers import DPOptimizer
 from torch import nn
 
+from client import apart
 from client.cache import Cache
 from client.gradients import Layout, PatientGradients, book_keep, clipped_sum
 from client.gradients_layers import Owners
@@ -137,6 +138,7 @@ class PatientTrainer:
         self._random = random
         self._generator = random.torch_generator()
         self._layout = Layout(model)
+        self.slots = apart.gradient_slots(plan, expected=event.sample_rate * divisor_patients, device=device)
         drawn_back = self._layout.parameters.values() if plan.training.proximal else ()
         self._anchor = [parameter.detach().clone() for parameter in drawn_back]
         kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[plan.training.optimizer]
@@ -189,11 +191,13 @@ class PatientTrainer:
             training=self._training,
             latent=self.model.latent_size,
             generator=self._generator,
+            slots=self.slots,
         )
         for part in chosen:
             images, labels, noise = (value.to(self.device) for value in (part.images, part.labels, part.noise))
-            owners = Owners(counts=part.counts, device=self.device)
-            yield book_keep(self._layout, partial(self.model.loss, images, labels, noise), owners=owners)
+            owners = Owners(patients=part.slots, each=len(images) // part.slots)
+            losses = partial(self.model.loss, images, labels, noise)
+            yield book_keep(self._layout, losses, owners=owners, shares=part.shares.to(self.device))
 
 
 def keep_heap() -> None:

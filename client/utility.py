@@ -9,18 +9,20 @@ Formal guarantee
     was learnt here in this round enters.
 """
 
+import dataclasses
+
 import numpy as np
 import torch
 
+from client.apart import error_slots
 from client.cache import Cache
 from client.randomness import SecureRandom
+from client.views import passes
 from common.plan import StudyPlan
 from common.privacy import GaussianEvent
 from common.utility import NAME, SENSITIVITY, WORST
 from common.vae import Vae
 from common.weights import Weights
-
-_PATIENTS_AT_ONCE = 64
 
 
 def release(
@@ -46,16 +48,16 @@ def patient_sum(
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """The sum before noise, [2] float64. Never leaves the site."""
     model = model.to(device).eval()
+    training = dataclasses.replace(plan.training, augmentations=1)
+    slots = error_slots(plan, device=device)
     total = 0.0
-    for first in range(0, cache.patients, _PATIENTS_AT_ONCE):
-        chosen = list(range(first, min(first + _PATIENTS_AT_ONCE, cache.patients)))
-        images, labels, weights = cache.patients_images(chosen, plan.training.images_per_patient, generator)
-        present = weights > 0
+    for part in passes(cache, list(range(cache.patients)), training=training, latent=model.latent_size,
+                       generator=generator, slots=slots):  # fmt: skip
+        x, y = part.images.to(device), part.labels.to(device)
         with torch.no_grad():
-            x, y = images[present].to(device), labels[present].to(device)
             squared = (model.reconstruct(x, y) - x).double().square().flatten(1).mean(1).cpu()
-        by_patient = torch.zeros(weights.shape, dtype=torch.float64)
-        by_patient[present] = squared
-        errors = (by_patient.sum(1) / present.sum(1)).sqrt()
-        total += float(errors.nan_to_num(nan=WORST, posinf=WORST).clamp(0.0, WORST).sum())
+        held = part.shares > 0
+        errors = torch.where(held, squared * part.shares, 0.0).view(slots, -1).sum(1).sqrt()
+        errors = errors.nan_to_num(nan=WORST, posinf=WORST).clamp(0.0, WORST)
+        total += float(errors[held.view(slots, -1).any(1)].sum())
     return np.array([total, float(cache.patients)])

@@ -4,10 +4,15 @@ Augmentation multiplicity: every view belongs to its image's patient, whose loss
 the clip. So more views change no patient's weight and cost no privacy (De et al., 2204.13650). Views are small shifts;
 flips are left out, because a mirrored chest is another diagnosis.
 
+Every pass of a round has the same shape: so many slots, one for a patient, with K places for images and their views.
+What is not filled is padding of share 0. A library may round by how many images stand side by side; in passes of one
+shape that is the same for everybody, whoever else was drawn (`client.apart`).
+
 What is drawn for one patient is independent of what is drawn for any other, and of the noise: so the law of the others'
 gradients does not depend on whether this patient is there, as the mechanism's proof asks.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,31 +25,35 @@ from common.plan import TrainingPlan
 _PIXELS_AT_ONCE = 1 << 18
 _IMAGES_AT_ONCE = 64
 """Most pixels and images of a pass: more is no faster on a CPU, and memory grows with them."""
+_SPARE = 2.0
+"""Standard deviations of a sample's size that its passes have room for: one that is larger takes a pass more."""
 _REACH = 16
 """A view is shifted by at most one part in this many of the image's side."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pass:
-    """The images of some patients, patient by patient, that go through the model together.
+    """Some patients' images that go through the model together: a slot for each patient, equal places in each.
 
     Attributes:
-        images: [n, 1, size, size] float32 in [-1, 1].
-        labels: [n] int64.
+        images: [n, 1, size, size] float32 in [-1, 1], slot by slot; padding is 0.
+        labels: [n] int64; padding is 0.
         noise: [n, latent] standard normal draws of the reparameterisation.
-        counts: Images of each patient, at least 1; n in all.
+        shares: [n] float32, what each image weighs in its patient's mean, together 1; padding and empty slots are 0.
+        slots: How many slots, filled or not; n is a multiple of it.
     """
 
     images: Tensor
     labels: Tensor
     noise: Tensor
-    counts: tuple[int, ...]
+    shares: Tensor
+    slots: int
 
 
 def passes(
-    cache: Cache, patients: list[int], *, training: TrainingPlan, latent: int, generator: torch.Generator
+    cache: Cache, patients: list[int], *, training: TrainingPlan, latent: int, generator: torch.Generator, slots: int
 ) -> Iterator[Pass]:
-    """Gather a sample of patients into passes, in order; no patient is split.
+    """Gather a sample of patients into passes of one shape, in order; the last one's empty slots are padding.
 
     Args:
         cache: The site's patients.
@@ -52,41 +61,50 @@ def passes(
         training: How many images of a patient, and how many views of an image.
         latent: Latent size of the model.
         generator: Source of every draw; none of them need be secret.
+        slots: Patients of a pass; see `slots_of`.
     """
-    most, views = images_at_once(cache.image_size), training.augmentations
-    for first in range(0, len(patients), most):
-        chosen = patients[first : first + most]
-        x, y, weights = cache.patients_images(chosen, training.images_per_patient, generator)
-        present = weights > 0
-        shape = (most, training.images_per_patient, views)  # always whole: a shorter draw is not a longer one's start
-        noise = torch.randn((*shape, latent), generator=generator)[: len(chosen)][present].flatten(0, 1)
-        images, labels = x[present], y[present]
+    views, size = training.augmentations, cache.image_size
+    for first in range(0, len(patients), slots):
+        x, y, weights = cache.patients_images(patients[first : first + slots], training.images_per_patient, generator)
+        shape = (slots, training.images_per_patient, views)
+        x, y, weights = (_whole(value, slots).repeat_interleave(views, 1) for value in (x, y, weights))
+        images = x.flatten(0, 1)
+        noise = torch.randn((*shape, latent), generator=generator)
         if views > 1:
-            reach = cache.image_size // _REACH
-            offsets = torch.randint(-reach, reach + 1, (*shape, 2), generator=generator)[: len(chosen)][present]
-            offsets[:, 0] = 0
-            images = shifted(images.repeat_interleave(views, 0), offsets.flatten(0, 1))
-            labels = labels.repeat_interleave(views)
-        begin = 0
-        for group in _groups((present.sum(1) * views).tolist(), most):
-            end = begin + sum(group)
-            yield Pass(images=images[begin:end], labels=labels[begin:end], noise=noise[begin:end], counts=tuple(group))
-            begin = end
+            reach = size // _REACH
+            offsets = torch.randint(-reach, reach + 1, (*shape, 2), generator=generator)
+            offsets[:, :, 0] = 0
+            images = shifted(images, offsets.view(-1, 2))
+        yield Pass(
+            images=images,
+            labels=y.flatten(),
+            noise=noise.view(-1, latent),
+            shares=(weights / weights.sum(1, keepdim=True).clamp(min=1.0)).flatten(),
+            slots=slots,
+        )
+
+
+def _whole(rows: Tensor, slots: int) -> Tensor:
+    """Rows [p, ...] with zeros below, [slots, ...]."""
+    return torch.cat([rows, rows.new_zeros(slots - len(rows), *rows.shape[1:])])
+
+
+def slots_of(training: TrainingPlan, *, size: int, expected: float) -> int:
+    """Patients of a pass: a public number, whoever is drawn.
+
+    Args:
+        training: How many images of a patient, and how many views of an image.
+        size: Pixels on an image's side.
+        expected: Patients of a sample, as the plan's public cohort size has it.
+    """
+    most = max(1, images_at_once(size) // (training.images_per_patient * training.augmentations))
+    room = max(1.0, expected + _SPARE * math.sqrt(expected))
+    return math.ceil(room / math.ceil(room / most))
 
 
 def images_at_once(size: int) -> int:
     """Most images of `size` by `size` pixels that one pass takes, unless a single patient has more."""
     return max(1, min(_IMAGES_AT_ONCE, _PIXELS_AT_ONCE // size**2))
-
-
-def _groups(counts: list[int], most: int) -> Iterator[list[int]]:
-    group: list[int] = []
-    for count in counts:
-        if group and sum(group) + count > most:
-            yield group
-            group = []
-        group.append(count)
-    yield group
 
 
 def shifted(images: Tensor, offsets: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ class Mutation:
 
 
 TRAINER, AUDIT, MOMENTS = "tests/client/test_trainer.py", "tests/client/test_audit.py", "tests/client/test_moments.py"
-GRADIENTS = "tests/client/test_gradients.py"
+GRADIENTS, APART = "tests/client/test_gradients.py", "tests/client/test_apart.py"
 HOSPITAL, EGRESS, APP = "tests/client/test_hospital.py", "tests/client/test_egress.py", "tests/client/test_app.py"
 POLICY, APPROVAL = "tests/client/test_policy.py", "tests/client/test_approval.py"
 CRASH = "tests/client/test_crash.py"

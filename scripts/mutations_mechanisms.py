@@ -1,6 +1,6 @@
 """Guards of the mechanisms, noise, clip, unit and sampling: how to take each out."""
 
-from mutation import APP, AUDIT, GRADIENTS, HOSPITAL, MOMENTS, RANDOM, SERVER, TRAINER, Mutation
+from mutation import APART, APP, AUDIT, GRADIENTS, HOSPITAL, MOMENTS, RANDOM, SERVER, TRAINER, Mutation
 from mutations_mixtures import MIXTURES
 
 HOSTILE_MOMENTS = "tests/server/test_hostile_moments.py"
@@ -123,16 +123,37 @@ MECHANISMS = [
     Mutation(
         name="unit: an image is clipped, not a patient",
         file="client/trainer.py",
-        old="            owners = Owners(counts=part.counts,",
-        new="            owners = Owners(counts=(1,) * len(images),",
+        old="            owners = Owners(patients=part.slots, each=len(images) // part.slots)",
+        new="            owners = Owners(patients=len(images), each=1)",
         tests=(TRAINER,),
     ),
     Mutation(
         name="unit: an image weighs as a patient in the gradients",
-        file="client/gradients.py",
-        old="[1.0 / count for count in owners.counts",
-        new="[1.0 for count in owners.counts",
-        tests=(GRADIENTS,),
+        file="client/views.py",
+        old="            shares=(weights / weights.sum(1, keepdim=True).clamp(min=1.0)).flatten(),",
+        new="            shares=weights.flatten(),",
+        tests=(TRAINER,),
+    ),
+    Mutation(
+        name="unit: a pass is as large as its sample, so rounding depends on who is drawn",
+        file="client/trainer.py",
+        old="            slots=self.slots,",
+        new="            slots=max(1, len(patients)),",
+        tests=(TRAINER, APART),
+    ),
+    Mutation(
+        name="unit: nobody tries whether passes keep patients apart here",
+        file="client/apart.py",
+        old="    if slots > 1 and not keeps_apart(",
+        new="    if False and not keeps_apart(",
+        tests=(APART,),
+    ),
+    Mutation(
+        name="unit: the trial compares a pass with itself",
+        file="client/apart.py",
+        old="    return torch.equal(before[1:], after[:-1])",
+        new="    return torch.equal(before[1:], before[1:])",
+        tests=(APART,),
     ),
     Mutation(
         name="unit: a layer that mixes patients is let in",

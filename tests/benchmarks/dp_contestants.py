@@ -18,7 +18,7 @@ from torch.func import functional_call, grad, vmap
 
 from client.randomness import SecureRandom
 from client.trainer import PatientTrainer
-from client.views import Pass, passes
+from client.views import Pass, passes, slots_of
 from common.plan import DataPlan, ModelPlan, PrivacyPlan, StudyPlan, TrainingPlan
 from common.privacy import GaussianEvent
 from common.vae import Vae, initial
@@ -53,7 +53,9 @@ class Setting:
 
     def passes(self, generator: torch.Generator) -> Iterator[Pass]:
         latent = self.plan.model.latent
-        return passes(self.cache, self.patients, training=self.plan.training, latent=latent, generator=generator)
+        training, size = self.plan.training, self.plan.data.image_size
+        slots = slots_of(training, size=size, expected=len(self.patients))
+        return passes(self.cache, self.patients, training=training, latent=latent, generator=generator, slots=slots)
 
 
 class Plain:
@@ -69,7 +71,7 @@ class Plain:
         self.optimizer.zero_grad(set_to_none=True)
         for part in self.setting.passes(self.generator):
             losses = self.model.loss(part.images, part.labels, part.noise)
-            losses.backward(shares(part) / len(self.setting.patients))
+            losses.backward(part.shares / len(self.setting.patients))
         self.optimizer.step()
 
 
@@ -117,11 +119,11 @@ class _Losses(nn.Module):
 class _ByPatient(DPOptimizer):
     """Opacus' optimizer on rows of images: a patient's rows are summed before they are clipped."""
 
-    counts: tuple[int, ...] = ()
+    patients: int = 0
 
     def _get_flat_grad_sample(self, p: Tensor) -> Tensor:
         rows = super()._get_flat_grad_sample(p)
-        return rows.view(len(self.counts), -1, *rows.shape[1:]).sum(1)
+        return rows.view(self.patients, -1, *rows.shape[1:]).sum(1)
 
 
 class Hooks:
@@ -138,8 +140,8 @@ class Hooks:
         self.optimizer.zero_grad(set_to_none=True)
         for number, part in enumerate(parts, start=1):
             losses = self.module(part.images, part.labels, part.noise)
-            losses.backward(shares(part))
-            self.optimizer.counts = part.counts
+            losses.backward(part.shares)
+            self.optimizer.patients = part.slots
             _advance(self.optimizer, last=number == len(parts))
 
 
@@ -183,7 +185,7 @@ class Vmap:
         parts = list(self.setting.passes(self.generator))
         self.optimizer.zero_grad(set_to_none=True)
         for number, part in enumerate(parts, start=1):
-            by_patient = partial(torch.unflatten, dim=0, sizes=(len(part.counts), -1))
+            by_patient = partial(torch.unflatten, dim=0, sizes=(part.slots, -1))
             frozen = {name: p.detach() for name, p in self.trained.items()}
             found = self.gradients(frozen, *map(by_patient, (part.images, part.labels, part.noise)))
             for name, parameter in self.trained.items():
@@ -198,11 +200,6 @@ CONTESTANTS: dict[str, type[Contestant]] = {
     "ghost": Ghost,
     "vmap": Vmap,
 }
-
-
-def shares(part: Pass) -> Tensor:
-    """Weight of each image in its patient's mean."""
-    return torch.tensor([1.0 / count for count in part.counts for _ in range(count)])
 
 
 def clipped_rows(contestant: Hooks | Vmap) -> Tensor:

@@ -42,11 +42,11 @@ SITES = {"fashion-mnist": (1, 4, 10), "mnist": (1, 4, 10), "pneumonia": (1, 4, 1
 IID, SKEWED = "iid", "dirichlet:0.3"
 PLAIN: dict[str, dict[str, dict[str, Any]]] = {
     "fashion-mnist": {
-        "training": {"rounds": 20, "local_steps": 20, "sample_rate": 0.02, "learning_rate": 0.005},
+        "training": {"rounds": 10, "local_steps": 20, "sample_rate": 0.02, "learning_rate": 0.005},
         "model": {"latent": 8, "observation_std": 0.7},
     },
     "mnist": {
-        "training": {"rounds": 20, "local_steps": 20, "sample_rate": 0.02, "learning_rate": 0.005},
+        "training": {"rounds": 10, "local_steps": 20, "sample_rate": 0.02, "learning_rate": 0.005},
         "model": {"latent": 8, "observation_std": 0.7},
     },
     "pneumonia": {

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from client.gradients import DenseGradients, Layout, book_keep, clip_factors, clipped_sum
+from client.gradients import BookKept, DenseGradients, Layout, book_keep, clip_factors, clipped_sum
 from client.gradients_layers import Owners
 from common.errors import PlanRefused
 from common.vae import initial
 from tests.client.cohorts import small_plan
 
-RAGGED = (1, 3, 2, 1)
-CPU = torch.device("cpu")
+COUNTS = ((3, 1), (3, 2), (2, 9))
+"""Patients, and images of each: one of each, a few, and so many that each patient has a library call of its own."""
 
 
 @pytest.fixture(autouse=True)
@@ -31,32 +31,49 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def owners(counts: tuple[int, ...]) -> Owners:
-    return Owners(counts=counts, device=CPU)
+def images_of(counts: tuple[int, int]) -> int:
+    return counts[0] * counts[1]
 
 
-def one_by_one(model: nn.Module, losses: Callable[[slice], Tensor], counts: tuple[int, ...]) -> Tensor:
-    """[patients, parameters]: the gradient of each patient's mean loss by plain autograd."""
+def shares_of(counts: tuple[int, int]) -> Tensor:
+    """What each image weighs: the last place of every second patient is padding, where there is more than one."""
+    there = torch.ones(counts)
+    if counts[1] > 1:
+        there[::2, -1] = 0.0
+    return (there / there.sum(1, keepdim=True)).flatten()
+
+
+def kept(
+    layout: Layout, losses: Callable[[], Tensor], counts: tuple[int, int], shares: Tensor | None = None
+) -> BookKept:
+    owners = Owners(patients=counts[0], each=counts[1])
+    return book_keep(layout, losses, owners=owners, shares=shares_of(counts) if shares is None else shares)
+
+
+def one_by_one(model: nn.Module, losses: Callable[[slice], Tensor], counts: tuple[int, int]) -> Tensor:
+    """[patients, parameters]: the gradient of each patient's mean loss by plain autograd, padding left out."""
     trained = [p for p in model.parameters() if p.requires_grad]
     rows = []
-    for place in owners(counts).spans:
-        found = torch.autograd.grad(losses(place).mean(), trained, allow_unused=True)
+    for patient, shares in enumerate(shares_of(counts).split(counts[1])):
+        first = patient * counts[1]
+        mean = losses(slice(first, first + int((shares > 0).sum()))).mean()
+        found = torch.autograd.grad(mean, trained, allow_unused=True)
         parts = [torch.zeros_like(p) if g is None else g for g, p in zip(found, trained, strict=True)]
         rows.append(torch.cat([part.flatten() for part in parts]).double())
     return torch.stack(rows)
 
 
-def book_kept(model: nn.Module, losses: Callable[[slice], Tensor], counts: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def book_kept(model: nn.Module, losses: Callable[[slice], Tensor], counts: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """The same rows from book-keeping, and the squared norms that the clip would use."""
     layout = Layout(model)
-    gradients = book_keep(layout, partial(losses, slice(None)), owners=owners(counts))
-    rows = torch.zeros(len(counts), layout.size, dtype=torch.float64)
+    gradients = kept(layout, partial(losses, slice(None)), counts)
+    rows = torch.zeros(counts[0], layout.size, dtype=torch.float64)
     for i, row in enumerate(rows):
-        gradients.add_to(row, (torch.arange(len(counts)) == i).double())
+        gradients.add_to(row, (torch.arange(counts[0]) == i).double())
     return rows, gradients.squared_norms()
 
 
-def agree(model: nn.Module, losses: Callable[[slice], Tensor], counts: tuple[int, ...]) -> None:
+def agree(model: nn.Module, losses: Callable[[slice], Tensor], counts: tuple[int, int]) -> None:
     true = one_by_one(model, losses, counts)
     rows, squared = book_kept(model, losses, counts)
     assert true.norm(dim=1).min() > 0
@@ -65,11 +82,11 @@ def agree(model: nn.Module, losses: Callable[[slice], Tensor], counts: tuple[int
     assert (squared >= rows.square().sum(1) * (1 - 1e-14)).all()
 
 
-@pytest.mark.parametrize("counts", [(1, 1, 1), (2, 2, 2), (9, 8), RAGGED])
+@pytest.mark.parametrize("counts", COUNTS)
 @pytest.mark.parametrize("size", [28, 64])
-def test_every_patient_of_the_real_model_gets_its_own_gradient(counts: tuple[int, ...], size: int) -> None:
+def test_every_patient_of_the_real_model_gets_its_own_gradient(counts: tuple[int, int], size: int) -> None:
     model = initial(small_plan(image_size=size, channels=(8, 16)))
-    n = sum(counts)
+    n = images_of(counts)
     x, y, noise = torch.rand(n, 1, size, size) * 2 - 1, torch.arange(n) % 2, torch.randn(n, 4)
     agree(model, lambda s: model.loss(x[s], y[s], noise[s]), counts)
 
@@ -78,12 +95,12 @@ def test_a_trained_start_and_a_plan_without_labels_change_nothing() -> None:
     model = initial(small_plan(labels=(), phases=("moments", "sgd")))
     for parameter in model.start.parameters():
         parameter.data.normal_(0, 0.1)
-    x, y, noise = torch.rand(5, 1, 28, 28), torch.zeros(5, dtype=torch.int64), torch.randn(5, 4)
+    x, y, noise = torch.rand(4, 1, 28, 28), torch.zeros(4, dtype=torch.int64), torch.randn(4, 4)
     layout = Layout(model)
     assert not any(name.startswith("start.") for name in layout.parameters)
     for parameter in layout.parameters.values():
         parameter.data.add_(torch.randn_like(parameter) * 0.05)
-    agree(model, lambda s: model.loss(x[s], y[s], noise[s]), (2, 2, 1))
+    agree(model, lambda s: model.loss(x[s], y[s], noise[s]), (2, 2))
 
 
 LAYERS: dict[str, Callable[[], nn.Module]] = {
@@ -109,30 +126,30 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.mark.parametrize("layer", LAYERS)
 def test_every_layer_also_stands_first(layer: str) -> None:
     model = nn.Sequential(LAYERS[layer](), nn.GELU())
-    x = torch.randn(7, 4, 9, 9)
-    agree(model, lambda s: model(x[s]).square().sum((1, 2, 3)), RAGGED)
+    x = torch.randn(6, 4, 9, 9)
+    agree(model, lambda s: model(x[s]).square().sum((1, 2, 3)), (2, 3))
 
 
-@pytest.mark.parametrize("counts", [(1, 1, 1), RAGGED, (8, 9)])
+@pytest.mark.parametrize("counts", COUNTS)
 @pytest.mark.parametrize("layer", LAYERS)
-def test_every_layer_in_every_memory_layout(layer: str, counts: tuple[int, ...]) -> None:
+def test_every_layer_in_every_memory_layout(layer: str, counts: tuple[int, int]) -> None:
     for change in LAYOUTS.values():
         model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.GELU(), LAYERS[layer](), nn.GELU())
-        x = torch.randn(sum(counts), 2, 9, 9)
+        x = torch.randn(images_of(counts), 2, 9, 9)
         before, after = model[:2], model[2:]
         agree(model, lambda s, x=x, f=change, a=before, b=after: f(b(f(a(f(x[s]))))).square().sum((1, 2, 3)), counts)
 
 
 def test_layers_on_one_input_and_a_linear_layer_without_bias() -> None:
     model = nn.ModuleList([nn.Linear(6, 3), nn.Linear(6, 2, bias=False), nn.Linear(6, 6)])
-    x = torch.randn(7, 6)
+    x = torch.randn(6, 6)
 
     def losses(s: slice) -> Tensor:
         h = model[2](x[s]).tanh()
         return torch.cat([model[0](h), model[1](h)], 1).square().sum(1)
 
-    agree(model, losses, RAGGED)
-    agree(model, losses, (1,) * 7)
+    agree(model, losses, (2, 3))
+    agree(model, losses, (6, 1))
 
 
 def test_the_norm_is_not_understated_where_a_patients_images_cancel() -> None:
@@ -146,34 +163,35 @@ def test_the_norm_is_not_understated_where_a_patients_images_cancel() -> None:
         near = np.nextafter(a, np.float32(np.inf) * random.choice([-1, 1], 64).astype(np.float32))
         g = (random.normal(size=8) * 1e7).astype(np.float32)
         inputs, deltas = torch.from_numpy(np.stack([a, near])), torch.from_numpy(np.stack([g, -g]))
-        kept = book_keep(layout, lambda i=inputs, d=deltas: (model(i) * d).sum(1), owners=owners((2,)))
+        half = torch.full((2,), 0.5)
+        found = kept(layout, lambda i=inputs, d=deltas: (model(i) * d).sum(1), (1, 2), half)
         exact = 0
         for i in range(64):
             for j in range(8):
                 entry = (Fraction(float(a[i])) - Fraction(float(near[i]))) * Fraction(float(g[j])) / 2
                 exact += entry * entry
-        assert float(kept.squared_norms()) >= float(exact)
+        assert float(found.squared_norms()) >= float(exact)
         direct = ((inputs.double() @ inputs.double().T) * (deltas.double() @ deltas.double().T)).sum() / 4
         understated += float(direct) < float(exact)
     assert understated > 0
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
-@pytest.mark.parametrize("counts", [(1, 1, 1), (2, 2, 2), RAGGED])
-def test_a_patient_that_is_not_finite_changes_no_bit_of_the_others(counts: tuple[int, ...], value: float) -> None:
+@pytest.mark.parametrize("counts", COUNTS)
+def test_a_patient_that_is_not_finite_changes_no_bit_of_the_others(counts: tuple[int, int], value: float) -> None:
     model = initial(small_plan())
     layout = Layout(model)
-    n = sum(counts)
+    n = images_of(counts)
     x, y, noise = torch.rand(n, 1, 28, 28), torch.arange(n) % 2, torch.randn(n, 4)
     spoilt = x.clone()
-    spoilt[owners(counts).spans[1], 0, 4, 4] = value
+    spoilt[counts[1] : 2 * counts[1], 0, 4, 4] = value
     sums = []
-    for images, others in ((x, [0.0 if i == 1 else 1.0 for i in range(len(counts))]), (spoilt, None)):
-        kept = book_keep(layout, partial(model.loss, images, y, noise), owners=owners(counts))
-        factors = clip_factors(kept.squared_norms(), clip_norm=0.1)
+    for images, others in ((x, [0.0 if i == 1 else 1.0 for i in range(counts[0])]), (spoilt, None)):
+        found = kept(layout, partial(model.loss, images, y, noise), counts)
+        factors = clip_factors(found.squared_norms(), clip_norm=0.1)
         assert others is not None or factors[1] == 0
         sums.append(torch.zeros(layout.size, dtype=torch.float64))
-        kept.add_to(sums[-1], factors if others is None else factors * torch.tensor(others))
+        found.add_to(sums[-1], factors if others is None else factors * torch.tensor(others))
     assert torch.equal(*sums)
     assert sums[0].isfinite().all()
 
@@ -184,11 +202,11 @@ def test_one_patient_adds_at_most_the_clip_norm_whatever_weights_a_server_sends(
     for parameter in model.parameters():
         parameter.data.mul_(scale)
     layout = Layout(model)
-    for counts in ((1,), (5,)):
-        x = torch.rand(counts[0], 1, 28, 28)
-        losses = partial(model.loss, x, torch.zeros(counts[0], dtype=torch.int64), torch.randn(counts[0], 4))
+    for counts in ((1, 1), (1, 5)):
+        n = images_of(counts)
+        losses = partial(model.loss, torch.rand(n, 1, 28, 28), torch.zeros(n, dtype=torch.int64), torch.randn(n, 4))
         total = torch.zeros(layout.size, dtype=torch.float64)
-        clipped_sum([book_keep(layout, losses, owners=owners(counts))], clip_norm=0.25, total=total)
+        clipped_sum([kept(layout, losses, counts)], clip_norm=0.25, total=total)
         assert float(total.norm()) <= 0.25
 
 
@@ -236,13 +254,13 @@ class _Scaled(nn.Module):
 def test_a_parameter_that_enters_anything_without_a_rule_is_refused(use: Callable[..., Tensor]) -> None:
     model = _Scaled(use)
     with pytest.raises(PlanRefused, match="no rule"):
-        book_keep(Layout(model), partial(model, torch.rand(2, 3)), owners=owners((1, 1)))
+        kept(Layout(model), partial(model, torch.rand(2, 3)), (2, 1))
 
 
 def test_a_layer_used_twice_in_one_pass_is_refused() -> None:
     model = nn.Linear(3, 3)
     with pytest.raises(PlanRefused, match="twice"):
-        book_keep(Layout(model), lambda: model(model(torch.rand(2, 3))).sum(1), owners=owners((1, 1)))
+        kept(Layout(model), lambda: model(model(torch.rand(2, 3))).sum(1), (2, 1))
 
 
 @pytest.mark.parametrize(
@@ -260,7 +278,7 @@ def test_an_input_that_is_not_image_by_image_is_refused(
     model: nn.Module, losses: Callable[[nn.Module], Tensor]
 ) -> None:
     with pytest.raises(PlanRefused):
-        book_keep(Layout(model), partial(losses, model), owners=owners((1, 1)))
+        kept(Layout(model), partial(losses, model), (2, 1))
 
 
 def test_a_pass_leaves_no_gradient_on_the_model_and_frees_its_activations_at_once() -> None:
@@ -273,9 +291,9 @@ def test_a_pass_leaves_no_gradient_on_the_model_and_frees_its_activations_at_onc
     gc.disable()
     try:
         losses = partial(model.loss, torch.rand(2, 1, 28, 28), torch.tensor([0, 1]), torch.randn(2, 4))
-        kept = book_keep(layout, losses, owners=owners((1, 1)))
-        kept.squared_norms()
-        del kept
+        found = kept(layout, losses, (2, 1))
+        found.squared_norms()
+        del found
         assert len(seen) > 10
         assert not [one for one in seen if one() is not None]
     finally:

@@ -54,9 +54,8 @@ def by_us(model: nn.Module, images: Tensor) -> Tensor:
     layout, rows = Layout(model), []
     for i in range(len(images)):
         total = torch.zeros(layout.size, dtype=torch.float64)
-        owners = Owners(counts=(1,), device=torch.device("cpu"))
-        image = images[i : i + 1]
-        part = book_keep(layout, lambda image=image: image_losses(model, image), owners=owners)
+        image, owners = images[i : i + 1], Owners(patients=1, each=1)
+        part = book_keep(layout, lambda image=image: image_losses(model, image), owners=owners, shares=torch.ones(1))
         rows.append(clipped_sum([part], clip_norm=1e9, total=total).float())
     return torch.stack(rows)
 
@@ -99,7 +98,7 @@ def test_opacus_clips_images_so_a_patient_of_many_moves_the_sum_by_several_clips
     hooked.remove_hooks()
     layout = Layout(model)
     part = book_keep(layout, lambda: 100 * image_losses(model, image.repeat(8, 1)),
-                     owners=Owners(counts=(8,), device=torch.device("cpu")))  # fmt: skip
+                     owners=Owners(patients=1, each=8), shares=torch.full((8,), 1 / 8))  # fmt: skip
     ours = clipped_sum([part], clip_norm=1.0, total=torch.zeros(layout.size, dtype=torch.float64))
     assert float(opacus.norm()) == pytest.approx(8.0, rel=1e-3)
     assert 0.999 < float(ours.norm()) <= 1.0

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from client.cache import Cache
 from client.randomness import SecureRandom
 from client.trainer import PatientTrainer, refuse_unsafe
-from client.views import images_at_once
 from common.errors import PlanRefused
 from common.plan import StudyPlan
 from common.privacy import GaussianEvent
@@ -76,10 +75,9 @@ def by_hand(of: PatientTrainer, patients: list[int], *, seed: int, k: int, clip:
     """The clipped sum by a loop over patients, with the trainer's own draws; none may have more than K images."""
     generator = SecureRandom.simulated(seed).torch_generator()
     total = torch.zeros(len(weights(of)), dtype=torch.float64)
-    most = images_at_once(of.cache.image_size)
-    for first in range(0, len(patients), most):
-        noise = torch.randn((most, k, 1, of.model.latent_size), generator=generator)
-        for place, i in enumerate(patients[first : first + most]):
+    for first in range(0, len(patients), of.slots):
+        noise = torch.randn((of.slots, k, 1, of.model.latent_size), generator=generator)
+        for place, i in enumerate(patients[first : first + of.slots]):
             x, y = of.cache.patient(i)
             g = gradient(of.model, x, y, noise[place, : len(x), 0])
             total += g * min(1.0, clip / float(g.norm()))

@@ -1,0 +1,135 @@
+"""One patient never moves what the others add, not even by rounding, whatever weights a server sends."""
+
+import logging
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from client import apart
+from client.cache import Cache
+from client.utility import patient_sum
+from common.plan import StudyPlan
+from common.utility import SENSITIVITY
+from common.vae import Vae
+from tests.client.cohorts import small_cohort, small_plan
+from tests.client.test_trainer import clipped_sum, trainer
+
+CPU = torch.device("cpu")
+CLIP = 0.5
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def magnify(model: Vae) -> None:
+    """Weights whose latents are rounding and nothing else: sums of large terms that would cancel without it."""
+    generator = torch.Generator().manual_seed(7)
+    for name, parameter in model.named_parameters():
+        scale = 3.0 if name.startswith("decode.") else 0.1
+        parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+    basis = torch.randn(model.start.basis.shape, generator=generator)
+    model.start.basis.data.copy_(basis - basis.mean(0))
+    model.start.mean.data.fill_(1e7)
+    model.start.gain.data.copy_(torch.eye(model.latent_size))
+    model.decodeL.weight.data.mul_(100.0)
+
+
+def sums(cache: Cache, samples: list[list[int]], *, slots: int) -> list[Tensor]:
+    """The clipped sum of each sample in units of C, in passes of so many slots, under such weights."""
+    found = []
+    for sample in samples:
+        of = trainer(cache, small_plan(clip_norm=CLIP, images_per_patient=1), seed=4)
+        magnify(of.model)
+        of.slots = slots
+        found.append(clipped_sum(of, sample) / CLIP)
+    return found
+
+
+def test_weights_made_to_magnify_rounding_move_the_sum_by_one_clip_norm_at_most(tmp_path: Path) -> None:
+    cache = small_cohort(tmp_path, patients=6, images=1)
+    slots = trainer(cache, small_plan(images_per_patient=1)).slots
+    assert slots > 1
+    for size in (slots, 8):
+        found = sums(cache, [list(range(count)) for count in range(1, 7)], slots=size)
+        assert max(float((more - fewer).norm()) for fewer, more in pairwise(found)) <= 1 + 1e-6
+
+
+def test_the_same_weights_turn_a_gradient_by_how_many_patients_stand_in_a_pass(tmp_path: Path) -> None:
+    """What the fixed shape is for: in passes as large as their samples, one patient would turn another's gradient."""
+    cache = small_cohort(tmp_path, patients=2, images=1)
+    alone, beside = (sums(cache, [[0]], slots=slots)[0] for slots in (1, 2))
+    if torch.equal(alone, beside):
+        pytest.skip("the kernels of this machine round alike in passes of both sizes")
+    assert float(alone.norm()) > 0.99
+    assert float((alone - beside).norm()) > 0.01  # some 1e-7 with weights that training made
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("size", "images", "views"), [(28, 1, 1), (28, 3, 2), (64, 2, 1), (128, 9, 1)])
+def test_passes_of_one_shape_keep_patients_apart_to_the_last_bit(
+    threads: int, size: int, images: int, views: int
+) -> None:
+    torch.set_num_threads(threads)
+    plan = small_plan(image_size=size, images_per_patient=images, augmentations=views, channels=(8, 16))
+    slots = apart.gradient_slots(plan, expected=1e6, device=CPU)
+    assert slots == max(1, 64 // (images * views) if size < 128 else 16 // (images * views))
+    assert apart.error_slots(plan, device=CPU) == max(1, (64 if size < 128 else 16) // images)
+
+
+def test_where_a_library_rounds_by_place_every_patient_goes_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """An activation that rounds otherwise in even places, as a kernel for edges might."""
+    plan = small_plan(images_per_patient=1, labels=("a", "b", "c"))  # no other test has asked about this plan
+    plain = functional.gelu
+
+    def uneven(x: Tensor, **_: str) -> Tensor:
+        even = (torch.arange(len(x)) % 2 == 0).view(-1, *[1] * (x.dim() - 1))
+        return torch.where(even, plain(x.double()).float(), plain(x))
+
+    assert slots_alone(plan) > 1
+    monkeypatch.setattr(functional, "gelu", uneven)
+    apart._kept_apart.cache_clear()
+    try:
+        with caplog.at_level(logging.WARNING):
+            assert slots_alone(plan) == 1
+            assert apart.error_slots(plan, device=CPU) == 1
+        assert "goes alone" in caplog.text
+        of = trainer(small_cohort(tmp_path, plan=plan), plan)
+        assert of.slots == 1
+        assert clipped_sum(of, [0, 1, 2]).any()
+    finally:
+        apart._kept_apart.cache_clear()
+
+
+def slots_alone(plan: StudyPlan) -> int:
+    return apart.gradient_slots(plan, expected=50.0, device=CPU)
+
+
+def test_a_pass_in_which_patients_meet_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mean(model: Vae, images: Tensor, *_: Tensor) -> Tensor:
+        return images.flatten(1) - images.flatten(1).mean(0)
+
+    assert not apart.keeps_apart(small_plan(), mean, slots=8, each=1, device=CPU)
+
+
+def test_the_measured_fit_is_moved_by_its_sensitivity_at_most_under_such_weights(tmp_path: Path) -> None:
+    plan = small_plan(images_per_patient=1)
+    sums = []
+    for name, patients in (("with", 6), ("without", 5)):
+        cache = small_cohort(tmp_path / name, patients=patients, images=1)
+        model = trainer(cache, plan).model
+        magnify(model)
+        sums.append(patient_sum(model, cache, plan=plan, generator=torch.Generator().manual_seed(0), device=CPU))
+    assert sums[0][1] - sums[1][1] == 1
+    assert float(((sums[0] - sums[1]) ** 2).sum() ** 0.5) <= SENSITIVITY
