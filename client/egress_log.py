@@ -3,34 +3,44 @@
 `egress.jsonl` is the file in use. One that is full becomes `egress.00001.jsonl`, then 00002 and so on, and its
 successor begins with a line that names it and its SHA-256: what left can be read back to the first day, and a file that
 was altered or taken away shows. Unlike other logs, no old file is deleted; archive them as the hospital keeps records.
+
+A last line without an end was torn by a crash or a full disk, before `append` returned: what it was to record did not
+leave. The next `append` ends it and puts a mark behind it, a line of kind "torn" with its length and SHA-256: the torn
+bytes stay, are known for what they are, and spoil no later line. `client.egress_check` reads all this back.
 """
 
-import fcntl
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from common.locks import locked
 from common.logs import MAX_BYTES
-from common.weights import sync_folder
+from common.weights import sync_folder, write_atomically
 
-LOG = "egress.jsonl"
+LOG, LOCK = "egress.jsonl", "egress.lock"
+
+log = logging.getLogger(__name__)
 
 
 def append(home: Path, line: dict[str, Any]) -> None:
-    """Write one line durably, after putting a full file away.
+    """Write one line durably, after ending a torn one and putting a full file away.
 
     Raises:
         OSError: The disk refuses; nothing may leave then.
     """
     path = home / LOG
-    with _alone(home):
+    with locked(home / LOCK):  # across threads and processes: a file is put away once
+        if torn := _torn(path):
+            log.warning("the last line of the egress log was torn; what it was to record did not leave")
+            _write(path, b"\n" + mark(torn))
         if path.exists() and path.stat().st_size >= MAX_BYTES:
             _put_away(path)
-        _write(path, line)
+        if not path.exists() and (older := files(home)):
+            write_atomically(path, continued(older[-1]))
+        _write(path, _bytes(line))
 
 
 def files(home: Path) -> list[Path]:
@@ -38,29 +48,43 @@ def files(home: Path) -> list[Path]:
     return [*sorted(home.glob("egress.[0-9]*.jsonl")), *([home / LOG] if (home / LOG).exists() else [])]
 
 
+def mark(torn: bytes) -> bytes:
+    """The line that stands behind a torn one, with its end."""
+    return _bytes({"kind": "torn", "bytes": len(torn), "sha256": hashlib.sha256(torn).hexdigest()})
+
+
+def continued(old: Path) -> bytes:
+    """The line that a file begins with when `old` came before it, with its end."""
+    seal = hashlib.sha256(old.read_bytes()).hexdigest()
+    return _bytes({"kind": "continued", "file": old.name, "sha256": seal})
+
+
+def _torn(path: Path) -> bytes:
+    """What follows the last whole line; empty where every line has its end."""
+    if not path.exists() or not (size := path.stat().st_size):
+        return b""
+    with path.open("rb") as file:
+        file.seek(size - 1)
+        if file.read() == b"\n":
+            return b""
+        file.seek(0)
+        return file.read().rpartition(b"\n")[2]
+
+
 def _put_away(path: Path) -> None:
-    """Rename the full file and begin the next; a crash in between leaves a log that merely begins anew."""
+    """Rename the full file; after a crash behind this, the next `append` begins its successor."""
     number = 1 + max((int(old.name.split(".")[1]) for old in path.parent.glob("egress.[0-9]*.jsonl")), default=0)
     old = path.with_name(f"egress.{number:05d}.jsonl")
-    seal = hashlib.sha256(path.read_bytes()).hexdigest()
     path.rename(old)
     sync_folder(path.parent)
-    _write(path, {"kind": "continued", "file": old.name, "sha256": seal})
 
 
-def _write(path: Path, line: dict[str, Any]) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps(line, sort_keys=True) + "\n")
+def _bytes(line: dict[str, Any]) -> bytes:
+    return json.dumps(line, sort_keys=True).encode() + b"\n"
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-@contextmanager
-def _alone(home: Path) -> Iterator[None]:
-    """One writer at a time, across threads and processes: a file is put away once."""
-    handle = os.open(home / "egress.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

@@ -13,19 +13,18 @@ Formal guarantee
     An older copy of all files together looks sound from inside; `client.hospital` compares it with what was last sent.
 """
 
-import fcntl
 import hashlib
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from common.errors import LedgerCorrupt, StateError
+from common.locks import locked
 from common.weights import write_atomically
 
 GENESIS = "0" * 64
@@ -239,14 +238,8 @@ class LedgerStore:
     def _side(self, suffix: str) -> Path:
         return self._path.with_name(self._path.name + suffix)
 
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        handle = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
+    def _lock(self) -> AbstractContextManager[None]:
+        return locked(self._path.with_suffix(".lock"))
 
     @contextmanager
     def _connect(self, *, read_only: bool = False) -> Iterator[sqlite3.Connection]:

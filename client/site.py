@@ -1,9 +1,6 @@
 """One hospital as its code sees it: a home folder with policy, approvals, cache, ledger, spool and egress log."""
 
-import fcntl
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +16,7 @@ from client.ledger import Ledger
 from client.policy import SitePolicy
 from client.randomness import SecureRandom
 from common.errors import StateError
+from common.locks import locked
 from common.plan import StudyPlan
 
 
@@ -70,15 +68,9 @@ class Site:
             return SecureRandom(SecureRandom.new_key() if key is None else key)
         return SecureRandom.simulated(self.simulation_seed, self.policy.name, *context)
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> AbstractContextManager[None]:
         """Hold the site for one round at a time, across threads and processes; a second request waits for the first."""
-        handle = os.open(self.home / "round.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
+        return locked(self.home / "round.lock")
 
     def device(self) -> torch.device:
         """The device of `site.toml`; raises `StateError` when CUDA is asked for and absent."""

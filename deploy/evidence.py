@@ -16,9 +16,6 @@ from common.simulation import SimulationSetup
 from common.weights import Weights
 from deploy.shadows import KIND, Pool, attack
 
-CANARIES, SHADOWS = 1000, 16
-"""What is done where nobody says otherwise; 0 switches either off."""
-
 
 def canary_audit(plan: StudyPlan, *, seed: int, canaries: int) -> dict[str, Any]:
     """Audit the plan's own gradient mechanism on artificial patients; plain JSON types.

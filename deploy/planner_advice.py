@@ -1,16 +1,21 @@
 """What to do with a budget: which phases, how much of epsilon for each, and how large a start the noise allows.
 
-It follows from public numbers alone: the plan, the patients and the sites one expects. Two rules decide.
+It follows from public numbers alone: the plan, the patients and the sites one expects. Three rules decide.
 
 Phases. A linear generator needs two moments of the images, which one release each gives whole; a gradient has a value
 for every weight of the nets, and each step is noised anew. So gradient rounds are worth their epsilon only where even a
 full agreement of all patients would stand out from their noise: where signal to noise of all of them together is 1 or
 more. Below that the moments deserve everything.
 
-Sizes. A direction is worth keeping while its variance stands out from what the noise alone would show. Of the images'
-variance, the k-th direction is taken to hold 1/2 of k to the power -3/2: a rule of thumb between what was seen on chest
-radiographs and on photographs of clothes, not a law. The base, the cosine frequencies per axis, is the largest that
-leaves three directions for every four of its frequencies: a finer one spreads the same signal over more noise.
+Base. Of the images' variance, the k-th direction is taken to hold 1/2 of k to the power -3/2: a rule of thumb between
+what was seen on chest radiographs and on photographs of clothes, not a law. A direction is clear while that stands out
+from what noise alone would show. The base, the cosine frequencies per axis, is the largest that leaves three clear
+directions for every four of its frequencies: a finer one spreads the same signal over more noise.
+
+Latents. The closed form fills them up with the lowest frequencies beside the clear directions, so a latent is worth
+keeping while the variance along it, of all classes together, is twice the noise that the last release of the prior has
+on that one value. Below that the closed form takes it for 0 (`server.shrinkage.falling`), and the latent would only add
+to the noise of the classes' covariances.
 
 An advice is where to begin: try it in a simulation on public images of the same kind.
 """
@@ -20,6 +25,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from common.moments import sensitivity
 from common.plan import ModelPlan, PrivacyPlan, StudyPlan
 from common.schedule import schedule
 from deploy.planner import signal_to_noise
@@ -29,8 +35,10 @@ _SHARES = (0.9, 0.7)
 _BASES = (8, 12, 16, 20, 24, 28, 32)
 _LATENTS = (4, 64)
 _LEADING, _FALL, _FILLED = 0.5, 1.5, 0.75
+_CERTAIN = 2.0
+"""Deviations of its noise that a variance must have, as in `server.shrinkage.falling`."""
 _DOUBTFUL = 8
-"""Directions below which even a linear generator is hardly worth its budget."""
+"""Latents below which even a linear generator is hardly worth its budget."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +94,8 @@ def advise(plan: StudyPlan, *, patients: int, sites: int) -> Advice | None:
         return None
     warm = plan.privacy.phases[:1] if "warm" in plan.privacy.phases else ()
     chosen, ratio = _split(plan, patients, sites)
-    base, latent = _sizes(chosen, patients, sites)
+    base, clear = _base(chosen, patients, sites)
+    latent = min(max(_known(chosen, patients, sites), clear, _LATENTS[0]), _LATENTS[1], base**2 - 1)
     both = "sgd" in chosen.privacy.phases
     return Advice(
         patients=patients,
@@ -96,7 +105,7 @@ def advise(plan: StudyPlan, *, patients: int, sites: int) -> Advice | None:
         latent=latent,
         base=base,
         gradient_ratio=ratio,
-        reasons=tuple(_reasons(plan, both=both, ratio=ratio, latent=latent, base=base)),
+        reasons=(_why_phases(plan, both=both, ratio=ratio), *_why_sizes(base=base, clear=clear, latent=latent)),
     )
 
 
@@ -117,34 +126,44 @@ def _spending(plan: StudyPlan, **changes: Any) -> StudyPlan:
     return dataclasses.replace(plan, privacy=privacy)
 
 
-def _sizes(plan: StudyPlan, patients: int, sites: int) -> tuple[int, int]:
-    """Base and latent size that the noise of the second moments allows."""
+def _base(plan: StudyPlan, patients: int, sites: int) -> tuple[int, int]:
+    """Base that the noise of the second moments allows, and how many directions are clear of it there."""
     step = next(step for step in schedule(plan) if step.phase == "subspace")
-    base, latent = 0, 0
+    base, clear = 0, 0
     for tried in (b for b in _BASES if b <= plan.data.image_size):
         model: ModelPlan = dataclasses.replace(plan.model, base=tried, latent=_LATENTS[0])
         ratio = signal_to_noise(dataclasses.replace(plan, model=model), step, patients) * math.sqrt(sites)
         directions = int((_LEADING * ratio) ** (1 / _FALL))
         if base and directions < _FILLED * tried:
             break
-        base, latent = tried, directions
-    return base, min(max(latent, _LATENTS[0]), _LATENTS[1])
+        base, clear = tried, directions
+    return base, clear
 
 
-def _reasons(plan: StudyPlan, *, both: bool, ratio: float, latent: int, base: int) -> list[str]:
+def _known(plan: StudyPlan, patients: int, sites: int) -> int:
+    """Directions whose variance, over all classes together, the last release of the prior tells from its noise."""
+    step = [step for step in schedule(plan) if step.phase in ("prior", "mixture")][-1]
+    gaussians = max(1, len(plan.data.labels)) * (plan.model.components if step.phase == "mixture" else 1)
+    noise = step.event.sigma * sensitivity(plan, step.phase) * math.sqrt(gaussians / sites) / patients
+    return int((_LEADING / (_CERTAIN * noise)) ** (1 / _FALL))
+
+
+def _why_phases(plan: StudyPlan, *, both: bool, ratio: float) -> str:
     rounds = plan.training.rounds
+    if not rounds:
+        return "the plan has no gradient rounds, so the moments get everything"
+    whole = f"all {rounds} gradient rounds together have signal to noise {ratio:.2g}"
     if both:
-        first = f"all {rounds} gradient rounds together have signal to noise {ratio:.2g}, so they can refine the start"
-    elif rounds:
-        first = (
-            f"all {rounds} gradient rounds together have signal to noise {ratio:.2g}, below 1: they would add little "
-            "but noise, so the moments get everything"
-        )
-    else:
-        first = "the plan has no gradient rounds, so the moments get everything"
-    second = f"at base {base} about {latent} directions stand out from the noise of the second moments"
+        return f"{whole}, so they can refine the start"
+    return f"{whole}, below 1: they would add little but noise, so the moments get everything"
+
+
+def _why_sizes(*, base: int, clear: int, latent: int) -> list[str]:
+    first = f"at base {base} about {clear} directions stand out from the noise of the second moments"
+    if latent > clear:
+        first += f"; filled up with low frequencies, about {latent} have a variance that is known"
     if latent >= _LATENTS[1]:
-        second += f"; more than {latent} are hardly ever of use"
+        first += f"; more than {latent} are hardly ever of use"
     if latent >= _DOUBTFUL:
-        return [first, second]
-    return [first, second, "that is few: expect blurred class averages; more patients or sites help most"]
+        return [first]
+    return [first, "that is few: expect blurred class averages; more patients or sites help most"]

@@ -19,7 +19,8 @@ from common.not_run import NotRun, not_run
 from common.schedule import schedule
 from common.simulation import SimulationSetup
 from deploy.drafts import whole_folder
-from deploy.evidence import CANARIES, SHADOWS, canary_audit, membership
+from deploy.evidence import canary_audit, membership
+from deploy.evidence_size import CANARIES, SHADOWS
 from deploy.simulate import SETUP
 from server import gate
 from server.release import publish

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from common.terminal import emit, json_option, progress
+from deploy.evidence_size import CANARIES, SHADOWS
 
 if TYPE_CHECKING:
     from common.bundle import Bundle
@@ -22,14 +23,14 @@ _signer = click.option(
 @click.option("--second-opinion", is_flag=True, help="Of a simulation: features of EfficientNet-Lite0, too.")
 @click.option(
     "--canaries",
-    default=1000,
+    default=CANARIES,
     show_default=True,
     type=click.IntRange(0, 100_000),
     help="Of a simulation: artificial patients of the audit of its mechanism; 0 for no audit.",
 )
 @click.option(
     "--shadows",
-    default=16,
+    default=SHADOWS,
     show_default=True,
     type=click.IntRange(0, 1000),
     help="Of a simulation: shadow models, an even number, that try to tell who trained; 0 for none.",

@@ -3,6 +3,7 @@
     .venv/bin/python scripts/mutation_check.py              every mutation of `scripts/mutations.py`
     .venv/bin/python scripts/mutation_check.py noise clip   those whose name holds one of the words
     .venv/bin/python scripts/mutation_check.py --list       which guards there are, and whether each still applies
+    .venv/bin/python scripts/mutation_check.py --stale      only those that no longer apply, as `scripts/check` does
 
 The source is patched in a temporary copy of the tree, never in place, and only the tests named beside the guard run.
 Exit code 1 if a mutation survives its tests, 2 if one no longer applies to the source.
@@ -44,11 +45,13 @@ def main(words: list[str]) -> int:
     return 1 if survivors else 0
 
 
-def list_guards() -> int:
-    """Print every guard and whether its mutation still applies; exit code 2 if one does not."""
-    for mutation in MUTATIONS:
-        _say(f"{'ok   ' if _occurrences(ROOT, mutation) == 1 else 'STALE'}  {mutation.name:58}  {mutation.file}")
-    return 0 if all(_occurrences(ROOT, mutation) == 1 for mutation in MUTATIONS) else 2
+def list_guards(*, stale_only: bool) -> int:
+    """Print guards and whether their mutations still apply; exit code 2 if one does not."""
+    stale = [mutation for mutation in MUTATIONS if _occurrences(ROOT, mutation) != 1]
+    for mutation in stale if stale_only else MUTATIONS:
+        _say(f"{'STALE' if mutation in stale else 'ok   '}  {mutation.name:58}  {mutation.file}")
+    _say(f"{len(MUTATIONS)} guards, {len(stale)} stale")
+    return 2 if stale else 0
 
 
 def _copy_tree(copy: Path) -> None:
@@ -118,4 +121,5 @@ def _say(line: str) -> None:
 
 if __name__ == "__main__":
     arguments = sys.argv[1:]
-    sys.exit(list_guards() if "--list" in arguments else main(arguments))
+    listing = {"--list", "--stale"}.intersection(arguments)
+    sys.exit(list_guards(stale_only="--stale" in listing) if listing else main(arguments))

@@ -5,9 +5,7 @@ paused.json     why it stopped for a reason that a person must look at; absent w
 card.json       the release: there is nothing left to do
 """
 
-import fcntl
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +14,13 @@ from pathlib import Path
 from typing import Literal
 
 from common.errors import OutputInUse, WardroundError
+from common.locks import is_held, locked
 from common.weights import write_atomically
 
 PAUSED = "paused.json"
 _LOCK = ".running.lock"
 _PATIENCE_S = 30.0
+"""How long to wait for the study: whoever held it may be about to die."""
 
 State = Literal["prepared", "running", "paused", "interrupted", "completed"]
 
@@ -43,7 +43,7 @@ class Progress:
 
 def read(folder: Path) -> Progress:
     """Return where the study in `folder` stands."""
-    if _held(folder):
+    if is_held(folder / _LOCK):
         return Progress(state="running")
     if (folder / "card.json").exists():
         return Progress(state="completed")
@@ -61,48 +61,16 @@ def watched(folder: Path) -> Iterator[None]:
         OutputInUse: Another process runs this study.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    handle = _lock(folder)
-    try:
-        (folder / PAUSED).unlink(missing_ok=True)
-        yield
-    except WardroundError as error:
-        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        record = {"reason": type(error).__name__, "message": str(error), "time": when}
-        write_atomically(folder / PAUSED, json.dumps(record, indent=1).encode())
-        raise
-    finally:
-        os.close(handle)
-
-
-def _lock(folder: Path) -> int:
-    """Take the study; whoever held it may be about to die, so wait a little."""
-    handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    end = time.monotonic() + _PATIENCE_S
-    while True:
+    busy = OutputInUse(f"{folder}: another process runs this study. Wait for it, or stop it first")
+    with locked(folder / _LOCK, busy=busy, patience_s=_PATIENCE_S):
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= end:
-                os.close(handle)
-                raise OutputInUse(f"{folder}: another process runs this study. Wait for it, or stop it first") from None
-            time.sleep(0.2)
-        else:
-            return handle
-
-
-def _held(folder: Path) -> bool:
-    """Whether some process runs the study now."""
-    try:
-        handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False
+            (folder / PAUSED).unlink(missing_ok=True)
+            yield
+        except WardroundError as error:
+            when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            record = {"reason": type(error).__name__, "message": str(error), "time": when}
+            write_atomically(folder / PAUSED, json.dumps(record, indent=1).encode())
+            raise
 
 
 def _paused(path: Path) -> Progress:

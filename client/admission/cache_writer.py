@@ -1,12 +1,10 @@
 """Writes a generation of the training cache: all or nothing, whatever is killed or full in between."""
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +15,11 @@ from numpy.typing import NDArray
 
 from client.cache import ARRAYS, CACHE_FOLDER, CURRENT, SCHEMA, checked_index, file_digest, generation_name
 from common.errors import StateError
+from common.locks import locked
 
 Stored = NDArray[np.uint16]
-_LOCK_TRIES, _LOCK_PAUSE_S = 40, 0.05
+_PATIENCE_S = 2.0
+"""How long to wait: a decoder that a killed ingest was just starting holds the lock until it has begun."""
 _DRAFT = ".draft-"
 
 
@@ -81,31 +81,16 @@ def exclusive(home: Path) -> Iterator[Path]:
         StateError: Another ingest is running, or the disk refuses.
     """
     folder = home / CACHE_FOLDER
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = os.open(folder / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StateError(f"{folder} cannot be written ({error.strerror}). Free space or mend its rights") from error
-    try:
-        if not _locked(lock):
-            raise StateError(f"another ingest is at work in {home}. Wait for it to end")
+    busy = StateError(f"another ingest is at work in {home}. Wait for it to end")
+    with contextlib.ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            held.enter_context(locked(folder / "LOCK", busy=busy, patience_s=_PATIENCE_S))
+        except OSError as error:
+            raise StateError(f"{folder} cannot be written ({error.strerror}). Free space or mend its rights") from error
         for leftover in folder.glob(f"{_DRAFT}*"):
             shutil.rmtree(leftover, ignore_errors=True)
         yield folder
-    finally:
-        os.close(lock)
-
-
-def _locked(lock: int) -> bool:
-    """Take the lock, waiting a little: a decoder that a killed ingest was just starting holds it until it has begun."""
-    for _ in range(_LOCK_TRIES):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(_LOCK_PAUSE_S)
-        else:
-            return True
-    return False
 
 
 def write_generation(folder: Path, content: Content, images: Iterable[Stored]) -> str:

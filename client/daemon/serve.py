@@ -1,7 +1,6 @@
 """`wardround site serve`: forwarder, runner and SuperNode kept running, their state and health written down."""
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -19,6 +18,7 @@ from client.site_rules import DaemonSettings, SitePolicy
 from common import logs
 from common.errors import StateError
 from common.health import HealthServer
+from common.locks import locked
 from common.supervisor import Backoff, Child, Supervisor
 from common.weights import write_atomically
 
@@ -100,17 +100,9 @@ def choose_ports(settings: DaemonSettings) -> dict[str, int]:
 def alone(home: DaemonHome) -> Iterator[None]:
     """Hold the home for one daemon; raises `StateError` when another holds it."""
     (home.home / "daemon").mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle = os.open(home.home / "daemon" / "serve.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StateError(
-                f"{home.home} is served already. Look with `wardround site status`, or stop that daemon"
-            ) from error
+    busy = StateError(f"{home.home} is served already. Look with `wardround site status`, or stop that daemon")
+    with locked(home.home / "daemon" / "serve.lock", busy=busy):
         yield
-    finally:
-        os.close(handle)
 
 
 def _child(

@@ -1,11 +1,11 @@
 """A pull that survives its own death: study by study, each complete or absent, and what is done stays done."""
 
-import fcntl
 import logging
 import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,7 @@ from client.pacs.study import (
     hashed,
 )
 from common.errors import OutputInUse, StateError
+from common.locks import locked
 
 logger = logging.getLogger(__name__)
 
@@ -71,25 +72,21 @@ class PullFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.work = folder / WORK_FOLDER
+        self._lock = ExitStack()
+        busy = OutputInUse(f"{folder}: another pull or receiver is filling it. Wait for it, or give another --to")
         try:
             self.work.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock = (self.work / "lock").open("w")
+            self._lock.enter_context(locked(self.work / "lock", busy=busy, mode=0o666))
         except OSError as error:
             raise StateError(
                 f"{folder}: cannot be written ({error.strerror}). Give a folder of your own with --to"
             ) from error
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._state = sqlite3.connect(self.work / "state.sqlite", isolation_level=None)
             for part in self.work.glob("*.part"):  # of a receiver that was killed
                 part.unlink()
             self._state.execute("PRAGMA synchronous = EXTRA")
             self._state.execute(_SCHEMA)
-        except BlockingIOError as error:
-            self._lock.close()
-            raise OutputInUse(
-                f"{folder}: another pull or receiver is filling it. Wait for it, or give another --to"
-            ) from error
         except sqlite3.Error as error:
             self.close()
             raise StateError(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 
+from client import egress_check
 from client.approval import approvals, site_paused
 from client.daemon.home import Coordinator, DaemonHome, client_context
 from client.ledger_store import LedgerStore
@@ -38,6 +39,7 @@ def checks(root: Path) -> dict[str, Check]:
         "file modes": lambda: keys.modes(root, private),
         "disk": lambda: machine.disk(root),
         "ledger": lambda: ledger(root),
+        "egress log": lambda: egress(root),
         "training cache": lambda: cache(root),
         "approvals": lambda: approved(root),
         "compute": lambda: compute(root),
@@ -81,6 +83,25 @@ def _last_head(root: Path) -> str:
     """As `client.egress.last_head`, which loads the model library; `serve` runs this check first."""
     path = root / "receipt.json"
     return str(json.loads(path.read_text())["head"]) if path.exists() else ""
+
+
+def egress(root: Path) -> Iterator[Finding]:
+    """Whether all that has left can be read back, and no file of it was altered or is gone."""
+    try:
+        found = egress_check.check(root)
+    except OSError as error:
+        yield failure("egress log", f"it cannot be read ({error.strerror})", f"Mend the rights of {root}")
+        return
+    if found.faults:
+        yield failure("egress log", _first(found.faults), "Restore it from a backup, and find out who touched it")
+    if found.torn:
+        yield warning("egress log", f"torn by a crash or a full disk: {_first(found.torn)}",
+                      "Nothing to mend: what it was to record did not leave. Look why the machine stopped")  # fmt: skip
+    if found.begins_after:
+        yield warning("egress log", f"{found.begins_after} and what came before are not here",
+                      "See that they are in the hospital's archive; a copy there needs no move")  # fmt: skip
+    if not (found.faults or found.torn or found.begins_after):
+        yield ok("egress log", f"whole; {found.lines} lines")
 
 
 def cache(root: Path) -> Iterator[Finding]:
@@ -181,6 +202,10 @@ def coordinator(home: DaemonHome) -> Iterable[Finding]:
     except StateError as error:
         return [failure("coordinator", str(error), "Join again")]
     return network.reach(way)
+
+
+def _first(places: tuple[str, ...]) -> str:
+    return f"{places[0]} ({len(places) - 1} more)" if places[1:] else places[0]
 
 
 def _size(shape: tuple[int, ...]) -> int:

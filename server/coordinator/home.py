@@ -13,21 +13,20 @@ logs/                   rotated logs of every process
 state.json              process ids and health of a running `serve`
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import os
 import re
 import socket
-import time
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from common import pki
 from common.errors import OutputInUse, StateError
+from common.locks import is_held, locked
 from common.settings import build
 from common.signing import Key
 from server.coordinator import authority
@@ -177,41 +176,18 @@ class Home:
         pki.write_public(self.root / "flwr" / "config.toml", self._flower_config().encode())
         return made
 
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> AbstractContextManager[None]:
         """Hold the node records while they are changed; a second change waits for the first."""
-        handle = os.open(self.root / "nodes.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
+        return locked(self.root / "nodes.lock")
 
-    @contextlib.contextmanager
-    def served(self) -> Iterator[None]:
+    def served(self) -> AbstractContextManager[None]:
         """Hold the home for one `serve`; raises `StateError` when another holds it."""
-        handle = os.open(self.root / "serve.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            for _ in range(10):  # `is_served` holds it for an instant, too
-                if _taken(handle):
-                    break
-                time.sleep(0.1)
-            else:
-                raise StateError(f"{self.root} is served already. See `wardround server status`")
-            yield
-        finally:
-            os.close(handle)
+        busy = StateError(f"{self.root} is served already. See `wardround server status`")
+        return locked(self.root / "serve.lock", busy=busy, patience_s=1.0)
 
     def is_served(self) -> bool:
         """Whether a `serve` holds the home now."""
-        try:
-            handle = os.open(self.root / "serve.lock", os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
-            return False
-        try:
-            return not _taken(handle)
-        finally:
-            os.close(handle)
+        return is_held(self.root / "serve.lock")
 
     @property
     def ca_certificate(self) -> Path:
@@ -280,15 +256,6 @@ def free_ports(count: int) -> list[int]:
     finally:
         for each in sockets:
             each.close()
-
-
-def _taken(handle: int) -> bool:
-    """Take a lock if it is free; return whether it was."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _toml_list(values: Sequence[str]) -> str:

@@ -19,7 +19,11 @@ _CERTIFICATES = ("ca/ca.crt", "tls/gateway.crt", "tls/superlink.crt")
 
 
 def table(home: Home) -> dict[str, Any]:
-    """Everything, as plain JSON types. "healthy" is what gRPC health says, not that a process is alive."""
+    """Everything, as plain JSON types.
+
+    "healthy" is what gRPC health says, not that a process is alive. A site's "verdict_key" says whether the key of its
+    verdicts is on record, null where the record is damaged; without one its verdicts are not taken.
+    """
     running = home.is_served()
     known = _state(home) if running else {}
     online = known.get("nodes", {})
@@ -32,8 +36,17 @@ def table(home: Home) -> dict[str, Any]:
         "reasons": {name: why for name, why in known.get("health", {}).items() if why},
         "processes": known.get("children", {}),
         "sites": {
-            **{name: {"state": "record damaged: restore it", "connection": ""} for name in damaged},
-            **{node.site: {"state": node.state, "connection": online.get(node.site, "")} for node in nodes},
+            **{
+                name: {"state": "record damaged: restore it", "connection": "", "verdict_key": None} for name in damaged
+            },
+            **{
+                node.site: {
+                    "state": node.state,
+                    "connection": online.get(node.site, ""),
+                    "verdict_key": bool(node.verdict_key),
+                }
+                for node in nodes
+            },
         },
         "studies": {folder.name: _study(folder) for folder in studies.all_studies(home)},
         "certificate_days": {
@@ -50,7 +63,7 @@ def text(found: dict[str, Any]) -> str:
     lines += [f"  {name}: {why}" for name, why in found["reasons"].items()]
     lines += [f"  process {name}: {_process(child)}" for name, child in found["processes"].items()]
     lines += ["sites:"]
-    lines += [f"  {name}: {site['state']} {site['connection']}".rstrip() for name, site in found["sites"].items()]
+    lines += [f"  {name}: {_site(site)}" for name, site in found["sites"].items()]
     lines += ["studies:"]
     lines += [f"  {name}: {_words(one)}" for name, one in found["studies"].items()]
     lines += ["certificates:"]
@@ -101,6 +114,12 @@ def _study(folder: Path) -> dict[str, Any]:
         "reason": where.reason,
         "message": where.message,
     }
+
+
+def _site(site: dict[str, Any]) -> str:
+    unheard = site["state"] == "enrolled" and not site["verdict_key"]
+    words = [site["state"], site["connection"], "(no verdict key: `wardround site renew` there)" if unheard else ""]
+    return " ".join(filter(None, words))
 
 
 def _words(study: dict[str, Any]) -> str:

@@ -1,14 +1,11 @@
 """The studies of a coordinator: a folder each, and starting a run for one."""
 
-import contextlib
-import fcntl
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common import pki
 from common.errors import OutputInUse, StateError
+from common.locks import locked
 from common.plan import StudyPlan
 from server import progress, signers
 from server.coordinator import invitations
@@ -78,7 +75,7 @@ def start(home: Home, link: "SuperLink", name: str) -> int:
     folder = home.study(name)
     if not (folder / "plan.toml").exists():
         raise StateError(f"no study {name!r} here. Start one with `wardround server start PLAN`")
-    with _one_at_a_time(home):
+    with locked(home.root / "studies.lock"):
         if progress.read(folder).state == "completed":
             raise StateError(f"study {name!r} is finished; its release lies in {folder}")
         if (last := last_run(link, folder)) is not None and not last.ended:
@@ -90,13 +87,3 @@ def start(home: Home, link: "SuperLink", name: str) -> int:
 def last_run(link: "SuperLink", folder: Path) -> "Run | None":
     """The newest run of the study in `folder`, however it was submitted."""
     return next((run for run in link.runs() if run.folder == folder), None)
-
-
-@contextlib.contextmanager
-def _one_at_a_time(home: Home) -> Iterator[None]:
-    handle = os.open(home.root / "studies.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

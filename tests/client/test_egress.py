@@ -1,5 +1,6 @@
 """One door out: exactly what the round of the plan releases passes, and whatever leaves is written down first."""
 
+import contextlib
 import fcntl
 import hashlib
 import itertools
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client import egress, egress_log
+from client import egress, egress_check, egress_log
 from common.errors import EgressRefused, StateError
 from common.messages import TrainReply
 from common.schedule import schedule
@@ -179,3 +180,89 @@ def test_writers_side_by_side_put_a_full_file_away_once(tmp_path: Path, monkeypa
     lines = [json.loads(line) for file in egress_log.files(tmp_path) for line in file.read_text().splitlines()]
     assert sorted(line["entry"] for line in lines if line["kind"] == "hello") == list(range(80))
     assert sum(line["kind"] == "continued" for line in lines) == len(egress_log.files(tmp_path)) - 1
+
+
+def hello(home: Path, entry: int) -> None:
+    egress.record(home, kind="hello", payload="0" * 64, size=0, keys=["site"], entry=entry)
+
+
+def entries(home: Path) -> list[int]:
+    """Entries of every line that can be read, of whichever file."""
+    found = []
+    for line in (line for file in egress_log.files(home) for line in file.read_bytes().splitlines()):
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line).get("entry"))
+    return [entry for entry in found if entry is not None]
+
+
+def test_a_line_torn_at_any_byte_spoils_no_other_and_is_told_from_damage(tmp_path: Path) -> None:
+    hello(tmp_path, 1)
+    hello(tmp_path, 2)
+    path = tmp_path / egress_log.LOG
+    whole = path.read_bytes()
+    begin = whole.index(b"\n") + 1
+    for end in range(begin + 1, len(whole)):
+        path.write_bytes(whole[:end])
+        unclosed = egress_check.check(tmp_path)
+        assert (unclosed.torn, unclosed.faults) == (("egress.jsonl line 2",), ())
+        hello(tmp_path, 3)
+        hello(tmp_path, 4)
+        assert [entry for entry in entries(tmp_path) if entry != 2] == [1, 3, 4]
+        assert path.read_bytes().startswith(whole[:end] + b"\n")  # what was torn is kept
+        checked = egress_check.check(tmp_path)
+        assert (checked.lines, checked.torn, checked.faults) == (4, unclosed.torn, ())
+    path.write_bytes(whole[:begin])
+    hello(tmp_path, 3)
+    assert egress_check.check(tmp_path) == egress_check.Checked(lines=2, torn=(), faults=(), begins_after="")
+
+
+def test_a_mark_that_is_torn_itself_spoils_nothing_either(tmp_path: Path) -> None:
+    hello(tmp_path, 1)
+    path = tmp_path / egress_log.LOG
+    begun = path.read_bytes() + b'{"bytes'
+    path.write_bytes(begun)
+    hello(tmp_path, 2)
+    marked = path.read_bytes().splitlines(keepends=True)[2]
+    for end in range(1, len(marked)):
+        path.write_bytes(begun + b"\n" + marked[:end])
+        hello(tmp_path, 3)
+        assert entries(tmp_path) == [1, 3]
+        checked = egress_check.check(tmp_path)
+        assert (checked.torn, checked.faults) == (("egress.jsonl line 2", "egress.jsonl line 3"), ())
+
+
+def test_a_crash_at_any_point_of_putting_a_file_away_leaves_a_log_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(egress_log, "MAX_BYTES", 300)
+    hello(tmp_path, 1)
+    hello(tmp_path, 2)
+    log = tmp_path / egress_log.LOG
+    log.write_bytes(log.read_bytes()[:-5])
+    hello(tmp_path, 3)
+    assert [file.name for file in egress_log.files(tmp_path)] == ["egress.00001.jsonl", egress_log.LOG]
+    assert egress_check.check(tmp_path).torn == ("egress.00001.jsonl line 2",)
+    log.rename(tmp_path / "egress.00002.jsonl")  # and there the machine stopped
+    hello(tmp_path, 4)
+    assert egress_check.check(tmp_path).faults == ()
+    assert entries(tmp_path) == [1, 3, 4]
+
+
+def test_a_file_that_was_altered_or_taken_away_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(egress_log, "MAX_BYTES", 300)
+    for entry in range(9):
+        hello(tmp_path, entry)
+    first, second, third, *_ = egress_log.files(tmp_path)
+    assert egress_check.check(tmp_path).faults == ()
+    kept = second.read_bytes()
+    second.write_bytes(kept.replace(b'"bytes": 0', b'"bytes": 1', 1))
+    assert egress_check.check(tmp_path).faults == (f"{second.name} is not as it was when {third.name} was begun",)
+    second.unlink()
+    assert "does not go on from egress.00001.jsonl" in egress_check.check(tmp_path).faults[0]
+    second.write_bytes(kept)
+    first.unlink()
+    assert egress_check.check(tmp_path).faults == ()
+    assert egress_check.check(tmp_path).begins_after == first.name
+    log = tmp_path / egress_log.LOG
+    log.write_bytes(log.read_bytes() + b"not JSON\n[1]\n")
+    assert len(egress_check.check(tmp_path).faults) == 2

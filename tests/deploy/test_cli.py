@@ -1,6 +1,8 @@
 """The command line speaks to people and to scripts, with one line and one documented exit code for each failure."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -130,3 +132,15 @@ def test_demo_data_and_import_write_hospitals(tmp_path: Path) -> None:
     imported = run("import", tmp_path / "demo" / "north", "--to", tmp_path / "split", "--sites", 2, "--json")
     assert imported.exit_code == 0, imported.output
     assert json.loads(imported.stdout)["patients"] >= 3
+
+
+def test_a_release_says_in_one_place_how_much_it_shows_and_its_help_loads_no_model_library() -> None:
+    words = (
+        "import sys; from deploy import evidence_size; evidence_size.CANARIES, evidence_size.SHADOWS = 7, 8\n"
+        "from deploy.release_cli import release; options = {option.name: option.default for option in release.params}\n"
+        "print(options['canaries'], options['shadows'], 'torch' in sys.modules)\n"
+        "import inspect; from deploy.release import release; options = inspect.signature(release).parameters\n"
+        "print(options['canaries'].default, options['shadows'].default)"
+    )
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, timeout=200, check=False)
+    assert done.stdout == "7 8 False\n7 8\n", done.stderr

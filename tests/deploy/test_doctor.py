@@ -160,6 +160,24 @@ def test_a_damaged_lost_or_rolled_back_ledger_stops_serve(site: Path) -> None:
         require_fit(site)
 
 
+def test_a_torn_or_damaged_egress_log_is_found(site: Path) -> None:
+    def write() -> None:
+        egress.record(site, kind="hello", payload="0" * 64, size=0, keys=["site"], entry=0)
+
+    write()
+    assert of(run_checks(site), "egress log") == ("ok", "whole; 1 lines")
+    log = site / egress.LOG
+    log.write_bytes(log.read_bytes() + b'{"bytes": 0, "ent')
+    level, words = of(hospital.egress(site))
+    assert (level, "torn by a crash" in words, "line 2" in words) == ("warning", True, True)
+    write()
+    assert of(hospital.egress(site)) == (level, words)
+    log.write_bytes(b'{"file": "egress.00001.jsonl", "kind": "continued"}\n')
+    assert of(hospital.egress(site)) == ("warning", "egress.00001.jsonl and what came before are not here")
+    log.write_bytes(b"damaged\n")
+    assert of(hospital.egress(site)) == ("failure", "egress.jsonl line 1 cannot be read")
+
+
 def test_approvals_that_are_missing_paused_or_unreadable_are_found(site: Path) -> None:
     assert of(hospital.approved(site)) == ("ok", "active: tiny")
     approval.pause(site, None, by="steward")

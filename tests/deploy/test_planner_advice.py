@@ -5,15 +5,19 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from common.moments import sensitivity
 from common.plan import StudyPlan
 from common.schedule import schedule, whole_cost
 from common.terminal import Commands
 from deploy.planner import signal_to_noise
 from deploy.planner_advice import advise
 from deploy.planner_cli import COMMANDS
+from server.shrinkage import falling
+from tests.benchmarks.quality_plans import EXAMPLES, PLANS
 
 PLAN = """
 name = "tiny"
@@ -35,6 +39,15 @@ STUDY = StudyPlan.parse(PLAN)
 
 def with_epsilon(epsilon: float, plan: StudyPlan = STUDY) -> StudyPlan:
     return dataclasses.replace(plan, privacy=dataclasses.replace(plan.privacy, epsilon=epsilon))
+
+
+def moments_of(plan: StudyPlan) -> StudyPlan:
+    """The plan without its gradient rounds, which the accountant then need not work out."""
+    return dataclasses.replace(
+        plan,
+        training=dataclasses.replace(plan.training, rounds=0),
+        privacy=dataclasses.replace(plan.privacy, phases=("moments",)),
+    )
 
 
 def merged(plan: str, snippet: str) -> StudyPlan:
@@ -80,8 +93,40 @@ def test_more_patients_sites_or_epsilon_never_shrink_what_is_proposed() -> None:
     ]
     assert len(sizes) == 5
     assert [base for _, base in sizes] == sorted(base for _, base in sizes)
+    assert [latent for latent, _ in sizes] == sorted(latent for latent, _ in sizes)
     assert sizes[0] < sizes[-1]
     assert sizes[-1] == (64, 32)
+
+
+@pytest.mark.parametrize(
+    ("file", "epsilon", "patients", "sites"),
+    [
+        (PLANS / "fashion-mnist.toml", 1.0, 60_000, 1),
+        (PLANS / "fashion-mnist.toml", 10.0, 60_000, 1),
+        (EXAMPLES / "pneumonia.toml", 8.0, 1177, 4),
+    ],
+)
+def test_the_latents_proposed_for_public_images_are_near_those_of_the_plans_that_scored_best(
+    file: Path, epsilon: float, patients: int, sites: int
+) -> None:
+    plan = moments_of(StudyPlan.load(file))
+    found = advise(with_epsilon(epsilon, plan), patients=patients, sites=sites)
+    assert found is not None
+    assert 0.9 <= found.latent / plan.model.latent <= 1.5
+
+
+def test_a_variance_of_the_last_latent_proposed_is_kept_and_one_far_behind_it_is_not() -> None:
+    plan = moments_of(STUDY)
+    found = advise(plan, patients=1000, sites=2)
+    assert found is not None
+    assert 8 <= found.latent < 60
+    step = schedule(plan)[-1]
+    total = sensitivity(plan, "prior") * step.event.sigma * math.sqrt(2 * 2)  # of two sites and two classes
+    variances = 0.5 * np.arange(1, 61) ** -1.5
+    noise = np.random.default_rng(0).normal(size=(400, 60)) * total / 2000
+    kept = np.mean([falling(variances + one, total / 2000) > 0 for one in noise], axis=0)
+    assert kept[found.latent - 1] > 0.5
+    assert kept[-1] < 0.5
 
 
 def test_a_cohort_that_is_too_small_for_a_start_is_told_so() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -23,6 +24,12 @@ def root(tmp_path: Path) -> Path:
 
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["server", *map(str, arguments)])
+
+
+def sites(root: Path) -> dict[str, Any]:
+    """What `status --json` says of each site."""
+    found: dict[str, Any] = json.loads(run("status", "--home", root, "--json").stdout)["sites"]
+    return found
 
 
 def test_init_says_the_fingerprint_that_invite_and_status_repeat(root: Path, tmp_path: Path) -> None:
@@ -57,6 +64,17 @@ def test_the_files_of_an_enrolment_are_written_where_they_were_asked_for(root: P
     again = run("enrol", papers["request"], "--home", root, "--json")
     assert again.exit_code == MessageRefused.exit_code
     assert json.loads(again.stdout)["error"] == "MessageRefused"
+    assert sites(root)["north"] == {"state": "enrolled", "connection": "", "verdict_key": True}
+    assert "  north: enrolled\n" in run("status", "--home", root).output
+    record = root / "nodes" / "north.json"
+    whole = record.read_text()
+    record.write_text(json.dumps({**json.loads(whole), "verdict_key": ""}))
+    assert sites(root)["north"] == {"state": "enrolled", "connection": "", "verdict_key": False}
+    assert "north: enrolled (no verdict key: `wardround site renew` there)\n" in run("status", "--home", root).output
+    record.write_text(whole[:-9])
+    assert sites(root)["north"]["verdict_key"] is None
+    assert "north: record damaged: restore it\n" in run("status", "--home", root).output
+    record.write_text(whole)
     assert run("revoke", "north", "--home", root).output == "north is revoked\n"
     assert "north: revoked" in run("status", "--home", root).output
 
