@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from common.errors import PlanError, PlanRefused
+from common.files import write_atomically
 from common.plan import StudyPlan
 from common.settings import build
-from common.weights import write_atomically
 
 State = Literal["active", "paused", "left"]
 _DECIDED: dict[State, str] = {"active": "approved", "paused": "paused", "left": "left"}

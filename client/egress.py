@@ -20,13 +20,14 @@ from client import egress_log
 from client.egress_log import LOG
 from common import utility
 from common.errors import EgressRefused, MessageRefused, SignatureInvalid, StateError
+from common.files import write_atomically
 from common.messages import TrainReply, Verdict
 from common.moments import release_length
 from common.plan import StudyPlan
 from common.schedule import Round
 from common.vae import START, shared_shapes
 from common.verdicts import verified
-from common.weights import Weights, check, digest, write_atomically
+from common.weights import Weights, check, digest
 
 RECEIPT = "receipt.json"
 

@@ -12,13 +12,12 @@ bytes stay, are known for what they are, and spoil no later line. `client.egress
 import hashlib
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
+from common.files import sync, sync_folder, write_atomically
 from common.locks import locked
 from common.logs import MAX_BYTES
-from common.weights import sync_folder, write_atomically
 
 LOG, LOCK = "egress.jsonl", "egress.lock"
 
@@ -86,5 +85,4 @@ def _bytes(line: dict[str, Any]) -> bytes:
 def _write(path: Path, content: bytes) -> None:
     with path.open("ab") as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        sync(file)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from common.errors import DataError, StateError
+from common.files import write_once
 
 SECRET_BYTES = 32
 SIGNING_KEY = "signing/site.key"
@@ -28,29 +29,11 @@ def site_secret(home: Path) -> bytes:
     """
     path = home / "secret.key"
     if not path.exists():
-        _create_secret(path)
+        write_once(path, os.urandom(SECRET_BYTES))
     secret = path.read_bytes()
     if len(secret) != SECRET_BYTES:
         raise StateError(f"{path} must hold {SECRET_BYTES} bytes, not {len(secret)}. Restore it from the site's backup")
     return secret
-
-
-def _create_secret(path: Path) -> None:
-    """Write a new secret under a temporary name and link it into place; the first of two writers wins."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.unlink(missing_ok=True)
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(os.urandom(SECRET_BYTES))
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        return
-    finally:
-        draft.unlink()
 
 
 def patient_key(secret: bytes, patient_id: str, issuer: str = "") -> str:

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.errors import LedgerCorrupt, StateError
+from common.files import write_atomically
 from common.locks import locked
-from common.weights import write_atomically
 
 GENESIS = "0" * 64
 """Hash before the first row."""

@@ -11,12 +11,11 @@ Formal guarantee
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 from client.randomness import SecureRandom
 from common.errors import StateError
-from common.weights import sync_folder
+from common.files import PRIVATE, sync_folder, write_atomically
 
 _BYTES = 32
 
@@ -34,15 +33,7 @@ def make(home: Path, name: str) -> None:
     """
     path = _path(home, name)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        draft = path.with_suffix(".draft")
-        draft.unlink(missing_ok=True)
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-            file.write(SecureRandom.new_key())
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-        sync_folder(path.parent)
+        write_atomically(path, SecureRandom.new_key(), mode=PRIVATE)
     except OSError as error:
         raise StateError(
             f"{path.parent} cannot be written ({error.strerror}). Free space or mend its rights"

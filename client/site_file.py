@@ -6,7 +6,7 @@ from pathlib import Path
 
 from client.policy import Limits, SitePolicy
 from common.errors import PlanRefused, StateError
-from common.weights import write_atomically
+from common.files import write_atomically
 
 _TEMPLATE = """\
 # The rules of this hospital. The data steward owns them; every request reads them afresh.

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from common import pki
 from common.errors import MessageRefused, StateError
+from common.files import PRIVATE, write_atomically
 
 SCHEMA = 1
 MAX_BYTES = 64 * 1024
@@ -77,7 +78,7 @@ class _Paper:
 
     def save(self, path: Path) -> None:
         """Write the file with mode 0600: an invite holds a secret until it is used."""
-        pki.write_private(path, (json.dumps(self.to_dict(), indent=1, sort_keys=True) + "\n").encode())
+        write_atomically(path, (json.dumps(self.to_dict(), indent=1, sort_keys=True) + "\n").encode(), mode=PRIVATE)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,6 @@ written with mode 0600, everything else with 0644; a crash leaves the old file o
 
 import datetime
 import ipaddress
-import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from common.errors import StateError
-from common.weights import sync_folder
+from common.files import PRIVATE, PUBLIC, write_atomically
 
 Key = ec.EllipticCurvePrivateKey
 PublicKey = ec.EllipticCurvePublicKey
@@ -239,12 +238,12 @@ def save_key(path: Path, key: Key) -> None:
     text = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    write_private(path, text)
+    write_atomically(path, text, mode=PRIVATE)
 
 
 def save_certificate(path: Path, certificate: Certificate) -> None:
     """Write a certificate, PEM, mode 0644."""
-    write_public(path, pem(certificate).encode())
+    write_atomically(path, pem(certificate).encode(), mode=PUBLIC)
 
 
 def load_key(path: Path) -> Key:
@@ -266,30 +265,6 @@ def load_certificate(path: Path) -> Certificate:
         return read_certificate(path.read_text(), what=str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise StateError(f"{path}: cannot be read ({type(error).__name__}). Restore it") from error
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write a secret so that nobody but its owner can ever read it: mode 0600, in folders made with 0700."""
-    _write(path, content, mode=0o600)
-
-
-def write_public(path: Path, content: bytes) -> None:
-    """Write what anybody may read: mode 0644."""
-    _write(path, content, mode=0o644)
-
-
-def _write(path: Path, content: bytes, *, mode: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.made")
-    draft.unlink(missing_ok=True)
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    with os.fdopen(handle, "wb") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    sync_folder(path.parent)
 
 
 def _named(name: str) -> x509.Name:

@@ -12,7 +12,6 @@ import base64
 import binascii
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from common.errors import SignatureInvalid, StateError
-from common.weights import write_atomically
+from common.files import write_atomically, write_once
 
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 SCHEMA = 1
@@ -50,7 +49,8 @@ class Key:
         """
         try:
             if not path.exists():
-                _create(path)
+                new = Ed25519PrivateKey.generate()
+                write_once(path, new.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
             key = load_pem_private_key(path.read_bytes(), password=None)
         except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise StateError(
@@ -144,21 +144,3 @@ def _entry(path: Path) -> dict[str, Any]:
         while chunk := file.read(1 << 20):
             seal.update(chunk)
     return {"sha256": seal.hexdigest(), "bytes": path.stat().st_size}
-
-
-def _create(path: Path) -> None:
-    """Write a new key under a temporary name and link it into place; the first of two writers wins."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.unlink(missing_ok=True)
-    pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(pem)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        return
-    finally:
-        draft.unlink()

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from common.errors import CheckpointCorrupt, MessageRefused
+from common.files import write_atomically
 
 Weights = dict[str, NDArray[np.float32]]
 
@@ -77,24 +77,3 @@ def read(path: Path) -> tuple[Weights, dict[str, str]]:
     if metadata.get("digest") != digest(weights):
         raise CheckpointCorrupt(f"{path}: its content does not have the digest it states. Restore it from a copy")
     return weights, metadata
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` by `content`, durably: temporary sibling, fsync, rename, fsync of the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the renames and removals in `folder` outlast a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

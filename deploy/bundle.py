@@ -22,8 +22,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from common.errors import StateError
+from common.files import write_atomically
 from common.terminal import emit, json_option
-from common.weights import write_atomically
 
 ROOT = Path(__file__).parent.parent
 _INSTALL = """\
@@ -128,8 +128,7 @@ def gather(out: Path) -> str:
     pinned["wardround"] = importlib.metadata.version("wardround")
     text = requirements(wheels, pinned).encode()
     write_atomically(out / "requirements.txt", text)
-    write_atomically(out / "install.sh", _INSTALL.encode())
-    (out / "install.sh").chmod(0o755)
+    write_atomically(out / "install.sh", _INSTALL.encode(), mode=0o755)
     return hashlib.sha256(text).hexdigest()
 
 

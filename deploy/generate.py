@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from common.bundle import Bundle
 from common.dicom_export import Edition
+from common.files import write_atomically
 from common.screening import Screening
 from common.synthesis import Decoder
-from common.weights import write_atomically
 from deploy.drafts import whole_folder
 from deploy.sinks import Format, SetForm, open_sink
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from common.bundle import Bundle
 from common.errors import StateError
+from common.files import write_atomically
 from common.vae import Vae
-from common.weights import write_atomically
 
 OPSET = 18
 LARGEST_DIFFERENCE = 1e-4

@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from common.weights import write_atomically
+from common.files import write_atomically
 from deploy.planner import Forecast
 
 _PHASES = {

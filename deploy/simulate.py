@@ -22,11 +22,11 @@ from client.admission.ingest import IngestSettings, IngestSummary, ingest
 from client.identity import SIGNING_KEY
 from client.site import Site
 from common.errors import DataError, StateError
+from common.files import PRIVATE, write_atomically
 from common.plan import StudyPlan
 from common.schedule import schedule
 from common.signing import Key
 from common.simulation import SimulationSetup
-from common.weights import write_atomically
 from deploy.drafts import whole_folder
 from deploy.local_grid import LocalGrid
 from deploy.ray_queue import linear_hand_out
@@ -183,8 +183,7 @@ def found_site(home: Path, plan: StudyPlan, *, seed: int, admit: Callable[[], T]
     text = f'# A simulated hospital.\nname = "{home.name}"\n\n{limits}\n[resources]\nthreads = 1\n'
     write_atomically(home / "site.toml", text.encode())
     secret = hashlib.sha256(f"simulated site {home.name} of seed {seed}".encode()).digest()
-    write_atomically(home / SECRET_FILE, secret)
-    (home / SECRET_FILE).chmod(0o600)
+    write_atomically(home / SECRET_FILE, secret, mode=PRIVATE)
     admitted = admit()
     hospital.check_cohort(Site.open(home, simulation_seed=seed), plan)
     policy.approve(home, plan, approved_by="simulation")

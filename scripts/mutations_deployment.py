@@ -5,6 +5,7 @@ from mutation import Mutation
 _GATEWAY = ("tests/server/test_coordinator_gateway.py",)
 _ENROLMENT = ("tests/server/test_coordinator_enrolment.py", "tests/common/test_enrolment.py")
 _PKI = ("tests/common/test_pki.py",)
+_FILES = ("tests/common/test_files.py",)
 _SERVE = ("tests/server/test_coordinator_serve.py",)
 
 
@@ -13,6 +14,7 @@ def _guard(name: str, file: str, old: str, new: str, tests: tuple[str, ...]) -> 
 
 
 _G, _I, _H = "server/coordinator/gateway.py", "server/coordinator/invitations.py", "server/coordinator/home.py"
+_F = "common/files.py"
 
 DEPLOYMENT = [
     _guard("gateway: any path is forwarded", _G,
@@ -59,7 +61,25 @@ DEPLOYMENT = [
     _guard("pki: a key file may be read by others", "common/pki.py",
            "if path.stat().st_mode & 0o077:", "if False:", _PKI),
     _guard("pki: a secret is written for everybody", "common/pki.py",
-           "_write(path, content, mode=0o600)", "_write(path, content, mode=0o644)", (*_PKI, *_ENROLMENT)),
+           "write_atomically(path, text, mode=PRIVATE)", "write_atomically(path, text, mode=PUBLIC)", _PKI),
+    _guard("files: private is what others can read", _F, "PRIVATE, PUBLIC = 0o600,", "PRIVATE, PUBLIC = 0o640,",
+           (*_FILES, *_PKI, *_ENROLMENT)),
+    _guard("files: a draft can be read by all until its mode is set", _F,
+           "flags, 0o666 if mode is None else mode)", "flags, 0o666)", _FILES),
+    _guard("files: the umask has its way with a mode that was said", _F,
+           "os.fchmod(file.fileno(), mode)", "pass", _FILES),
+    _guard("files: a folder for a secret is open to all", _F, "0o777 if mode is None else 0o700", "0o777",
+           (*_FILES, *_PKI)),
+    _guard("files: a draft may be somebody's link", _F, "os.O_EXCL | ", "", _FILES),
+    _guard("files: a draft gets its name before its bytes are on disk", _F,
+           "        yield file\n        sync(file)\n", "        yield file\n", _FILES),
+    _guard("files: a rename may be lost in a power cut", _F,
+           "        draft.replace(path)\n    sync_folder(path.parent)\n", "        draft.replace(path)\n", _FILES),
+    _guard("files: the second writer of a key wins", _F,
+           "path.hardlink_to(draft)", "draft.replace(path)", _FILES),
+    _guard("files: writers share a draft", _F, "{secrets.token_hex(8)}", "{os.getpid()}", _FILES),
+    _guard("cache: a killed ingest's pointer draft stays", "client/admission/cache_writer.py",
+           'folder.glob(f".*{DRAFT}")', "()", ("tests/client/test_admission_ingest.py",)),
     _guard("pki: an expired certificate is good", "common/pki.py",
            "if not certificate.not_valid_before_utc <= _now() <= certificate.not_valid_after_utc:", "if False:", _PKI),
     _guard("authority: a second init makes it anew", _H,

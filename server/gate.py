@@ -18,10 +18,10 @@ from common.errors import (
     VerdictMissing,
     by_name,
 )
+from common.files import write_atomically
 from common.messages import EvaluateRequest, Refused, Verdict, read_reply
 from common.synthesis import Decoder
 from common.verdicts import PASSED, from_json, to_json, verified
-from common.weights import write_atomically
 from server import signers
 from server.asking import Asking
 from server.exchange import Exchange

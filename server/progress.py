@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 from common.errors import OutputInUse, WardroundError
+from common.files import write_atomically
 from common.locks import is_held, locked
-from common.weights import write_atomically
 
 PAUSED = "paused.json"
 _LOCK = ".running.lock"

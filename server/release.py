@@ -15,13 +15,13 @@ import numpy as np
 from common.bundle import CARD, DECODER, REPORT, seal_bundle
 from common.dicom_export import Provenance
 from common.dicom_stamp import Stamp
+from common.files import write_atomically
 from common.images import unit_to_uint8
 from common.not_run import NotRun, not_run
 from common.screening import Screening
 from common.signing import Key
 from common.synthesis import Decoder
 from common.verdicts import to_json
-from common.weights import write_atomically
 from server import gate, warm
 from server.gate import Verdicts
 from server.report import ReportData, RoundLine, SiteLine, write_report

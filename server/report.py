@@ -20,8 +20,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from common.errors import StateError, WardroundError, by_name
+from common.files import write_atomically
 from common.schedule import Phase
-from common.weights import write_atomically
 from server.charts import RoundChart, image_sheet, round_chart
 from server.report_evaluation import evaluated, figure_text, not_run_text, number_text
 

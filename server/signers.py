@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from common.errors import SignatureInvalid, SignerUnknown, StateError
+from common.files import write_atomically
 from common.messages import Verdict
-from common.weights import write_atomically
 
 FILE = "verdict-keys.json"
 """In a study's folder: site name to public key, 64 hex digits. A coordinator's studies link to one file."""

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from common.errors import CheckpointCorrupt, OutputInUse
+from common.files import sync_folder, write_atomically
 from common.plan import StudyPlan
 from common.schedule import Phase
 from common.vae import initial, shared_shapes
-from common.weights import Weights, check, digest, read, sync_folder, write, write_atomically
+from common.weights import Weights, check, digest, read, write
 from server import strategies
 
 SCHEMA = 2

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from common.errors import DataError, PlanError
+from common.files import write_atomically
 from common.phantoms import public_phantoms
 from common.plan import StudyPlan
-from common.weights import write_atomically
 
 FILE = "warm.npz"
 """The public images in a study's folder."""

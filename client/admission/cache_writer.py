@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from client.cache import ARRAYS, CACHE_FOLDER, CURRENT, SCHEMA, checked_index, file_digest, generation_name
 from common.errors import StateError
+from common.files import DRAFT, PRIVATE, new_file, sync_folder, write_atomically
 from common.locks import locked
 
 Stored = NDArray[np.uint16]
@@ -90,6 +91,9 @@ def exclusive(home: Path) -> Iterator[Path]:
             raise StateError(f"{folder} cannot be written ({error.strerror}). Free space or mend its rights") from error
         for leftover in folder.glob(f"{_DRAFT}*"):
             shutil.rmtree(leftover, ignore_errors=True)
+        for leftover in folder.glob(f".*{DRAFT}"):
+            with contextlib.suppress(OSError):
+                leftover.unlink()
         yield folder
 
 
@@ -126,14 +130,15 @@ def _write(folder: Path, content: Content, images: Iterable[Stored]) -> str:
         _write_array(draft / "labels.npy", np.asarray(content.labels, dtype=np.int64))
         _write_array(draft / "offsets.npy", np.cumsum([0, *content.counts], dtype=np.int64))
         index = json.dumps(_index(draft, content), sort_keys=True).encode()
-        _write_bytes(draft / "index.json", index)
-        _sync_folder(draft)
+        with new_file(draft / "index.json") as file:
+            file.write(index)
+        sync_folder(draft)
         name = generation_name(index)
         _settle(draft, folder / name)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    _sync_folder(folder)
-    replace_file(folder / CURRENT, name.encode())
+    sync_folder(folder)
+    write_atomically(folder / CURRENT, name.encode(), mode=PRIVATE)
     for old in folder.iterdir():
         if old.is_dir() and old.name != name:
             shutil.rmtree(old, ignore_errors=True)
@@ -166,44 +171,13 @@ def _index(draft: Path, content: Content) -> dict[str, Any]:
 def _write_images(path: Path, content: Content, images: Iterable[Stored]) -> None:
     """Write images.npy row by row, never holding more than one."""
     shape = (len(content.labels), content.image_size, content.image_size)
-    with path.open("wb") as file:
+    with new_file(path) as file:
         header = {"descr": "<u2", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         for image in images:
             file.write(np.ascontiguousarray(image, dtype="<u2").data)
-        _sync(file)
 
 
 def _write_array(path: Path, array: NDArray[np.int64]) -> None:
-    with path.open("wb") as file:
+    with new_file(path) as file:
         np.save(file, array, allow_pickle=False)
-        _sync(file)
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        _sync(file)
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Put `data` in the place of a file, mode 0600; a reader and a crash see the old bytes or the new ones."""
-    draft = path.with_name(f"{path.name}.new")
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:  # noqa: PTH123
-        file.write(data)
-        _sync(file)
-    draft.replace(path)
-    _sync_folder(path.parent)
-
-
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -16,12 +16,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 from rich.table import Table
 
-from client.admission.cache_writer import replace_file
 from client.admission.reasons import EXPLAINED
 from client.admission.records import Admission, FileRecord, IngestSummary
 from client.admission.settings import IngestSettings
 from client.cache import Cache
 from common.errors import CacheCorrupt
+from common.files import PRIVATE, write_atomically
 from common.images import unit_to_uint8
 from common.plan import StudyPlan
 
@@ -181,8 +181,7 @@ def write_page(view: View, home: Path, path: Path) -> None:
     page = environment.get_template("overview.html").render(
         view=view, sheet=_sheet(Cache.open(home)), explained=EXPLAINED_BY_CODE, listed=LISTED_FILES
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, page.encode("utf-8", "replace"))
+    write_atomically(path, page.encode("utf-8", "replace"), mode=PRIVATE)
 
 
 def _sheet(cache: Cache) -> list[str]:

@@ -5,6 +5,7 @@ A decision is about the bytes of a file (SHA-256): a changed file waits again. I
 
 import datetime
 import getpass
+import io
 import json
 import tempfile
 from dataclasses import dataclass, field
@@ -14,13 +15,13 @@ from typing import Any, Literal, Self
 import torch
 from PIL import Image
 
-from client.admission.cache_writer import replace_file
 from client.admission.decode_pool import DecodePool, Picture
 from client.admission.reasons import QUARANTINE
 from client.admission.records import Admission, FileRecord
 from client.admission.scan import Job
 from client.admission.settings import IngestSettings
 from common.errors import DataError, StateError
+from common.files import PRIVATE, write_atomically
 from common.images import unit_to_uint8
 
 QUARANTINE_FILE = "quarantine.json"
@@ -100,7 +101,9 @@ def decide(home: Path, digests: list[str], decision: Verdict) -> None:
         "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
     taken = {**Decisions.load(home).taken, **dict.fromkeys(digests, note)}
-    replace_file(home / QUARANTINE_FILE, json.dumps({"schema": _SCHEMA, "taken": taken}, sort_keys=True).encode())
+    write_atomically(
+        home / QUARANTINE_FILE, json.dumps({"schema": _SCHEMA, "taken": taken}, sort_keys=True).encode(), mode=PRIVATE
+    )
 
 
 def picture_of(home: Path, record: FileRecord, target: Path) -> None:
@@ -126,6 +129,6 @@ def picture_of(home: Path, record: FileRecord, target: Path) -> None:
         reasons = [outcome.reason for _, outcome in pool.run([job], keep)]
     if not pictures:
         raise DataError(f"the file cannot be shown ({reasons[0]}). Has it changed since the last ingest?")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(unit_to_uint8(torch.from_numpy(pictures[0]))).save(target, format="PNG")
-    target.chmod(0o600)
+    content = io.BytesIO()
+    Image.fromarray(unit_to_uint8(torch.from_numpy(pictures[0]))).save(content, format="PNG")
+    write_atomically(target, content.getvalue(), mode=PRIVATE)

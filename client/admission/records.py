@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from client.admission.cache_writer import replace_file
 from client.admission.reasons import QUARANTINE, Reason
+from common.files import PRIVATE, write_atomically
 
 ADMISSION_FILE = "admission.json"
 SCHEMA = 1
@@ -153,4 +153,4 @@ class Admission:
             "judging": self.judging,
             "patients": self.patients, "records": rows,
         }  # fmt: skip
-        replace_file(home / ADMISSION_FILE, json.dumps(plain).encode())
+        write_atomically(home / ADMISSION_FILE, json.dumps(plain).encode(), mode=PRIVATE)

@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from common import pki
 from common.errors import StateError
+from common.files import PUBLIC, write_atomically
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,9 @@ class Coordinator:
 
     def save(self, home: DaemonHome) -> None:
         """Write it down."""
-        pki.write_public(home.identity / "coordinator.json", json.dumps(asdict(self), sort_keys=True).encode())
+        write_atomically(
+            home.identity / "coordinator.json", json.dumps(asdict(self), sort_keys=True).encode(), mode=PUBLIC
+        )
 
     @classmethod
     def load(cls, home: DaemonHome) -> Self:

@@ -19,6 +19,7 @@ from client.site_rules import SitePolicy
 from common import pki
 from common.enrolment import Invite, JoinRequest, Welcome
 from common.errors import MessageRefused, StateError
+from common.files import PRIVATE, PUBLIC, write_atomically
 from common.signing import Key
 
 _SECRET_BYTES = 48
@@ -37,14 +38,16 @@ def prepare(home: DaemonHome) -> bool:
             text = key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
             )
-            pki.write_private(home.node_key, text)
+            write_atomically(home.node_key, text, mode=PRIVATE)
             made = True
-        pki.write_public(home.identity / "node.pub", pki.openssh(_node_key(home).public_key()).encode() + b"\n")
+        write_atomically(
+            home.identity / "node.pub", pki.openssh(_node_key(home).public_key()).encode() + b"\n", mode=PUBLIC
+        )
         if not _loopback_usable(home):
             _make_loopback(home)
             made = True
         if not home.secret.exists():
-            pki.write_private(home.secret, os.urandom(_SECRET_BYTES).hex().encode())
+            write_atomically(home.secret, os.urandom(_SECRET_BYTES).hex().encode(), mode=PRIVATE)
             made = True
     except OSError as error:
         raise StateError(f"{home.home} cannot be written ({error.strerror}). Free space or mend its rights") from error

@@ -7,7 +7,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from common.weights import write_atomically
+from common.files import write_atomically
 
 _KEPT_DAYS = 400
 _WRITE_EVERY_S = 5.0

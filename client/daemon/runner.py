@@ -41,8 +41,8 @@ from client.daemon.warm import Warm
 from client.site_rules import SitePolicy
 from common import logs
 from common.errors import MessageRefused, StateError, WardroundError
+from common.files import write_atomically
 from common.messages import HelloReply, Refused, TrainReply, Verdict, pack, read_reply
-from common.weights import write_atomically
 
 log = logging.getLogger(__name__)
 

@@ -17,10 +17,10 @@ from client.daemon.home import Coordinator, DaemonHome, client_context
 from client.site_rules import DaemonSettings, SitePolicy
 from common import logs
 from common.errors import StateError
+from common.files import write_atomically
 from common.health import HealthServer
 from common.locks import locked
 from common.supervisor import Backoff, Child, Supervisor
-from common.weights import write_atomically
 
 log = logging.getLogger(__name__)
 

@@ -36,7 +36,7 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from client.daemon.home import DaemonHome, read_json
-from common.weights import write_atomically
+from common.files import write_atomically
 
 REQUEST_TIMEOUT_S = 300.0
 _IDLE_S, _REPLY_S = 3, 0.5

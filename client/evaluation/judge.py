@@ -12,12 +12,13 @@ from client.evaluation.utility import Classifier
 from client.evaluation.votes import Candidate, decide, tally
 from client.randomness import SecureRandom
 from client.site import Site
+from common.files import PRIVATE, write_atomically
 from common.plan import StudyPlan
 from common.schedule import verdict_event
 from common.screening import Screening
 from common.synthesis import Decoder
 from common.vae import initial
-from common.weights import Weights, write_atomically
+from common.weights import Weights
 
 CANDIDATE_SEED = 2
 """Seed of the images that every site judges: public, like those of the study itself."""
@@ -58,9 +59,7 @@ def judge(site: Site, plan: StudyPlan, candidate: Candidate, random: SecureRando
     found: dict[str, Any] = figures(plan, candidate, trained, held_out)
     found |= {"plan": plan.digest, "candidate": candidate.digest, "site": site.policy.name, "outcome": outcome}
     folder = site.home / FOLDER / candidate.digest[:32]
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_atomically(folder / "figures.json", json.dumps(found, indent=1, sort_keys=True).encode())
-    (folder / "figures.json").chmod(0o600)
+    write_atomically(folder / "figures.json", json.dumps(found, indent=1, sort_keys=True).encode(), mode=PRIVATE)
     write_page(found, plan, candidate, held_out, folder / "report.html")
     return Judgement(candidate=candidate.digest, outcome=outcome)
 

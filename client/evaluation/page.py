@@ -10,11 +10,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 from torch import Tensor
 
-from client.admission.cache_writer import replace_file
 from client.cache import Cache
 from client.evaluation.parts import gathered
 from client.evaluation.votes import Candidate
 from common.errors import by_name
+from common.files import PRIVATE, write_atomically
 from common.images import unit_to_uint8
 from common.plan import StudyPlan
 
@@ -44,7 +44,7 @@ def write_page(figures: dict[str, Any], plan: StudyPlan, candidate: Candidate, h
         meaning=meaning,
         sheets={"synthetic": _sheet(_mixed(candidate)), "held-out scans": _sheet(real.images)},
     )
-    replace_file(path, page.encode())
+    write_atomically(path, page.encode(), mode=PRIVATE)
 
 
 def _mixed(candidate: Candidate) -> Tensor:

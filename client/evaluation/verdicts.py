@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import SignatureInvalid, StateError
+from common.files import write_atomically
 from common.messages import Verdict
 from common.plan import StudyPlan
 from common.verdicts import from_json, to_json
-from common.weights import write_atomically
 
 
 @dataclass(frozen=True, kw_only=True)

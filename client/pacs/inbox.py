@@ -1,7 +1,6 @@
 """The one door through which objects from a network reach a folder: checked, capped, complete or not there at all."""
 
 import contextlib
-import os
 import secrets
 import shutil
 import struct
@@ -25,6 +24,7 @@ from client.pacs.study import (
     hashed,
 )
 from common.errors import StateError
+from common.files import PRIVATE, new_file
 
 _LAST_TAG = 0x0020000E  # SeriesInstanceUID: nothing behind it is read
 _UNREADABLE = (
@@ -102,10 +102,8 @@ def spooled(data: bytes, folder: Path, *, limits: PullLimits) -> Iterator[tuple[
             raise StateError(
                 f"{folder}: less than {limits.free_bytes} bytes are left on the disk. Make room, then run again"
             )
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+        with new_file(part, mode=PRIVATE) as stream:
             stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
         yield part, read_identity(part)
     except OSError as error:
         raise StateError(
@@ -114,15 +112,6 @@ def spooled(data: bytes, folder: Path, *, limits: PullLimits) -> Iterator[tuple[
         ) from error
     finally:
         part.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class StudyInbox:

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from client.admission.folder import UNFINISHED_PULLS
-from client.pacs.inbox import StudyInbox, sync_folder
+from client.pacs.inbox import StudyInbox
 from client.pacs.study import (
     AnnouncedStudy,
     PacsError,
@@ -24,6 +24,7 @@ from client.pacs.study import (
     hashed,
 )
 from common.errors import OutputInUse, StateError
+from common.files import sync_folder
 from common.locks import locked
 
 logger = logging.getLogger(__name__)

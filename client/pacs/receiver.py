@@ -13,10 +13,11 @@ from pynetdicom.events import Event
 from pynetdicom.transport import ThreadedAssociationServer
 
 from client.pacs.dimse_guard import ConnectionGuard, make_entity
-from client.pacs.inbox import StudyInbox, spooled, sync_folder
+from client.pacs.inbox import StudyInbox, spooled
 from client.pacs.job import PullFolder
 from client.pacs.study import PacsOverCap, PullLimits, checked_ae_title, hashed
 from common.errors import StateError, WardroundError
+from common.files import sync_folder
 
 logger = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from common import pki
 from common.errors import StateError
+from common.files import PUBLIC, write_atomically
 from common.pki import Authority
 
 RENEW_DAYS = 30
@@ -52,7 +53,7 @@ def renew_server(authority: Authority, folder: Path, name: str, hosts: Sequence[
 
 def write_revoked(authority: Authority, path: Path, serials: Iterable[int]) -> None:
     """Write the list of revoked certificates, PEM; for the gateway and for any reverse proxy in its place."""
-    pki.write_public(path, pki.pem(pki.revoke(authority, serials)).encode())
+    write_atomically(path, pki.pem(pki.revoke(authority, serials)).encode(), mode=PUBLIC)
 
 
 def read_revoked(path: Path) -> list[int]:

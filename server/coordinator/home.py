@@ -26,6 +26,7 @@ from typing import Self
 
 from common import pki
 from common.errors import OutputInUse, StateError
+from common.files import PRIVATE, PUBLIC, write_atomically
 from common.locks import is_held, locked
 from common.settings import build
 from common.signing import Key
@@ -148,7 +149,7 @@ class Home:
         authority.save(home.root / "ca", made)
         home.complete()
         fields = {**dataclasses.asdict(settings), "names": _toml_list(settings.names)}
-        pki.write_public(home.root / "server.toml", _TEMPLATE.format(**fields).encode())
+        write_atomically(home.root / "server.toml", _TEMPLATE.format(**fields).encode(), mode=PUBLIC)
         return home
 
     def complete(self) -> list[str]:
@@ -164,7 +165,7 @@ class Home:
             if authority.renew_server(ca, self.root / "tls", name, hosts):
                 made.append(f"tls/{name}.crt")
         if not (secret := self.root / "secrets" / "superexec.secret").exists():
-            pki.write_private(secret, os.urandom(48).hex().encode())
+            write_atomically(secret, os.urandom(48).hex().encode(), mode=PRIVATE)
             made.append("secrets/superexec.secret")
         if not (key := self.root / "signing" / "coordinator.key").exists():
             Key.at(key)
@@ -173,7 +174,7 @@ class Home:
             authority.write_revoked(ca, self.revoked, [])
         for folder in ("nodes", "studies", "superlink", "flwr", "logs"):
             (self.root / folder).mkdir(exist_ok=True, mode=0o700)
-        pki.write_public(self.root / "flwr" / "config.toml", self._flower_config().encode())
+        write_atomically(self.root / "flwr" / "config.toml", self._flower_config().encode(), mode=PUBLIC)
         return made
 
     def alone(self) -> AbstractContextManager[None]:

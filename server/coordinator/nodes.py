@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 
 from common import pki
 from common.errors import StateError
+from common.files import PRIVATE, write_atomically
 from common.settings import build
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ class Node:
         """Write the record durably, mode 0600; return it as written."""
         stamped = dataclasses.replace(self, changed=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
         text = json.dumps(dataclasses.asdict(stamped), indent=1, sort_keys=True)
-        pki.write_private(folder / f"{self.site}.json", text.encode())
+        write_atomically(folder / f"{self.site}.json", text.encode(), mode=PRIVATE)
         return stamped
 
 

@@ -17,6 +17,7 @@ import httpx
 import psutil
 
 from common import logs, pki
+from common.files import PRIVATE, write_atomically
 from common.health import HealthServer
 from common.supervisor import Child, Supervisor
 from server.coordinator.control import LOOPBACK
@@ -123,7 +124,7 @@ class _State:
                 if self._table.get(key) == value:
                     return
                 self._table[key] = json.loads(json.dumps(value))
-                pki.write_private(self._path, json.dumps(self._table, indent=1, sort_keys=True).encode())
+                write_atomically(self._path, json.dumps(self._table, indent=1, sort_keys=True).encode(), mode=PRIVATE)
 
         return store
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common import pki
 from common.errors import OutputInUse, StateError
+from common.files import PUBLIC, write_atomically
 from common.locks import locked
 from common.plan import StudyPlan
 from server import progress, signers
@@ -42,7 +42,7 @@ def prepare(home: Home, plan_file: Path, *, warm_data: Path | None = None) -> Pa
     _link(home, folder)
     keep(plan, warm_data, folder)
     if not there.exists():
-        pki.write_public(there, plan_file.read_bytes())
+        write_atomically(there, plan_file.read_bytes(), mode=PUBLIC)
     return folder
 
 

@@ -16,10 +16,10 @@ import torch
 from client.cache import CACHE_FOLDER
 from client.ledger import Ledger
 from common.encoder import encoder_digest
+from common.files import write_atomically
 from common.plan import StudyPlan
 from common.simulation import SimulationSetup
 from common.synthesis import Decoder
-from common.weights import write_atomically
 from deploy.drafts import whole_folder
 from deploy.simulate import SETUP, found_site, start
 from server.study import Study

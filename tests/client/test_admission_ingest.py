@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from client.admission.cache_writer import exclusive
 from client.admission.ingest import IngestSettings, ingest
 from client.cache import Cache
 from common.errors import NoUsableScans
@@ -195,3 +196,13 @@ def test_every_inclusion_key_of_a_plan_reaches_admission() -> None:
 def test_stored_form_is_exact_to_half_a_step() -> None:
     image = torch.rand(4, 4) * 2 - 1
     torch.testing.assert_close(uint16_to_unit(unit_to_uint16(image)), image, atol=1.7e-5, rtol=0)
+
+
+def test_what_a_killed_ingest_left_in_the_cache_folder_is_cleared_and_nothing_else_is(tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    (folder / ".draft-half").mkdir(parents=True)
+    (folder / ".draft-half" / "images.npy").write_bytes(b"half")
+    (folder / ".CURRENT.0123456789abcdef.draft").write_bytes(b"half")
+    (folder / "CURRENT").write_bytes(b"whole")
+    with exclusive(tmp_path):
+        assert sorted(path.name for path in folder.iterdir()) == ["CURRENT", "LOCK"]

@@ -12,6 +12,7 @@ from cryptography.x509 import CertificateSigningRequestBuilder, Name
 
 from common import pki
 from common.errors import StateError
+from common.files import PRIVATE, PUBLIC, write_atomically
 
 AUTHORITY = pki.make_authority("test authority")
 
@@ -40,7 +41,7 @@ def test_a_key_of_another_kind_is_refused(tmp_path: Path) -> None:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     encoding, none = serialization.Encoding.PEM, serialization.NoEncryption()
     text = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, none)
-    pki.write_private(tmp_path / "node.key", text)
+    write_atomically(tmp_path / "node.key", text, mode=PRIVATE)
     with pytest.raises(StateError, match="P-384"):
         pki.load_key(tmp_path / "node.key")
     request = CertificateSigningRequestBuilder().subject_name(Name([])).sign(key, hashes.SHA256())
@@ -103,7 +104,7 @@ def test_what_is_no_site_name_is_refused(name: str) -> None:
 def test_a_revocation_list_is_understood_by_tls_and_names_only_the_revoked(tmp_path: Path) -> None:
     revoked = pki.revoke(AUTHORITY, [client().serial_number, 7, 7])
     assert len(revoked) == 2
-    pki.write_public(tmp_path / "revoked.crl", pki.pem(revoked).encode())
+    write_atomically(tmp_path / "revoked.crl", pki.pem(revoked).encode(), mode=PUBLIC)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_verify_locations(tmp_path / "revoked.crl")
     assert context.cert_store_stats()["crl"] == 1

@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 
 from common import pki
 from common.enrolment import Invite, JoinRequest, Welcome
+from common.files import PUBLIC, write_atomically
 from server.coordinator import invitations
 from server.coordinator.admission import flower_key
 from server.coordinator.home import Home, free_ports
@@ -41,7 +42,7 @@ class Visitor:
     def context(self, folder: Path) -> ssl.SSLContext:
         """TLS as the site's forwarder speaks it."""
         pki.save_key(folder / f"{self.site}.key", self.client_key)
-        pki.write_public(folder / f"{self.site}.crt", self.welcome.certificate.encode())
+        write_atomically(folder / f"{self.site}.crt", self.welcome.certificate.encode(), mode=PUBLIC)
         context = ssl.create_default_context(cadata=self.welcome.ca_certificate)
         context.load_cert_chain(folder / f"{self.site}.crt", folder / f"{self.site}.key")
         return context
