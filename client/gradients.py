@@ -13,9 +13,9 @@ Formal guarantee
 
     The bound does not rest on the gradients being right, only on each row being a function of its patient's images.
     So a model is refused whose layers could mix images (`client.trainer.refuse_unsafe`), every use of a trainable
-    parameter outside the known layers is refused when it happens, and all passes have one shape, in which this
-    machine's kernels were seen to keep patients apart to the last bit (`client.apart`). Sums over a patient's images
-    are taken in the order of its places, the same whoever else is there.
+    parameter outside the known layers is refused when it happens, and all passes have one shape, in which it was tried
+    that this machine's kernels keep patients apart to the last bit (`client.apart`: evidence, no proof). Sums over a
+    patient's images are taken in the order of its places, the same whoever else is there.
 
 Source
     Book-keeping: Bu, Wang, Zha & Karypis, 2210.00038. Norms of products: Goodfellow, 1510.01799. Float64 sums:
@@ -37,7 +37,8 @@ _MARGIN = 1e-8
 _SMALL = 1024
 """Values per patient below which parameters are handled side by side."""
 _DOUBT = 1e-10
-"""Relative error of a float64 product sum: (in + out + images squared) units of 1.1e-16, with room for 10^5 terms."""
+"""Relative error of a float64 product sum: (in + out + images squared) units of 1.1e-16, with room for 10^5 terms; a
+layer of more has its own (`_doubt`)."""
 
 
 class PatientGradients(Protocol):
@@ -133,10 +134,14 @@ class _Product:
         one = 0.0 if self.bias is None else 1.0
         sizes = ((self.inputs.squared_norms + one) * squared_norms(self.deltas)).unsqueeze(1)
         if owners.each == 1:
-            return sizes[:, 0] * (1 + _DOUBT)
+            return sizes[:, 0] * (1 + self._doubt(owners))
         a, d = owners.blocks(self.inputs.values), owners.blocks(self.deltas)
         squares = ((a @ a.mT + one) * (d @ d.mT)).sum((1, 2))
-        return squares.clamp(min=0.0) + _DOUBT * owners.sums(sizes.sqrt())[:, 0].square()
+        return squares.clamp(min=0.0) + self._doubt(owners) * owners.sums(sizes.sqrt())[:, 0].square()
+
+    def _doubt(self, owners: Owners) -> float:
+        terms = self.deltas.shape[1] + self.inputs.values.shape[1] + owners.each**2
+        return _DOUBT * max(1.0, terms / 1e5)
 
     def add_to(self, total: Tensor, factors: Tensor) -> None:
         """Add the gradients times the factors of their images [n, 1]; images of factor 0 are left out."""
@@ -177,10 +182,10 @@ class BookKept:
         for product in self._products:
             product.add_to(total, by_image)
 
-    def by_patient(self) -> Tensor:
-        """Everything the pass left of each patient, [patients, m], whatever it means: to compare bit for bit."""
+    def by_patient(self) -> list[Tensor]:
+        """Everything the pass left of each patient, each part [patients, m]: to be compared bit for bit."""
         blocks = [self._owners.blocks(part) for p in self._products for part in (p.inputs.values, p.deltas)]
-        return torch.cat([rows.rows for _, rows in self._rows] + [block.flatten(1) for block in blocks], dim=1)
+        return [rows.rows for _, rows in self._rows] + [block.flatten(1) for block in blocks]
 
 
 class _Tape(TorchFunctionMode):

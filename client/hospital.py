@@ -285,7 +285,7 @@ def _compute(site: Site, plan: StudyPlan, step: Round, weights: Weights, entry: 
     released: Weights = {}
     if step.utility is not None:  # of the model as it came: what is learnt below enters the next round's
         released = utility.release(
-            model, site.cache, plan=plan, event=step.utility, random=random, device=site.device()
+            model, site.cohort(plan), plan=plan, event=step.utility, random=random, device=site.device()
         )
     divisor = site.policy.declared_patients or plan.data.min_patients
     PatientTrainer(

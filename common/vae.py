@@ -87,14 +87,19 @@ class LinearStart(nn.Module):
         """
         if self.components == 1:
             return chosen
+        own = chosen.repeat_interleave(self.components, dim=1) > 0
+        best = torch.where(own, self.scores(pixels, observation_std), -torch.inf).argmax(dim=1)
+        return (best[:, None] == torch.arange(len(self.evidence), device=best.device)).to(pixels.dtype)
+
+    @torch.no_grad()
+    def scores(self, pixels: Tensor, observation_std: float) -> Tensor:
+        """Log-densities [n, C J], up to a constant, of the coordinates of pixels [n, d] under each component."""
         offsets = ((pixels - self.mean) @ self.basis)[:, None] - self.centre
         explained = torch.einsum("nci,cij->ncj", offsets, self.factor) * torch.einsum(
             "nci,cji->ncj", offsets, self.gain
         )
         lengths = (offsets.square().sum(2) - explained.sum(2)) / observation_std**2
-        own = chosen.repeat_interleave(self.components, dim=1) > 0
-        best = torch.where(own, self.evidence - 0.5 * lengths, -torch.inf).argmax(dim=1)
-        return (best[:, None] == torch.arange(len(self.evidence), device=best.device)).to(pixels.dtype)
+        return self.evidence - 0.5 * lengths
 
 
 class Vae(VarAutoEncoder):  # type: ignore[misc]

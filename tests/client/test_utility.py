@@ -2,12 +2,14 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from client import egress, hospital, utility
+from client.cache import Cache
 from client.consent import releases_with
 from client.ledger import UTILITY, Ledger
 from client.proposal import Proposal
@@ -19,6 +21,7 @@ from common.privacy import GaussianEvent, epsilon
 from common.schedule import schedule
 from common.utility import NAME, SENSITIVITY, WORST, read
 from common.vae import Vae
+from common.weights import Weights
 from tests.client.cohorts import small_cohort, small_plan
 from tests.client.hospitals import build_home, request, tiny_plan
 from tests.client.moment_cohorts import cache_of, random_patients
@@ -82,6 +85,27 @@ def test_a_paid_round_books_two_events_at_once_and_stays_inside_the_plan(tmp_pat
     assert reply.epsilon <= PAID.privacy.epsilon
     hospital.train(Site.open(home), request(PAID, 4, shift=0.5))  # the spare round, utility release included
     assert Ledger(home / "ledger.sqlite").epsilon(delta=PAID.privacy.delta) <= PAID.privacy.epsilon
+
+
+def test_the_error_is_of_the_patients_that_are_booked_and_of_nobody_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = tiny_plan("[privacy]\nutility_share = 0.1\n[evaluation]\nheld_out_share = 0.2")
+    home = build_home(tmp_path / "north", plan)
+    measured = []
+    original = utility.release
+
+    def watched(model: Vae, cache: Cache, **settings: Any) -> Weights:
+        measured.append(cache.patient_keys)
+        return original(model, cache, **settings)
+
+    monkeypatch.setattr(utility, "release", watched)
+    site = Site.open(home)
+    hospital.train(site, request(plan, FIRST_GRADIENT.number))
+    assert 0 < len(measured[0]) < site.cache.patients
+    assert set(measured[0]) == set(site.cohort(plan).patient_keys)
+    for key in site.cache.patient_keys:
+        assert bool(releases_with(site.ledger, [key])) == (key in measured[0])
 
 
 def test_utility_releases_alone_cost_their_share_and_hardly_less() -> None:
