@@ -73,8 +73,8 @@ class SitePolicy:
 
     Attributes:
         name: The site's public name in a study.
-        declared_patients: A cohort size the hospital states publicly, the divisor of its gradient sums and the measure of
-            its passes, which are several times slower where it is far too small; 0 uses the plan's minimum. Never
+        declared_patients: A cohort size the hospital states publicly, the divisor of its gradient sums and the measure
+            of its passes, which are several times slower where it is far too small; 0 uses the plan's minimum. Never
             derived from the data, which would make the divisor itself a release.
     """
 

@@ -90,8 +90,11 @@ def test_a_paid_round_books_two_events_at_once_and_stays_inside_the_plan(tmp_pat
 def test_the_error_is_of_the_patients_that_are_booked_and_of_nobody_set_aside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = tiny_plan("[privacy]\nutility_share = 0.1\n[evaluation]\nheld_out_share = 0.2")
-    home = build_home(tmp_path / "north", plan)
+    plan = tiny_plan("[privacy]\nutility_share = 0.1\n[evaluation]\nheld_out_share = 0.3")
+    home = tmp_path / "north"
+    home.mkdir()
+    (home / "secret.key").write_bytes(bytes(range(32)))  # who is set aside follows from it
+    build_home(home, plan, patients=24)
     measured = []
     original = utility.release
 
