@@ -66,6 +66,8 @@ def errors(model: Vae, images: Tensor, labels: Tensor, _noise: Tensor, _shares: 
 
 def _scores(model: Vae, images: Tensor, slots: int) -> Tensor:
     """What chooses each image's component, [slots, m]; beside the choice it would show in nothing that a pass keeps."""
+    if model.start.components == 1:  # nothing is chosen
+        return images.new_zeros(slots, 0)
     return model.start.scores(images.flatten(1), model.observation_std).view(slots, -1)
 
 
