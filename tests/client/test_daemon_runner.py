@@ -131,7 +131,7 @@ def test_every_kind_of_task_is_answered_and_only_a_clients_is_run(node: SuperNod
         reply = node.answer()
         assert isinstance(read_reply(reply, TrainReply), TrainReply)
         assert list(reply["arrays"]) == ["packed"]
-        assert not list(node.home.task.glob("*"))
+        wait_until(lambda: not list(node.home.task.glob("*")), "the answered request removed")
         text = (node.home.home / "site.toml").read_text()
         (node.home.home / "site.toml").write_text("broken")
         node.ask(hello)
