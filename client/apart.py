@@ -23,9 +23,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from client.gradients import Layout, book_keep
-from client.gradients_layers import Owners
-from client.views import images_at_once, slots_of
+from client.gradients import Layout, book_keep_pass
+from client.views import most_slots, slots_of
 from common.plan import StudyPlan
 from common.vae import Vae, initial
 
@@ -47,14 +46,13 @@ def gradient_slots(plan: StudyPlan, *, expected: float, device: torch.device) ->
 def error_slots(plan: StudyPlan, *, device: torch.device) -> int:
     """Patients of each pass that measures how well the model fits."""
     each = plan.training.images_per_patient
-    slots = max(1, images_at_once(plan.data.image_size) // each)
+    slots = most_slots(plan.data.image_size, each)
     return _kept_apart(plan, errors, slots, each, torch.get_num_threads(), device)
 
 
 def gradients(model: Vae, images: Tensor, labels: Tensor, noise: Tensor, shares: Tensor, *, slots: int) -> list[Tensor]:
     """What a gradient round keeps of each patient."""
-    owners = Owners(patients=slots, each=len(images) // slots)
-    found = book_keep(Layout(model), partial(model.loss, images, labels, noise), owners=owners, shares=shares)
+    found = book_keep_pass(Layout(model), model.loss, images, labels, noise, shares, slots=slots)
     return [*found.by_patient(), _scores(model, images, slots)]
 
 

@@ -24,6 +24,7 @@ Source
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -118,6 +119,34 @@ def book_keep(layout: Layout, losses: Callable[[], Tensor], *, owners: Owners, s
         values = losses()
     torch.autograd.backward(values, shares)
     return tape.gradients()
+
+
+def book_keep_pass(
+    layout: Layout,
+    loss: Callable[[Tensor, Tensor, Tensor], Tensor],
+    images: Tensor,
+    labels: Tensor,
+    noise: Tensor,
+    shares: Tensor,
+    *,
+    slots: int,
+) -> "BookKept":
+    """`book_keep` one pass of a round: training and the trial of `client.apart` do the very same thing.
+
+    Args:
+        layout: The model's trainable parameters.
+        loss: `common.vae.Vae.loss` of that model.
+        images: As in `client.views.Pass`.
+        labels: As there.
+        noise: As there.
+        shares: As there.
+        slots: As there.
+
+    Raises:
+        PlanRefused: See `book_keep`.
+    """
+    owners = Owners(patients=slots, each=len(images) // slots)
+    return book_keep(layout, partial(loss, images, labels, noise), owners=owners, shares=shares)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,6 @@ wrong on non-contiguous input, their unit is the image, and Opacus' loader and m
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 
 import numpy as np
 import torch
@@ -35,8 +34,7 @@ from torch import nn
 
 from client import apart
 from client.cache import Cache
-from client.gradients import Layout, PatientGradients, book_keep, clipped_sum
-from client.gradients_layers import Owners
+from client.gradients import Layout, PatientGradients, book_keep_pass, clipped_sum
 from client.randomness import SecureRandom
 from client.views import passes
 from common.errors import PlanRefused
@@ -194,10 +192,9 @@ class PatientTrainer:
             slots=self.slots,
         )
         for part in chosen:
-            images, labels, noise = (value.to(self.device) for value in (part.images, part.labels, part.noise))
-            owners = Owners(patients=part.slots, each=len(images) // part.slots)
-            losses = partial(self.model.loss, images, labels, noise)
-            yield book_keep(self._layout, losses, owners=owners, shares=part.shares.to(self.device))
+            tensors = (part.images, part.labels, part.noise, part.shares)
+            images, labels, noise, shares = (value.to(self.device) for value in tensors)
+            yield book_keep_pass(self._layout, self.model.loss, images, labels, noise, shares, slots=part.slots)
 
 
 def keep_heap() -> None:

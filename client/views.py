@@ -97,9 +97,14 @@ def slots_of(training: TrainingPlan, *, size: int, expected: float) -> int:
         size: Pixels on an image's side.
         expected: Patients of a sample, as the plan's public cohort size has it.
     """
-    most = max(1, images_at_once(size) // (training.images_per_patient * training.augmentations))
+    most = most_slots(size, training.images_per_patient * training.augmentations)
     room = max(1.0, expected + _SPARE * math.sqrt(expected))
     return math.ceil(room / math.ceil(room / most))
+
+
+def most_slots(size: int, each: int) -> int:
+    """Most patients of a pass, `each` with so many images of `size` by `size` pixels."""
+    return max(1, images_at_once(size) // each)
 
 
 def images_at_once(size: int) -> int:

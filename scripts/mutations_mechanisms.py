@@ -122,9 +122,9 @@ MECHANISMS = [
     ),
     Mutation(
         name="unit: an image is clipped, not a patient",
-        file="client/trainer.py",
-        old="            owners = Owners(patients=part.slots, each=len(images) // part.slots)",
-        new="            owners = Owners(patients=len(images), each=1)",
+        file="client/gradients.py",
+        old="    owners = Owners(patients=slots, each=len(images) // slots)",
+        new="    owners = Owners(patients=len(images), each=1)",
         tests=(TRAINER,),
     ),
     Mutation(

@@ -15,62 +15,51 @@ _CHECKED = (
     "\n        sound = np.isfinite(held).all(axis=1) & (held >= 0).all(axis=1) & (held.sum(axis=1) <= 1 + 1e-9)\n"
 )
 
+
+def _at_the_site(*, name: str, old: str, new: str) -> Mutation:
+    return Mutation(name=name, file="client/moments.py", old=old, new=new, tests=(MOMENTS,))
+
+
 MIXTURES = [
-    Mutation(
+    _at_the_site(
         name="clip: moments are rounded by how many images stand beside",
-        file="client/moments.py",
         old='np.stack([np.einsum("d,dk->k", offset, basis) for offset in offsets])',
         new="(offsets @ basis)",
-        tests=(MOMENTS,),
     ),
-    Mutation(
+    _at_the_site(
         name="clip: moments of centres are not clipped",
-        file="client/moments.py",
         old=_OWN + _HELD + _CENTRES,
         new=_UNCLIPPED + _HELD + _CENTRES,
-        tests=(MOMENTS,),
     ),
-    Mutation(
+    _at_the_site(
         name="clip: moments of a mixture are not clipped",
-        file="client/moments.py",
         old=_OWN + _HELD + _MIXTURE,
         new=_UNCLIPPED + _HELD + _MIXTURE,
-        tests=(MOMENTS,),
     ),
-    Mutation(
+    _at_the_site(
         name="unit: moments of centres weigh images, not patients",
-        file="client/moments.py",
         old=_HELD + _CENTRES,
         new=_AS_IMAGES + _CENTRES,
-        tests=(MOMENTS,),
     ),
-    Mutation(
+    _at_the_site(
         name="unit: moments of a mixture weigh images, not patients",
-        file="client/moments.py",
         old=_HELD + _MIXTURE,
         new=_AS_IMAGES + _MIXTURE,
-        tests=(MOMENTS,),
     ),
-    Mutation(
+    _at_the_site(
         name="clip: moments by shares that are no numbers are kept",
-        file="client/moments.py",
         old="np.where(sound[:, None], held / (1 + 1e-9), 0.0)",
         new="held / (1 + 1e-9)",
-        tests=(MOMENTS,),
     ),
-    Mutation(
+    _at_the_site(
         name="clip: moments by shares that pass 1 together are kept",
-        file="client/moments.py",
         old=_DIVIDED + _CHECKED,
         new="shares" + _CHECKED.replace(" & (held.sum(axis=1) <= 1 + 1e-9)", ""),
-        tests=(MOMENTS,),
     ),
-    Mutation(
+    _at_the_site(
         name="clip: moments by shares are zero where these pass 1",
-        file="client/moments.py",
         old=_DIVIDED,
         new="shares",
-        tests=(MOMENTS,),
     ),
     Mutation(
         name="noise: moments of centres leave the count out",

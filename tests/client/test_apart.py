@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -21,16 +20,10 @@ from common.vae import LinearStart, Vae, initial
 from tests.client.cohorts import small_cohort, small_plan
 from tests.client.test_trainer import clipped_sum, trainer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 CLIP = 0.5
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def magnify(model: Vae) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -26,6 +26,8 @@ from common.errors import PlanError
 from common.plan import StudyPlan
 from common.terminal import Commands
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PLAN = """
 name = "audited"
 [data]
@@ -44,15 +46,6 @@ phases = ["sgd"]
 """
 AUC_BAND = (0.62, 0.73)
 """Stored: for seeds 0 to 2 a right trainer gave 0.658 to 0.681, one with a third of the noise 0.872 to 0.895."""
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Models this small only lose time to a second thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def run(seed: int = 0, *, device: str = "cpu") -> AuditResult:

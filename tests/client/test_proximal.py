@@ -1,7 +1,6 @@
 """FedProx draws each step back to where the round started, after the clip and the noise, from public values alone."""
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,16 +14,9 @@ from common.privacy import GaussianEvent
 from common.vae import initial
 from tests.client.cohorts import small_cohort, small_plan
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MU, RATE = 4.0, 0.05
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """The same kernels in every run, so that two runs of the same steps agree."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def trainer(cache: Cache, proximal: float, *, sample_rate: float = 0.5) -> PatientTrainer:

@@ -1,6 +1,6 @@
 """One DP-SGD step is the mechanism that the ledger books: clipped by patient, noised, divided by a constant."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +18,9 @@ from common.privacy import GaussianEvent
 from common.vae import Vae, initial
 from tests.client.cohorts import small_cohort, small_plan
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIGMA = 0.7
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Models this small only lose time to a second thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def trainer(

@@ -1,6 +1,5 @@
 """What of a patient enters a step: whole patients in passes, at most K images, and views that count as one patient."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,13 +11,7 @@ from common.errors import PlanError
 from common.plan import TrainingPlan
 from tests.client.cohorts import small_cohort
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def gather(

@@ -2,12 +2,10 @@
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from client.identity import site_secret
 from common.errors import PlanError
@@ -21,6 +19,8 @@ from deploy.shadows import Pool, attack
 from server.report_evaluation import not_run_text
 from tests.client import hospitals
 from tests.client.cohorts import small_cohort
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 PLAN = """
 name = "shadowed"
@@ -41,15 +41,6 @@ sample_rate = 0.2
 held_out_share = 0.5
 [privacy]
 """
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Models this small only lose time to a second thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def plan(privacy: str) -> StudyPlan:
