@@ -11,7 +11,8 @@ class ReleasePlan:
 
     Attributes:
         images_per_label: Synthetic images of each label written as DICOM at the end.
-        temperature: Scale of the latent draw; below 1 trades variety for plausibility.
+        temperature: Scale of the latent draw; below 1 trades variety for plausibility, above 1 the other way,
+            which may train a classifier better.
         texture: Scale of the detail that the latents leave out and that is drawn from its noised spectrum; 0 leaves it
             out and looks better, 1 has the real images' variance and mostly trains a classifier better.
         observation: Standard deviation of the white noise added to each drawn pixel, image units in [-1, 1]: what the

@@ -66,11 +66,16 @@ def main() -> None:
     parser.add_argument("--take", type=Path, help="a results file to add to docs/quality.jsonl")
     options = parser.parse_args()
     if options.take:
-        merged = [line for line in current([*lines(RESULTS), *lines(options.take)]) if holds(line)]
-        RESULTS.write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in merged))
+        take(options.take)
     results = lines(RESULTS)
     PAGE.write_text(printed(PAGE.read_text(), results))
     PLOT.write_text(plot(results))
+
+
+def take(results: Path) -> None:
+    """Add a results file to docs/quality.jsonl; of each measurement the newest line of its present plan stays."""
+    merged = current([line for line in [*lines(RESULTS), *lines(results)] if holds(line)])
+    RESULTS.write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in merged))
 
 
 def holds(line: Line) -> bool:

@@ -126,6 +126,17 @@ def test_a_newer_plan_of_a_cell_leaves_none_of_its_older_results() -> None:
     assert len(quality_results.current(old)) == 3
 
 
+def test_results_of_an_older_plan_do_not_displace_newer_ones_wherever_they_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new, taken = a_line(plan=plan_of(Cell(**a_line()["cell"])).digest), tmp_path / "taken.jsonl"
+    for line in (new, a_line()):
+        quality_results.append(taken, line)
+    monkeypatch.setattr(quality_page, "RESULTS", tmp_path / "kept.jsonl")
+    quality_page.take(taken)
+    assert quality_results.lines(tmp_path / "kept.jsonl") == [new]
+
+
 def test_a_result_of_a_plan_that_changed_since_is_not_shown() -> None:
     line = a_line(plan=plan_of(Cell(**a_line()["cell"])).digest)
     assert quality_page.holds(line)
