@@ -1,10 +1,10 @@
-"""Prints the results of the quality table into docs/quality.md and draws docs/images/quality.svg.
+"""Prints the results of the quality table into docs/quality.md and README.md, and draws docs/images/quality.svg.
 
     python -m tests.benchmarks.quality_page [--take runs/quality/results.jsonl]
 
 `--take` first adds a results file to docs/quality.jsonl, newer lines in place of older ones; lines of a plan that no
-cell has any more go. In the page, whatever stands between `<!-- printed: NAME -->` and `<!-- end -->` is printed from
-docs/quality.jsonl; the words around it are written by people and hold no result of their own. A test compares the two.
+cell has any more go. In either text, whatever stands between `<!-- printed: NAME -->` and `<!-- end -->` is printed
+from docs/quality.jsonl; the words around it are written by people and hold no result of their own. A test compares.
 """
 
 import argparse
@@ -16,11 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.quality_plans import BASES, METHODS, Cell, plan_of
+from tests.benchmarks.quality_plans import BASES, METHODS, Cell, cells, plan_of
 from tests.benchmarks.quality_results import current, lines
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE, RESULTS, PLOT = (ROOT / "docs" / name for name in ("quality.md", "quality.jsonl", "images/quality.svg"))
+TEXTS = (PAGE, ROOT / "README.md")
+SEEDS = 3
+"""How often the whole table measures everything."""
 TITLES = {
     "fashion-mnist": "Fashion-MNIST",
     "mnist": "MNIST",
@@ -68,7 +71,8 @@ def main() -> None:
     if options.take:
         take(options.take)
     results = lines(RESULTS)
-    PAGE.write_text(printed(PAGE.read_text(), results))
+    for text in TEXTS:
+        text.write_text(printed(text.read_text(), results))
     PLOT.write_text(plot(results))
 
 
@@ -87,9 +91,10 @@ def holds(line: Line) -> bool:
 
 
 def printed(page: str, results: list[Line]) -> str:
-    """The page with every printed block made from the results."""
+    """A text with every printed block made from the results."""
     blocks: dict[str, Callable[[], str]] = {
         "aims": lambda: aims(results),
+        "in short": lambda: in_short(results),
         "phased against plain": lambda: phased_against_plain(results),
         "judges": lambda: judges(results),
         **{f"table {data}": (lambda data=data: table(results, data)) for data in BASES},  # type: ignore[misc]
@@ -192,6 +197,16 @@ def aims(results: list[Line]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
+def in_short(results: list[Line]) -> str:
+    """What the default reaches where something was to be reached, beside the plain baseline and others."""
+    rows = [["data", "sites", "epsilon", "plain DP-VAE", "wardround", "published by others"], ["---"] * 6]
+    for aim in AIMS:
+        cell: dict[str, Any] = {"data": aim.data, "sites": aim.sites, "split": "iid", "epsilon": aim.epsilon}
+        figures = [spread(scores(results, method=method, **cell), data=aim.data) for method in ("plain", "phased")]
+        rows.append([TITLES[aim.data], str(aim.sites), f"{aim.epsilon:g}", *figures, aim.others])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
 def phased_against_plain(results: list[Line]) -> str:
     """In how many places the phased default beats the plain DP-VAE on the mean, and each place where it does not."""
     won, lost = 0, []
@@ -215,13 +230,14 @@ def phased_against_plain(results: list[Line]) -> str:
 
 def judges(results: list[Line]) -> str:
     """Who measured what, how often, and with which code."""
-    rows = [["data", "measure", "images judged", "seeds", "results"], ["---"] * 5]
+    rows = [["data", "measure", "images judged", "seeds", "results", "the whole table"], ["---"] * 6]
     for data in BASES:
         mine = [line for line in results if line["data"] == data]
+        whole = SEEDS * (len(cells(data=data)) + 1)
         for name, drawn in sorted({(line["judge"]["name"], line["judge"]["drawn"]) for line in mine}):
             these = [line for line in mine if (line["judge"]["name"], line["judge"]["drawn"]) == (name, drawn)]
             seeds = len({line["seed"] for line in these})
-            rows.append([TITLES[data], name, str(drawn), str(seeds), str(len(these))])
+            rows.append([TITLES[data], name, str(drawn), str(seeds), str(len(these)), str(whole)])
     codes = ", ".join(f"`{code}`" for code in sorted({line["code"] for line in results}))
     features = ", ".join(f"`{name}`" for name in sorted({line["judge"]["features"] for line in results}))
     tail = f"Features of the Frechet distance: {features}. Digest of the product's code at the runs: {codes}."

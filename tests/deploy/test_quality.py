@@ -82,10 +82,18 @@ def asked(store: Path, *arguments: str) -> argparse.Namespace:
 
 def test_the_page_and_its_plot_are_what_the_results_print() -> None:
     results = quality_results.lines(quality_page.RESULTS)
-    page = quality_page.PAGE.read_text()
+    page, readme = (text.read_text() for text in quality_page.TEXTS)
     assert quality_page.printed(page, results) == page
+    assert quality_page.printed(readme, results) == readme
     assert plot(results) == quality_page.PLOT.read_text()
     assert {f"table {data}" for data in BASES} < set(quality_page.BLOCK.findall(page))
+    assert quality_page.BLOCK.findall(readme) == ["in short"]
+
+
+def test_the_readme_shows_the_default_beside_plain_and_the_page_how_much_of_the_table_is_there() -> None:
+    results = [a_line(score=0.95), a_line(cell={"method": "plain"}, score=0.5)]
+    assert "| MNIST | 1 | 1 | 50.0 | 95.0 | DP-MERF 80" in quality_page.in_short(results)
+    assert "| MNIST | judge | 100 | 1 | 2 | 183 |" in quality_page.judges(results)
 
 
 def test_a_table_prints_the_mean_and_the_range_of_what_the_file_holds() -> None:
