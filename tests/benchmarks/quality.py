@@ -17,7 +17,7 @@ from typing import Any
 
 from common.errors import WardroundError
 from tests.benchmarks import quality_data, quality_runs
-from tests.benchmarks.quality_plans import BASES, METHODS, Cell, cells
+from tests.benchmarks.quality_plans import BASES, METHODS, SEEDS, Cell, cells
 from tests.benchmarks.quality_results import append, key, lines
 from tests.benchmarks.quality_runs import Job
 
@@ -59,7 +59,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--sites", nargs="+", type=int, help="default: those of the table")
     parser.add_argument("--split", nargs="+", choices=SPLITS, default=list(SPLITS))
     parser.add_argument("--epsilon", nargs="+", help='numbers, or "none" for no DP; default: those of the table')
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="which seeds")
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), help="which seeds")
     parser.add_argument("--drawn", type=int, default=0, help="synthetic images in all; 0: the data set's own number")
     parser.add_argument("--limit", type=int, default=0, help="training images; 0: all")
     parser.add_argument("--results", type=Path, default=STORE / "results.jsonl")

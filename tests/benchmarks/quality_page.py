@@ -16,14 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.quality_plans import BASES, METHODS, Cell, cells, plan_of
+from tests.benchmarks.quality_plans import BASES, IID, METHODS, SEEDS, Cell, cells, plan_of
 from tests.benchmarks.quality_results import current, lines
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE, RESULTS, PLOT = (ROOT / "docs" / name for name in ("quality.md", "quality.jsonl", "images/quality.svg"))
 TEXTS = (PAGE, ROOT / "README.md")
-SEEDS = 3
-"""How often the whole table measures everything."""
 TITLES = {
     "fashion-mnist": "Fashion-MNIST",
     "mnist": "MNIST",
@@ -44,6 +42,11 @@ class Aim:
     epsilon: float
     least: float
     others: str = "none published"
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """What `scores` takes of its cell, whatever the method."""
+        return {"data": self.data, "sites": self.sites, "split": IID, "epsilon": self.epsilon}
 
 
 AIMS = (
@@ -155,14 +158,15 @@ def table(results: list[Line], data: str) -> str:
     if not rows:
         return "No result yet."
     heads = ["sites", "epsilon", *METHODS, "Frechet", "epsilon in the ledgers", "seconds", "seconds a site round"]
-    printed_rows = ["| " + " | ".join(row) + " |" for row in [heads, ["---"] * len(heads), *rows]]
+    shown = _markdown(heads, rows)
     if real := real_scores(results, data):
         distance = statistics.mean(real_scores(results, data, what="frechet"))
-        printed_rows += [
-            "",
-            f"Real images in place of synthetic ones: {spread(real, data=data)}, Frechet {distance:.1f}.",
-        ]
-    return "\n".join(printed_rows)
+        shown += f"\n\nReal images in place of synthetic ones: {spread(real, data=data)}, Frechet {distance:.1f}."
+    return shown
+
+
+def _markdown(heads: list[str], rows: list[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(row) + " |" for row in [heads, ["---"] * len(heads), *rows])
 
 
 def places(results: Iterable[Line], data: str) -> list[tuple[int, str, float | None]]:
@@ -183,10 +187,9 @@ def _each(results: list[Line], cell: dict[str, Any], what: str, form: str) -> st
 
 def aims(results: list[Line]) -> str:
     """What was to be reached, and what was."""
-    rows = [["data", "sites", "epsilon", "to reach", "phased", "moments only", "reached", "others"], ["---"] * 8]
+    rows = []
     for aim in AIMS:
-        cell: dict[str, Any] = {"data": aim.data, "sites": aim.sites, "split": "iid", "epsilon": aim.epsilon}
-        phased, moments = (scores(results, method=method, **cell) for method in ("phased", "moments"))
+        phased, moments = (scores(results, method=method, **aim.place) for method in ("phased", "moments"))
         best = {"yes": phased, "by moments only": moments}
         reached = [word for word, values in best.items() if values and statistics.mean(values) >= aim.least]
         rows.append(
@@ -194,17 +197,17 @@ def aims(results: list[Line]) -> str:
              spread(phased, data=aim.data), spread(moments, data=aim.data),
              reached[0] if reached else "no" if phased or moments else "not measured", aim.others]
         )  # fmt: skip
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    heads = ["data", "sites", "epsilon", "to reach", "phased", "moments only", "reached", "others"]
+    return _markdown(heads, rows)
 
 
 def in_short(results: list[Line]) -> str:
     """What the default reaches where something was to be reached, beside the plain baseline and others."""
-    rows = [["data", "sites", "epsilon", "plain DP-VAE", "wardround", "published by others"], ["---"] * 6]
+    rows = []
     for aim in AIMS:
-        cell: dict[str, Any] = {"data": aim.data, "sites": aim.sites, "split": "iid", "epsilon": aim.epsilon}
-        figures = [spread(scores(results, method=method, **cell), data=aim.data) for method in ("plain", "phased")]
+        figures = [spread(scores(results, method=method, **aim.place), data=aim.data) for method in ("plain", "phased")]
         rows.append([TITLES[aim.data], str(aim.sites), f"{aim.epsilon:g}", *figures, aim.others])
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return _markdown(["data", "sites", "epsilon", "plain DP-VAE", "wardround", "published by others"], rows)
 
 
 def phased_against_plain(results: list[Line]) -> str:
@@ -230,10 +233,10 @@ def phased_against_plain(results: list[Line]) -> str:
 
 def judges(results: list[Line]) -> str:
     """Who measured what, how often, and with which code."""
-    rows = [["data", "measure", "images judged", "seeds", "results", "the whole table"], ["---"] * 6]
+    rows = []
     for data in BASES:
         mine = [line for line in results if line["data"] == data]
-        whole = SEEDS * (len(cells(data=data)) + 1)
+        whole = len(SEEDS) * (len(cells(data=data)) + 1)
         for name, drawn in sorted({(line["judge"]["name"], line["judge"]["drawn"]) for line in mine}):
             these = [line for line in mine if (line["judge"]["name"], line["judge"]["drawn"]) == (name, drawn)]
             seeds = len({line["seed"] for line in these})
@@ -241,7 +244,8 @@ def judges(results: list[Line]) -> str:
     codes = ", ".join(f"`{code}`" for code in sorted({line["code"] for line in results}))
     features = ", ".join(f"`{name}`" for name in sorted({line["judge"]["features"] for line in results}))
     tail = f"Features of the Frechet distance: {features}. Digest of the product's code at the runs: {codes}."
-    return "\n".join(["| " + " | ".join(row) + " |" for row in rows] + ["", tail])
+    heads = ["data", "measure", "images judged", "seeds", "results", "the whole table"]
+    return _markdown(heads, rows) + f"\n\n{tail}"
 
 
 if __name__ == "__main__":

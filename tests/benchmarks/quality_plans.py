@@ -42,6 +42,8 @@ EPSILONS: dict[str, tuple[float | None, ...]] = {
 }
 SITES = {"fashion-mnist": (1, 4, 10), "mnist": (1, 4, 10), "pneumonia": (1, 4, 10), "mednist": (1, 3, 10)}
 IID, SKEWED = "iid", "dirichlet:0.3"
+SEEDS = (0, 1, 2)
+"""Those that the whole table measures everything with."""
 PLAIN: dict[str, dict[str, dict[str, Any]]] = {
     "fashion-mnist": {
         "training": {"rounds": 10, "local_steps": 20, "sample_rate": 0.02, "learning_rate": 0.005},
