@@ -43,8 +43,8 @@ def absorb(plan: StudyPlan, step: Round, weights: Weights, total: Array, *, site
 
 def _mean(plan: StudyPlan, _: Weights, total: Array, noise: float) -> dict[str, Array]:
     split, bound, size = plan.model.base**2, plan.privacy.mean_clip, plan.data.image_size
-    counts = np.maximum(total[split:] / bound, 0.0)
-    patients = _enough(plan, counts.sum(), noise / bound)
+    patients = _enough(plan, total[split:] / bound, noise / bound)
+    counts = np.maximum(total[split:], 0.0)
     return {
         "mean": cosine_basis(size, plan.model.base) @ (total[:split] / patients) * size,
         "frequency": counts / counts.sum(),
@@ -53,7 +53,7 @@ def _mean(plan: StudyPlan, _: Weights, total: Array, noise: float) -> dict[str, 
 
 def _subspace(plan: StudyPlan, _: Weights, total: Array, noise: float) -> dict[str, Array]:
     base, latent = plan.model.base, plan.model.latent
-    patients = _enough(plan, total[-1] / COUNT_WEIGHT, noise / COUNT_WEIGHT)
+    patients = _enough(plan, total[-1:] / COUNT_WEIGHT, noise / COUNT_WEIGHT)
     deviation = noise / patients
     scatter = unpack_matrix(total[:-1], base**2) / patients
     values, vectors = np.linalg.eigh(scatter)
@@ -91,8 +91,7 @@ def _likely(variances: Array, found: Array, *, count: int) -> tuple[Array, Array
 
 def _prior(plan: StudyPlan, _: Weights, total: Array, noise: float) -> dict[str, Array]:
     classes = max(1, len(plan.data.labels))
-    patients = np.maximum(total.reshape(classes, -1)[:, -1] / COUNT_WEIGHT, 0.0).sum()
-    _enough(plan, float(patients), noise / COUNT_WEIGHT)
+    _enough(plan, total.reshape(classes, -1)[:, -1] / COUNT_WEIGHT, noise / COUNT_WEIGHT)
     sums = Sums.read(total, classes, plan.model.latent, noise)
     found = components(plan, sums, groups=np.zeros(classes, dtype=np.int64))
     return found if plan.model.components == 1 else split(plan, found)
@@ -108,7 +107,9 @@ def _mixture(plan: StudyPlan, _: Weights, total: Array, noise: float) -> dict[st
     return components(plan, sums, groups=np.arange(len(sums.counts)) // each)
 
 
-def _enough(plan: StudyPlan, patients: float, deviation: float) -> float:
+def _enough(plan: StudyPlan, counts: Array, noise: float) -> float:
+    """All patients, from their noised counts; not one is clipped before the sum, which would be too large then."""
+    patients, deviation = float(counts.sum()), noise * math.sqrt(len(counts))
     if patients < max(2.0, 2.0 * deviation):
         raise StudyStopped(
             f"study {plan.name!r}: the noised patient count is {patients:.0f} with a standard deviation of "

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from client import moments
 from client.moments import patient_sum
 from common.errors import StudyStopped
-from common.moments import coefficients, cosine_basis, pack_matrix
+from common.moments import coefficients, cosine_basis, pack_matrix, release_length, sensitivity
 from common.plan import StudyPlan
 from common.schedule import schedule
 from common.synthesis import Decoder
@@ -140,6 +140,25 @@ def test_a_cohort_that_the_noise_drowns_stops_the_study(tmp_path: Path, phase: s
     weights = initial(plan).arrays()
     with pytest.raises(StudyStopped, match=r"noised patient count.*Add sites or raise epsilon"):
         absorb(plan, step, weights, patient_sum(plan, step, weights, cache), sites=1)
+
+
+@pytest.mark.parametrize("phase", ["mean", "prior"])
+def test_noise_in_many_classes_makes_no_patients(phase: str) -> None:
+    """Clipped at zero, the noised counts of ten empty classes would add up to four deviations of patients."""
+    labels = ", ".join(f'"{number}"' for number in range(10))
+    plan = StudyPlan.parse(
+        f'name = "drowned"\n[data]\nlabels = [{labels}]\n[model]\nlatent = 3\nbase = 4\n'
+        '[privacy]\nphases = ["moments"]\n'
+    )
+    step = next(step for step in schedule(plan) if step.phase == phase)
+    weights, stopped = initial(plan).arrays(), 0
+    for seed in range(100):
+        noise = np.random.default_rng(seed).normal(size=release_length(plan, step.phase))
+        try:
+            absorb(plan, step, weights, noise * step.event.sigma * sensitivity(plan, step.phase), sites=1)
+        except StudyStopped:
+            stopped += 1
+    assert stopped > 90  # a count of nobody passes two deviations in 2.3 of 100 draws
 
 
 def test_noise_alone_leaves_no_spread_that_was_not_there(tmp_path: Path) -> None:
