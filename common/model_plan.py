@@ -11,7 +11,9 @@ class ModelPlan:
 
     Attributes:
         latent: Latent size k.
-        channels: Channels of each stride-2 level, finest first; multiples of 4.
+        channels: Channels of each stride-2 level of convolutional nets, finest first; multiples of 4.
+        hidden: Widths of the hidden layers of multilayer perceptrons, the pixels' side first; they take the place of
+            the convolutions, and `channels` is empty then.
         base: Cosine frequencies per axis that the closed-form start is learnt in.
         components: Gaussians J of each class's prior. Above 1, three rounds find their centres and a fourth their
             spread; they pay with patients by the thousand and little noise, and spoil a small cohort.
@@ -20,13 +22,19 @@ class ModelPlan:
 
     latent: int = 16
     channels: tuple[int, ...] = (16, 32)
+    hidden: tuple[int, ...] = ()
     base: int = 16
     components: int = 1
     observation_std: float = 0.25
 
     def __post_init__(self) -> None:
         require(2 <= self.latent <= 128, "model.latent", "from 2 to 128", self.latent)
-        require(2 <= len(self.channels) <= 5, "model.channels", "2 to 5 levels", list(self.channels))
+        if self.hidden:
+            require(not self.channels, "model.channels", "[] beside model.hidden", list(self.channels))
+            require(len(self.hidden) <= 4, "model.hidden", "at most 4 layers", list(self.hidden))
+            require(all(4 <= w <= 1024 for w in self.hidden), "model.hidden", "from 4 to 1024 each", list(self.hidden))
+        else:
+            require(2 <= len(self.channels) <= 5, "model.channels", "2 to 5 levels", list(self.channels))
         require(
             all(c > 0 and c % 4 == 0 for c in self.channels),
             "model.channels",

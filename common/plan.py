@@ -135,12 +135,18 @@ class StudyPlan:
         return build(cls, table, what="plan", error=PlanError)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the plan as plain JSON types, every default written out."""
+        """Return the plan as plain JSON types, every default written out.
+
+        Keys that came after plans had been agreed to (`model.hidden`) are left out at their defaults, so that the
+        digest of such a plan, by which consents and ledgers know it, is what it was.
+        """
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        if not self.model.hidden:
+            del plain["model"]["hidden"]
         return plain
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of the canonical form: JSON, sorted keys, no blanks, every default written out."""
+        """SHA-256 (hex) of the canonical form: JSON of `to_dict`, sorted keys, no blanks."""
         canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,15 +1,18 @@
-"""The one model of a study: a class-conditional variational autoencoder on MONAI blocks around a linear start.
+"""The one model of a study: a class-conditional variational autoencoder around a linear start.
 
     decoder(u, c, j) = mean + V (m_cj + L_cj u) + net(u, c)        u ~ N(0, I) for every component j of every class c
     encoder(x, c) = G_cj (V'(x - mean) - m_cj) + net(x, c)         j: the component of c that explains x best
 
 The linear start (mean, V, m_c, L_c, G_c) is the closed-form optimum learnt in the moments phase; it is carried along
 and not trained by gradients. Both nets end in a zero-initialised layer when a start is used, so training begins at
-the closed form and can only refine it. With a zero start (`phases = ["sgd"]`) this is a plain VAE.
-GroupNorm everywhere: a patient's gradient may depend on that patient's images alone. No buffers.
+the closed form and can only refine it. With a zero start (`phases = ["sgd"]`) this is a plain VAE. The nets are MONAI's
+convolutional blocks or, where the plan has `model.hidden`, multilayer perceptrons.
+GroupNorm between convolutions: a patient's gradient may depend on that patient's images alone. No buffers.
 """
 
 import functools
+import itertools
+import math
 
 import torch
 from monai.networks.nets import VarAutoEncoder
@@ -102,39 +105,28 @@ class LinearStart(nn.Module):
         return self.evidence - 0.5 * lengths
 
 
-class Vae(VarAutoEncoder):  # type: ignore[misc]
+class Vae(nn.Module):
     """The study's model. Built only from a plan: nothing else decides its shape."""
 
-    mu: nn.Linear
-
     def __init__(self, plan: StudyPlan) -> None:
-        size, channels = plan.data.image_size, plan.model.channels
-        super().__init__(
-            spatial_dims=2,
-            in_shape=(1, size, size),
-            out_channels=1,
-            latent_size=plan.model.latent,
-            channels=channels,
-            strides=(2,) * len(channels),
-            norm=("group", {"num_groups": 4}),
-            act="gelu",
-            use_sigmoid=False,
-        )
-        self.size = size
+        super().__init__()
+        self.size, self.latent_size = plan.data.image_size, plan.model.latent
         self.classes = max(1, len(plan.data.labels))
         self.observation_std = plan.model.observation_std
-        flat = self.mu.in_features
+        nets = _perceptrons(plan) if plan.model.hidden else _convolutions(plan)
+        self.encode, self.decode, self._seen, self._hidden = nets
+        flat = math.prod(self._hidden)
         self.mu = nn.Linear(flat + self.classes, self.latent_size)
         self.logvar = nn.Linear(flat + self.classes, self.latent_size)
         self.decodeL = nn.Linear(self.latent_size + self.classes, flat)
-        self.start = LinearStart(pixels=size * size, latent=self.latent_size, classes=self.classes,
+        self.start = LinearStart(pixels=self.size**2, latent=self.latent_size, classes=self.classes,
                                  components=plan.model.components, base=plan.model.base)  # fmt: skip
         if "moments" in plan.privacy.phases:
             self.silence()
 
     def silence(self) -> None:
         """Set the last layers of both nets to zero, so that the model is its linear start and nothing else."""
-        for layer in (self.mu, self.logvar, _last_convolution(self.decode)):
+        for layer in (self.mu, self.logvar, _last_layer(self.decode)):
             nn.init.zeros_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
@@ -161,15 +153,15 @@ class Vae(VarAutoEncoder):  # type: ignore[misc]
 
     def _posterior(self, images: Tensor, chosen: Tensor, component: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_variance = self.start.encode(images.flatten(1), component)
-        features = torch.cat([self.encode(images).flatten(1), chosen], dim=1)
+        seen = self.encode(images.reshape(len(images), *self._seen))
+        features = torch.cat([seen.flatten(1), chosen], dim=1)
         return mean + self.mu(features), (log_variance + self.logvar(features)).clamp(-12, 8)
 
     def _draw(self, latent: Tensor, chosen: Tensor, component: Tensor) -> Tensor:
         hidden = functional.gelu(self.decodeL(torch.cat([latent, chosen], dim=1)))
-        grid = hidden.view(latent.shape[0], self.channels[-1], *(int(side) for side in self.final_size))
         linear = self.start.decode(latent, component).view(latent.shape[0], 1, self.size, self.size)
-        residual: Tensor = self.decode(grid)
-        return linear + residual
+        residual: Tensor = self.decode(hidden.view(latent.shape[0], *self._hidden))
+        return linear + residual.view(linear.shape)
 
     def loss(self, images: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
         """Negative evidence lower bound of each image, [n], in nats (Gaussian pixels, constants left out).
@@ -243,6 +235,37 @@ def _shapes(plan: StudyPlan) -> tuple[tuple[str, tuple[int, ...]], ...]:
         return tuple((name, tuple(value.shape)) for name, value in Vae(plan).named_parameters())
 
 
-def _last_convolution(decode: nn.Module) -> nn.ConvTranspose2d:
-    convolutions = [module for module in decode.modules() if isinstance(module, nn.ConvTranspose2d)]
-    return convolutions[-1]
+_Nets = tuple[nn.Module, nn.Module, tuple[int, ...], tuple[int, ...]]
+"""An encoder, a decoder, the shape of an image that the former takes, and that of what lies between them."""
+
+
+def _convolutions(plan: StudyPlan) -> _Nets:
+    size, channels = plan.data.image_size, plan.model.channels
+    blocks = VarAutoEncoder(
+        spatial_dims=2,
+        in_shape=(1, size, size),
+        out_channels=1,
+        latent_size=plan.model.latent,
+        channels=channels,
+        strides=(2,) * len(channels),
+        norm=("group", {"num_groups": 4}),
+        act="gelu",
+        use_sigmoid=False,
+    )
+    coarse = size // 2 ** len(channels)
+    return blocks.encode, blocks.decode, (1, size, size), (channels[-1], coarse, coarse)
+
+
+def _perceptrons(plan: StudyPlan) -> _Nets:
+    pixels, hidden = plan.data.image_size**2, plan.model.hidden
+    widths = (pixels, *hidden)
+    encode, decode = nn.Sequential(), nn.Sequential()
+    for before, after in itertools.pairwise(widths):
+        encode.extend([nn.Linear(before, after), nn.GELU()])
+    for before, after in itertools.pairwise(reversed(widths)):
+        decode.extend([nn.Linear(before, after), nn.GELU()])
+    return encode, decode[:-1], (pixels,), (hidden[-1],)
+
+
+def _last_layer(decode: nn.Module) -> nn.ConvTranspose2d | nn.Linear:
+    return [module for module in decode.modules() if isinstance(module, nn.ConvTranspose2d | nn.Linear)][-1]

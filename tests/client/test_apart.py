@@ -68,13 +68,15 @@ def test_the_same_weights_turn_a_gradient_by_how_many_patients_stand_in_a_pass(t
 
 
 @pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("hidden", [(), (64, 32)])
 @pytest.mark.parametrize(("size", "images", "views"), [(28, 1, 1), (28, 3, 2), (64, 2, 1), (128, 9, 1)])
 def test_passes_of_one_shape_keep_patients_apart_to_the_last_bit(
-    threads: int, size: int, images: int, views: int
+    threads: int, size: int, images: int, views: int, hidden: tuple[int, ...]
 ) -> None:
     """Tried with numbers of the test's own; how many go together is the machine's to say, from 1 on."""
     torch.set_num_threads(threads)
-    plan = small_plan(image_size=size, images_per_patient=images, augmentations=views, channels=(8, 16))
+    plan = small_plan(image_size=size, images_per_patient=images, augmentations=views,
+                      channels=() if hidden else (8, 16), hidden=hidden)  # fmt: skip
     generator = torch.Generator().manual_seed(123)
     for work, slots, each in (
         (apart.gradients, apart.gradient_slots(plan, expected=1e6, device=CPU), images * views),

@@ -79,9 +79,11 @@ def agree(model: nn.Module, losses: Callable[[slice], Tensor], counts: tuple[int
 
 
 @pytest.mark.parametrize("counts", COUNTS)
-@pytest.mark.parametrize("size", [28, 64])
-def test_every_patient_of_the_real_model_gets_its_own_gradient(counts: tuple[int, int], size: int) -> None:
-    model = initial(small_plan(image_size=size, channels=(8, 16)))
+@pytest.mark.parametrize(("size", "hidden"), [(28, ()), (64, ()), (28, (24, 12)), (64, (16,))])
+def test_every_patient_of_the_real_model_gets_its_own_gradient(
+    counts: tuple[int, int], size: int, hidden: tuple[int, ...]
+) -> None:
+    model = initial(small_plan(image_size=size, channels=() if hidden else (8, 16), hidden=hidden))
     n = images_of(counts)
     x, y, noise = torch.rand(n, 1, size, size) * 2 - 1, torch.arange(n) % 2, torch.randn(n, 4)
     agree(model, lambda s: model.loss(x[s], y[s], noise[s]), counts)

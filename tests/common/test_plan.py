@@ -33,6 +33,15 @@ def test_digest_depends_on_content_and_not_on_layout_or_spelled_out_defaults() -
     assert plan.digest != StudyPlan.parse(GOOD.replace("epsilon = 4", "epsilon = 5")).digest
 
 
+def test_a_plan_agreed_to_before_a_key_was_known_keeps_its_digest() -> None:
+    plan = StudyPlan.parse(GOOD)
+    assert "hidden" not in plan.to_dict()["model"]
+    assert StudyPlan.parse(GOOD + "\n[model]\nhidden = []\n").digest == plan.digest
+    dense = StudyPlan.parse(GOOD + "\n[model]\nchannels = []\nhidden = [64]\n")
+    assert dense.to_dict()["model"]["hidden"] == [64]
+    assert dense.digest != plan.digest
+
+
 @pytest.mark.parametrize(
     ("old", "new", "key"),
     [
@@ -44,6 +53,10 @@ def test_digest_depends_on_content_and_not_on_layout_or_spelled_out_defaults() -
         ("image_size = 32", "image_size = 512", "data.image_size"),
         ("[privacy]", "[model]\ncomponents = 0\n[privacy]", "model.components"),
         ("[privacy]", '[model]\ncomponents = 2\n[privacy]\nphases = ["sgd"]', "model.components"),
+        ("[privacy]", "[model]\nhidden = [64]\n[privacy]", "model.channels"),
+        ("[privacy]", "[model]\nchannels = []\n[privacy]", "model.channels"),
+        ("[privacy]", "[model]\nchannels = []\nhidden = [2]\n[privacy]", "model.hidden"),
+        ("[privacy]", "[model]\nchannels = []\nhidden = [8, 8, 8, 8, 8]\n[privacy]", "model.hidden"),
         ("epsilon = 4", "epsilon = 0", "privacy.epsilon"),
         ("epsilon = 4", "epsilon = -1", "privacy.epsilon"),
         ("epsilon = 4", "epsilon = nan", "privacy.epsilon"),

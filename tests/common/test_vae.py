@@ -7,24 +7,34 @@ import torch
 from common.plan import StudyPlan
 from common.vae import START, initial, shapes
 
+CONVOLUTIONS, PERCEPTRONS = "channels = [8, 16]", "channels = []\nhidden = [40, 20]"
 
-def plan(size: int = 32, phases: str = '["moments", "sgd"]') -> StudyPlan:
+
+def plan(size: int = 32, phases: str = '["moments", "sgd"]', nets: str = CONVOLUTIONS) -> StudyPlan:
     return StudyPlan.parse(
         f'name = "a"\n[data]\nimage_size = {size}\nlabels = ["normal", "lesion"]\n'
-        f"[model]\nlatent = 6\nchannels = [8, 16]\n[privacy]\nphases = {phases}"
+        f"[model]\nlatent = 6\n{nets}\n[privacy]\nphases = {phases}"
     )
 
 
+@pytest.mark.parametrize("nets", [CONVOLUTIONS, PERCEPTRONS])
 @pytest.mark.parametrize("size", [28, 32, 64, 128])
-def test_images_of_every_size_come_back_in_their_shape(size: int) -> None:
-    model = initial(plan(size))
+def test_images_of_every_size_come_back_in_their_shape(size: int, nets: str) -> None:
+    model = initial(plan(size, nets=nets))
     images, labels = torch.rand(3, 1, size, size) * 2 - 1, torch.tensor([0, 1, 1])
     assert model.reconstruct(images, labels).shape == images.shape
     assert model.loss(images, labels, torch.randn(3, 6)).shape == (3,)
 
 
-def test_model_has_no_buffers_and_no_batch_statistics() -> None:
-    model = initial(plan())
+def test_perceptrons_are_of_the_widths_that_the_plan_names() -> None:
+    found = {name: shape for name, shape in shapes(plan(nets=PERCEPTRONS)).items() if name.endswith("weight")}
+    found = {name: shape for name, shape in found.items() if not name.startswith(START)}
+    assert list(found.values()) == [(40, 1024), (20, 40), (40, 20), (1024, 40), (6, 22), (6, 22), (20, 8)]
+
+
+@pytest.mark.parametrize("nets", [CONVOLUTIONS, PERCEPTRONS])
+def test_model_has_no_buffers_and_no_batch_statistics(nets: str) -> None:
+    model = initial(plan(nets=nets))
     assert not list(model.buffers())
     assert not any("BatchNorm" in type(module).__name__ for module in model.modules())
 
@@ -46,8 +56,9 @@ def test_initial_weights_depend_on_the_plan_alone_and_leave_the_global_generator
     assert {name: array.shape for name, array in first.items()} == shapes(plan())
 
 
-def test_residual_nets_start_at_the_linear_model() -> None:
-    model = initial(plan())
+@pytest.mark.parametrize("nets", [CONVOLUTIONS, PERCEPTRONS])
+def test_residual_nets_start_at_the_linear_model(nets: str) -> None:
+    model = initial(plan(nets=nets))
     start = model.start
     start.mean.data.normal_()
     start.basis.data = torch.linalg.qr(torch.randn(32 * 32, 6))[0]

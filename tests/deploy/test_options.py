@@ -48,6 +48,15 @@ def test_a_study_of_the_decoder_alone_comes_to_a_release_and_no_encoder_ever_lea
         assert len(list((home / "encoder" / study.plan.digest).iterdir())) == 2
 
 
+def test_perceptrons_take_the_place_of_convolutions_from_hospital_to_release(tiny: Tiny, tmp_path: Path) -> None:
+    study = run(tiny, tmp_path, ("channels = [4, 8]", "channels = []\nhidden = [32, 16]"))
+    assert {record.phase for record in study.records} == {"mean", "subspace", "prior", "sgd"}
+    assert study.weights["decode.2.weight"].shape == (28**2, 32)
+    assert np.abs(study.weights["decode.2.weight"]).max() > 0  # zero at the start, so that it has learnt
+    decoder = Decoder.load(tmp_path / "run" / "decoder.safetensors")
+    assert decoder.digest == Decoder.of(study.plan, study.released).digest
+
+
 def test_median_with_momentum_of_nothing_average_and_pull_run_together(tiny: Tiny, tmp_path: Path) -> None:
     training = ("local_steps = 3", "local_steps = 3\nema = 0.5\nproximal = 0.1")
     study = run(tiny, tmp_path, training, ("min_sites = 2", 'min_sites = 3\nstrategy = "median"'))
