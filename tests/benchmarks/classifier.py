@@ -22,6 +22,11 @@ def judge(images: Tensor, labels: Tensor, test_images: Tensor, test_labels: Tens
     Returns:
         AUC of class 1, after a fixed number of epochs.
     """
+    return area(trained(images, labels, seed=seed), test_images, test_labels)
+
+
+def trained(images: Tensor, labels: Tensor, *, seed: int) -> nn.Module:
+    """The judge's CNN after its epochs on (images, labels); arguments as in `judge`."""
     torch.manual_seed(seed)
     size = images.shape[-1]
     net = nn.Sequential(
@@ -36,9 +41,14 @@ def judge(images: Tensor, labels: Tensor, test_images: Tensor, test_labels: Tens
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+    return net.eval()
+
+
+def area(net: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """AUC of class 1 that a trained net has on images; arguments as in `judge`."""
     with torch.no_grad():
-        scores = net.eval()(test_images).softmax(1)[:, 1].numpy()
-    return float(roc_auc_score(test_labels.numpy(), scores))
+        scores = net(images).softmax(1)[:, 1].numpy()
+    return float(roc_auc_score(labels.numpy(), scores))
 
 
 def spread(values: list[float]) -> str:

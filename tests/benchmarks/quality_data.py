@@ -110,10 +110,19 @@ def _images(pairs: list[tuple[NDArray[np.uint8], int]]) -> Images:
 
 def train_part(cell: Cell) -> Images:
     """The images that a cell's sites share: the whole training part, or its limit drawn in one fixed order."""
-    train = data_set(cell.data).train
     if not cell.limit:
-        return train
-    order = np.random.default_rng(SPLIT_SEED).permutation(len(train.labels))[: cell.limit]
+        return data_set(cell.data).train
+    return _chosen(cell, slice(None, cell.limit))
+
+
+def held_back(cell: Cell) -> Images:
+    """The training images that a limited cell's sites never see."""
+    return _chosen(cell, slice(cell.limit, None))
+
+
+def _chosen(cell: Cell, part: slice) -> Images:
+    train = data_set(cell.data).train
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(train.labels))[part]
     return Images(pixels=train.pixels[order], labels=train.labels[order])
 
 

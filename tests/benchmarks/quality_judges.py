@@ -10,7 +10,8 @@ Beside it stands the Frechet distance between synthetic and real test images in 
 with the test part's share of each label.
 """
 
-import functools
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from client.evaluation.fidelity import frechet
 from common.encoder import features
 from common.images import unit_to_uint8
 from common.synthesis import Decoder
-from tests.benchmarks.classifier import judge as auc
+from tests.benchmarks import classifier
 from tests.benchmarks.quality_data import data_set
 
 Labelled = tuple[Tensor, Tensor]
@@ -52,10 +53,14 @@ def synthetic(data: str, decoder: Decoder, count: int, *, seed: int) -> dict[str
     Returns:
         "score" in [0, 1] and "frechet", 0 or more.
     """
+    return _measured(data, drawn(decoder, count, seed=seed), seed=seed)
+
+
+def drawn(decoder: Decoder, count: int, *, seed: int) -> Labelled:
+    """The images of a release that the judges see: `count` in all, the same number of each label, 8-bit grey."""
     each = count // len(decoder.labels)
-    drawn = torch.cat([torch.stack(list(decoder.draw(label, each, seed=seed))) for label in decoder.labels])
-    images = eight_bit(drawn)[:, None], torch.arange(len(decoder.labels)).repeat_interleave(each)
-    return _measured(data, images, seed=seed)
+    images = torch.cat([torch.stack(list(decoder.draw(label, each, seed=seed))) for label in decoder.labels])
+    return eight_bit(images)[:, None], torch.arange(len(decoder.labels)).repeat_interleave(each)
 
 
 def real(data: str, *, count: int, seed: int) -> dict[str, Any]:
@@ -68,13 +73,22 @@ def real(data: str, *, count: int, seed: int) -> dict[str, Any]:
 def _measured(data: str, images: Labelled, *, seed: int) -> dict[str, Any]:
     test = data_set(data).test.unit()
     distance = frechet(features(test[0]), features(alike(images, test[1])))
-    if data == "pneumonia":
-        score = auc(*images, *test, seed=seed)
-    elif data == "mednist":
-        score = accuracy(reader(data, seed), images)
-    else:
-        score = accuracy(trained(images, seed=seed), test)
+    score = accuracy(reader(data, seed), images) if data == "mednist" else pupil(data, images, seed=seed)(test)
     return {"score": round(score, 5), "frechet": round(distance, 5)}
+
+
+def pupil(data: str, images: Labelled, *, seed: int) -> Callable[[Labelled], float]:
+    """A classifier trained on the images, as what tells its score on real ones: an AUC for pneumonia, else accuracy.
+
+    Args:
+        data: A key of `NAME` but mednist, whose judge is trained on real images.
+        images: What it learns.
+        seed: Of weights, order and dropout.
+    """
+    if data == "pneumonia":
+        net = classifier.trained(*images, seed=seed)
+        return lambda real: classifier.area(net, *real)
+    return partial(accuracy, trained(images, seed=seed))
 
 
 def eight_bit(images: Tensor) -> Tensor:
@@ -91,7 +105,7 @@ def alike(images: Labelled, test_labels: Tensor) -> Tensor:
     return images[0][torch.cat(rows)]
 
 
-@functools.lru_cache(maxsize=4)
+@lru_cache(maxsize=4)
 def reader(data: str, seed: int) -> nn.Module:
     """The CNN that reads labels, trained on real images."""
     images, labels = data_set(data).train.unit()

@@ -4,7 +4,8 @@
 
 `--take` first adds a results file to docs/quality.jsonl, newer lines in place of older ones; lines of a plan that no
 cell has any more go. In either text, whatever stands between `<!-- printed: NAME -->` and `<!-- end -->` is printed
-from docs/quality.jsonl; the words around it are written by people and hold no result of their own. A test compares.
+from docs/quality.jsonl, and how the settings compare from docs/quality-choice.jsonl; the words around it are written by
+people and hold no result of their own. A test compares.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks import quality_choice
 from tests.benchmarks.quality_plans import BASES, IID, METHODS, SEEDS, Cell, cells, plan_of
 from tests.benchmarks.quality_results import current, lines
 
@@ -100,6 +102,7 @@ def printed(page: str, results: list[Line]) -> str:
         "in short": lambda: in_short(results),
         "phased against plain": lambda: phased_against_plain(results),
         "judges": lambda: judges(results),
+        "choice": lambda: choice(lines(quality_choice.RESULTS)),
         **{f"table {data}": (lambda data=data: table(results, data)) for data in BASES},  # type: ignore[misc]
     }
 
@@ -229,6 +232,27 @@ def phased_against_plain(results: list[Line]) -> str:
             )
     said = f"Phased beats plain in {won} of {won + len(lost)} places where both were measured."
     return "\n".join([said, *(["", "It does not here:", "", *lost] if lost else [])])
+
+
+def choice(results: list[Line]) -> str:
+    """Each setting on training images set aside and on test images, and which of them the former choose."""
+    rows, said = [], []
+    for data, settings in quality_choice.SETTINGS.items():
+        mine = [line for line in results if line["data"] == data and quality_choice.holds(line)]
+        figures = {
+            name: [[line[what] for line in mine if line["setting"] == name] for what in ("aside", "test")]
+            for name in settings
+            if any(line["setting"] == name for line in mine)
+        }
+        shown = {name: [spread(values, data=data) for values in parts] for name, parts in figures.items()}
+        rows += [[TITLES[data], name, *parts] for name, parts in shown.items()]
+        if taken := shown.get(quality_choice.TAKEN):
+            best = max(figures, key=lambda name: statistics.mean(figures[name][0]))
+            said.append(
+                f"- {TITLES[data]}: the images set aside choose {best!r}, which has {shown[best][1]} on the test "
+                f"images; the table's setting has {taken[1]}."
+            )
+    return "\n".join([_markdown(["data", "setting", "images set aside", "test images"], rows), "", *said])
 
 
 def judges(results: list[Line]) -> str:

@@ -83,27 +83,60 @@ def _real(job: Job) -> dict[str, Any]:
 
 def _study(job: Job, cell: Cell) -> dict[str, Any]:
     plan = job.plan()
-    with tempfile.TemporaryDirectory(dir=job.store) as scratch:
-        folder = Path(scratch) / "run"
-        prepare(plan, caches(cell, plan, job.store), folder, seed=job.seed)
-        began = time.monotonic()
-        start(folder, workers=1)
-        studied = time.monotonic()
-        decoder = Decoder.load(folder / "decoder.safetensors")
-        spent = epsilon_of_ledgers(folder, plan)
-        rounds = [record.seconds / cell.sites for record in Study.resume(folder).records]
-    figures = judges.synthetic(job.data, decoder, job.count, seed=job.seed)
+    studied = study(plan, cell, job.store, seed=job.seed)
+    began = time.monotonic()
+    figures = judges.synthetic(job.data, studied.decoder, job.count, seed=job.seed)
+    judged = time.monotonic() - began
     kept = decoder_file(job)
     kept.parent.mkdir(exist_ok=True)
-    decoder.save(kept)
-    seconds = {"study": studied - began, "site round": statistics.median(rounds), "judge": time.monotonic() - studied}
+    studied.decoder.save(kept)
+    seconds = {"study": studied.seconds, "site round": studied.site_round, "judge": judged}
     return {
         **figures,
-        "decoder": decoder.digest,
-        "epsilon": spent,
-        "delta": None if spent is None else plan.privacy.delta,
+        "decoder": studied.decoder.digest,
+        "epsilon": studied.epsilon,
+        "delta": None if studied.epsilon is None else plan.privacy.delta,
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
     }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Studied:
+    """What a study came to.
+
+    Attributes:
+        decoder: Its release.
+        epsilon: Largest that a site's ledger shows; None without noise.
+        seconds: Of the whole study.
+        site_round: Seconds that a site needs for a round, the median of the rounds.
+    """
+
+    decoder: Decoder
+    epsilon: float | None
+    seconds: float
+    site_round: float
+
+
+def study(plan: StudyPlan, cell: Cell, store: Path, *, seed: int) -> Studied:
+    """Run the product's own study of a plan on a cell's sites.
+
+    Args:
+        plan: The plan, as a rule the cell's.
+        cell: Says which images lie at which site.
+        store: Folder that keeps caches.
+        seed: Of the simulation.
+    """
+    with tempfile.TemporaryDirectory(dir=store) as scratch:
+        folder = Path(scratch) / "run"
+        prepare(plan, caches(cell, plan, store), folder, seed=seed)
+        began = time.monotonic()
+        start(folder, workers=1)
+        return Studied(
+            seconds=time.monotonic() - began,
+            decoder=Decoder.load(folder / "decoder.safetensors"),
+            epsilon=epsilon_of_ledgers(folder, plan),
+            site_round=statistics.median(record.seconds / cell.sites for record in Study.resume(folder).records),
+        )
 
 
 def decoder_file(job: Job) -> Path:

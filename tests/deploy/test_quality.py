@@ -16,8 +16,17 @@ from common.plan import StudyPlan
 from common.schedule import schedule
 from common.synthesis import Decoder
 from deploy.importers import import_source
-from tests.benchmarks import quality, quality_data, quality_page, quality_results, quality_runs
-from tests.benchmarks.quality_plans import BASES, Cell, cells, plan_of, to_toml
+from tests.benchmarks import (
+    quality,
+    quality_choice,
+    quality_data,
+    quality_judges,
+    quality_page,
+    quality_results,
+    quality_runs,
+)
+from tests.benchmarks.quality_choice import Choice
+from tests.benchmarks.quality_plans import BASES, PATIENTS, Cell, cells, plan_of, to_toml
 from tests.benchmarks.quality_plot import plot
 
 LABELS = ("normal", "pneumonia")
@@ -227,3 +236,33 @@ def test_a_cell_that_fails_says_so_and_the_others_are_measured(
     assert quality.perform(options) == 1
     assert "FAILED pneumonia, moments, 200 site(s)" in capsys.readouterr().err
     assert [line["cell"]["sites"] for line in quality_results.lines(options.results)] == [1]
+
+
+def test_a_setting_is_scored_on_training_images_that_its_study_never_saw(
+    small_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PATIENTS, "pneumonia", 240)
+    monkeypatch.setitem(quality_judges.DRAWN, "pneumonia", 200)
+    choice = Choice(data="pneumonia", setting="16 latents", seed=0)
+    used, aside = (part(choice.cell).pixels for part in (quality_data.train_part, quality_data.held_back))
+    whole = quality_data.data_set("pneumonia").train.pixels
+    assert (len(used), len(aside)) == (200, 40)
+    assert sorted(image.tobytes() for image in [*used, *aside]) == sorted(image.tobytes() for image in whole)
+    line = quality_choice.measured(choice, tmp_path)
+    assert quality_choice.holds(line)
+    assert not quality_choice.holds({**line, "setting": quality_choice.TAKEN})
+    assert 0 <= line["aside"] <= 1
+
+
+def a_choice(setting: str, *, aside: float, test: float) -> dict[str, Any]:
+    choice = Choice(data="mnist", setting=setting, seed=0)
+    return {**choice.identity(), "setting": setting, "aside": aside, "test": test}
+
+
+def test_the_setting_that_the_images_set_aside_choose_is_named_with_what_it_is_worth_on_the_test() -> None:
+    taken = a_choice(quality_choice.TAKEN, aside=0.9, test=0.95)
+    better = a_choice("20 latents", aside=0.91, test=0.94)
+    stale = {**a_choice("44 latents", aside=0.99, test=0.99), "plan": "p"}
+    told = quality_page.choice([taken, better, stale])
+    assert "choose '20 latents', which has 94.0 on the test images; the table's setting has 95.0" in told
+    assert "99.0" not in told

@@ -1,0 +1,147 @@
+"""Would the table's settings have been chosen without its test images? Each beside its neighbours, on images set aside.
+
+    python -m tests.benchmarks.quality_choice [--data mnist] [--seeds 0 1 2]
+
+The settings were first chosen by test images at one seed (`quality_plans`). Here a sixth of the *training* images is
+set aside, the moments are taken of the rest at one site and one epsilon, and one classifier trained on the synthetic
+images is scored on both: on what was set aside, which may choose, and on the test images, which only show what the
+choice is worth. MedNIST is not here, for nothing of its plan was chosen by a score.
+
+Results are lines of docs/quality-choice.jsonl, where one of the same plan and seed is not measured again;
+`python -m tests.benchmarks.quality_page` prints them into docs/quality.md.
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.plan import StudyPlan
+from tests.benchmarks import quality, quality_data, quality_judges, quality_runs
+from tests.benchmarks.quality_plans import IID, PATIENTS, SEEDS, Cell, plan_of
+from tests.benchmarks.quality_results import append, key, lines
+
+RESULTS = quality.ROOT / "docs" / "quality-choice.jsonl"
+TAKEN = "as in the table"
+Changes = dict[str, dict[str, Any]]
+SETTINGS: dict[str, dict[str, Changes]] = {
+    "fashion-mnist": {
+        TAKEN: {},
+        "40 latents": {"model": {"latent": 40}},
+        "80 latents": {"model": {"latent": 80}},
+        "base of 16 pixels": {"model": {"base": 16}},
+        "1 component": {"model": {"components": 1}},
+        "drawn like MNIST": {"release": {"temperature": 1.3, "texture": 0.5, "observation": 0.15}},
+    },
+    "mnist": {
+        TAKEN: {},
+        "20 latents": {"model": {"latent": 20}},
+        "44 latents": {"model": {"latent": 44}},
+        "1 component": {"model": {"components": 1}},
+        "drawn as it comes": {"release": {"temperature": 1.0, "texture": 1.0, "observation": 0.0}},
+        "temperature 1.3 alone": {"release": {"temperature": 1.3, "texture": 1.0, "observation": 0.0}},
+    },
+    "pneumonia": {
+        TAKEN: {},
+        "16 latents": {"model": {"latent": 16}},
+        "60 latents": {"model": {"latent": 60}},
+        "base of 20 pixels": {"model": {"base": 20}},
+        "4 components": {"model": {"components": 4}},
+        "drawn like MNIST": {"release": {"temperature": 1.3, "texture": 0.5, "observation": 0.15}},
+    },
+}
+EPSILON = {"fashion-mnist": 10.0, "mnist": 10.0, "pneumonia": 8.0}
+SET_ASIDE = 6
+"""One training image in so many is set aside."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """One setting of a data set and a seed.
+
+    Attributes:
+        data: A key of `SETTINGS`.
+        setting: A key of its settings.
+        seed: Keys the simulation, the drawing and the judge alike.
+    """
+
+    data: str
+    setting: str
+    seed: int
+
+    @property
+    def cell(self) -> Cell:
+        """The moments at one site, without the images that are set aside."""
+        used = PATIENTS[self.data] - PATIENTS[self.data] // SET_ASIDE
+        return Cell(data=self.data, method="moments", sites=1, split=IID, epsilon=EPSILON[self.data], limit=used)
+
+    def plan(self) -> StudyPlan:
+        """The cell's plan, changed as the setting says."""
+        plan, changes = plan_of(self.cell), SETTINGS[self.data][self.setting]
+        parts = {name: dataclasses.replace(getattr(plan, name), **change) for name, change in changes.items()}
+        return dataclasses.replace(plan, **parts)
+
+    def identity(self) -> dict[str, Any]:
+        """What makes two results the same measurement."""
+        judge = {"name": quality_judges.NAME[self.data], "drawn": quality_judges.DRAWN[self.data]}
+        return {"data": self.data, "cell": self.cell.to_dict(), "seed": self.seed, "plan": self.plan().digest,
+                "judge": judge}  # fmt: skip
+
+
+def main() -> None:
+    """Measure what is asked for and not there yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--store", type=Path, default=quality.STORE, help="keeps the sites' caches")
+    options = parser.parse_args()
+    options.store.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    done = {key(line) for line in lines(options.results)}
+    for choice in choices(options.data, options.seeds):
+        if not quality_data.present(choice.data):
+            print(f"not on this machine, left out: {choice.data}", file=sys.stderr)
+        elif key(choice.identity()) not in done:
+            line = measured(choice, options.store)
+            append(options.results, line)
+            print(f"{choice.data}, {choice.setting}, seed {choice.seed}: set aside {line['aside']:.4f}, "
+                  f"test {line['test']:.4f}", flush=True)  # fmt: skip
+
+
+def choices(data: list[str], seeds: list[int]) -> Iterator[Choice]:
+    """Every setting of the data sets at every seed, a whole seed first."""
+    for name in data:
+        for seed in seeds:
+            for setting in SETTINGS[name]:
+                yield Choice(data=name, setting=setting, seed=seed)
+
+
+def measured(choice: Choice, store: Path) -> dict[str, Any]:
+    """Run a setting's study and score its images: a line of the results file."""
+    studied = quality_runs.study(choice.plan(), choice.cell, store, seed=choice.seed)
+    images = quality_judges.drawn(studied.decoder, quality_judges.DRAWN[choice.data], seed=choice.seed)
+    score = quality_judges.pupil(choice.data, images, seed=choice.seed)
+    return {
+        **choice.identity(),
+        "setting": choice.setting,
+        "aside": round(score(quality_data.held_back(choice.cell).unit()), 5),
+        "test": round(score(quality_data.data_set(choice.data).test.unit()), 5),
+    }
+
+
+def holds(line: dict[str, Any]) -> bool:
+    """Whether a result is of a setting as it is now."""
+    if line["setting"] not in SETTINGS[line["data"]]:
+        return False
+    choice = Choice(data=line["data"], setting=line["setting"], seed=line["seed"])
+    return key(choice.identity()) == key(line)
+
+
+if __name__ == "__main__":
+    main()
