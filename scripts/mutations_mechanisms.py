@@ -227,6 +227,13 @@ MECHANISMS = [
         tests=(HOSTILE_MOMENTS,),
     ),
     Mutation(
+        name="quarantine: moments that no cohort could have made count",
+        file="server/quarantine.py",
+        old='if step.phase != "sgd" and (fault := contradiction(',
+        new='if step.phase == "none" and (fault := contradiction(',
+        tests=(HOSTILE_MOMENTS,),
+    ),
+    Mutation(
         name="quarantine: moments that are not finite count",
         file="server/quarantine.py",
         old="if not math.isfinite(_squares(array)):",

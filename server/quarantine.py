@@ -16,6 +16,7 @@ from common.privacy import GaussianEvent
 from common.schedule import Round
 from common.vae import trained
 from common.weights import Weights
+from server.plausible import contradiction
 
 _NOISE_SLACK = 6.0
 """Standard deviations by which the norm of honest noise may pass its mean: once in 10**8 releases (Gaussian tail)."""
@@ -24,7 +25,7 @@ _SLAB = 2**18
 
 EXTRA, LACKING, MISSHAPEN, NOT_FINITE = "ExtraKey", "MissingArray", "WrongShape", "NotFinite"
 TOO_LARGE, OTHER_ROUND, OTHER_SITE = "NormOverBound", "WrongRound", "WrongSite"
-WRONG_COST, MALFORMED = "WrongCost", "MalformedReply"
+WRONG_COST, MALFORMED, NO_COHORT = "WrongCost", "MalformedReply", "NoCohort"
 
 
 class Quarantined(MessageRefused):
@@ -69,7 +70,8 @@ def check_reply(plan: StudyPlan, step: Round, weights: Weights, reply: TrainRepl
 
     Raises:
         Quarantined: Other plan, round or phase; unknown, missing, misshapen or non-finite arrays; an update or a
-            release larger than the round can produce; an epsilon that is not the plan's for this round or less.
+            release larger than the round can produce, or that no cohort's sums could be; an epsilon that is not the
+            plan's for this round or less.
     """
     if (reply.plan, reply.round, reply.phase) != (plan.digest, step.number, step.phase):
         raise Quarantined(OTHER_ROUND, f"the reply answers round {reply.round}, not round {step.number}")
@@ -86,6 +88,8 @@ def check_reply(plan: StudyPlan, step: Round, weights: Weights, reply: TrainRepl
         size = math.sqrt(_squares(reply.arrays["release"]))
     if not size <= (most := bound(plan, step, weights)):
         raise Quarantined(TOO_LARGE, f"the reply's norm {size:.3g} is over the bound {most:.3g}")
+    if step.phase != "sgd" and (fault := contradiction(plan, step, reply.arrays["release"].astype(np.float64))):
+        raise Quarantined(NO_COHORT, f"the reply's release is nobody's: {fault}")
 
 
 def most_utility(plan: StudyPlan, event: GaussianEvent) -> float:

@@ -49,8 +49,24 @@ def nothing(values: Harm) -> Harm:
     return values[:0]
 
 
+def negated(values: Harm) -> Harm:
+    return -values
+
+
+def moments_without_patients(values: Harm) -> Harm:
+    """Within the norm that the plan's largest cohort could have, but not that of the patients it counts last."""
+    return np.append(values[:-2] * np.float32(1e5), values[-2:]).astype(np.float32)
+
+
+def a_count_that_takes_back_all_others(values: Harm) -> Harm:
+    return np.append(values[:-1], -np.float32(1e3)).astype(np.float32)
+
+
 HARMS = {
     huge: "NormOverBound",
+    negated: "NoCohort",
+    moments_without_patients: "NoCohort",
+    a_count_that_takes_back_all_others: "NoCohort",
     not_a_number: "NotFinite",
     infinite: "NotFinite",
     too_short: "WrongShape",

@@ -8,9 +8,9 @@ import pytest
 from common import utility
 from common.errors import PlanError
 from common.messages import TrainReply, TrainRequest
-from common.moments import release_length, sensitivity
+from common.moments import COUNT_WEIGHT, Array, pack_matrix, sensitivity
 from common.plan import StudyPlan
-from common.schedule import Round, schedule
+from common.schedule import Phase, Round, schedule
 from common.vae import initial
 from server.quarantine import Quarantined, check_reply
 from tests.server.sites import PLAN, honest_reply
@@ -21,17 +21,33 @@ SMALL = StudyPlan.parse(TEXT + "[privacy]\nutility_share = 0.2\n")
 WEIGHTS = initial(SMALL).arrays()
 
 
+def one_patient(plan: StudyPlan, phase: Phase, random: np.random.Generator) -> Array:
+    """A contribution at the very bound: no honest cohort's sum is longer than of such patients who all agree."""
+    at = {"mean": plan.model.base**2, "subspace": plan.model.base**2}.get(phase, plan.model.latent)
+    clipped = random.normal(size=at)
+    clipped /= np.linalg.norm(clipped)
+    if phase == "mean":
+        return plan.privacy.mean_clip * np.concatenate([clipped, [1.0, 0.0]])
+    scatter = pack_matrix(np.outer(clipped, clipped))
+    if phase == "subspace":
+        return np.append(scatter, COUNT_WEIGHT)
+    row = np.concatenate([scatter, clipped, [COUNT_WEIGHT]])
+    return np.concatenate([row, np.zeros_like(row)])
+
+
 def release(plan: StudyPlan, step: Round, *, patients: int, seed: int) -> TrainReply:
-    """A noised release of that many patients who all agree to the full: no honest cohort's sum is longer."""
+    """A noised release of that many patients who all agree to the full."""
     random = np.random.default_rng(seed)
     reply = honest_reply(plan, "hill", TrainRequest(plan=plan.digest, round=step.number, arrays=WEIGHTS))
     if step.phase == "sgd":
         assert step.utility is not None
-        one, bound, sigma, name = np.array([0.6, 0.8]), utility.SENSITIVITY, step.utility.sigma, utility.NAME
+        one, sigma, name = utility.SENSITIVITY * np.array([0.6, 0.8]), step.utility.sigma, utility.NAME
+        bound = utility.SENSITIVITY
     else:
-        one = random.normal(size=release_length(plan, step.phase))
-        bound, sigma, name = sensitivity(plan, step.phase), step.event.sigma, "release"
-    total = patients * bound * one / np.linalg.norm(one) + random.normal(size=len(one)) * sigma * bound
+        one, bound = one_patient(plan, step.phase, random), sensitivity(plan, step.phase)
+        assert np.linalg.norm(one) == pytest.approx(bound)
+        sigma, name = step.event.sigma, "release"
+    total = patients * one + random.normal(size=len(one)) * sigma * bound
     return dataclasses.replace(reply, arrays={**reply.arrays, name: total.astype(np.float32)})
 
 
