@@ -111,6 +111,10 @@ class Cache:
         rows = self._rows(i)
         return uint16_to_unit(self._images[rows]).unsqueeze(1), torch.from_numpy(self._labels[rows].copy())
 
+    def at(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Return the images and labels in rows that `patient_rows` named; shapes as in `patient`."""
+        return uint16_to_unit(self._images[rows]).unsqueeze(1), torch.from_numpy(self._labels[rows])
+
     def patients_images(
         self, indices: list[int] | Tensor, k: int, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:

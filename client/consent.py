@@ -10,7 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from client.admission.records import ADMISSION_FILE, Admission
@@ -60,6 +62,10 @@ class ConsentingCohort(Cache):
     def patient(self, i: int) -> tuple[Tensor, Tensor]:
         """Return all images and labels of one patient, see `Cache.patient`."""
         return self._whole.patient(self._at(i))
+
+    def at(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Return the images and labels in rows that `patient_rows` named, see `Cache.at`."""
+        return self._whole.at(rows)
 
     def patients_images(
         self, indices: list[int] | Tensor, k: int, generator: torch.Generator | None = None

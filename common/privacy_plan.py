@@ -7,6 +7,8 @@ from common.plan_rules import require
 
 MAX_EPSILON = 10.0
 """Above this a Gaussian-DP promise says little; a plan that wants more is refused."""
+LEAST_CLIP = 1e-3
+"""Least clip of the moments phase: one far below any image's size would leave little but rounding to clip."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +61,11 @@ class PrivacyPlan:
             list(self.phases),
         )
         require(0 < self.moments_share < 1, "privacy.moments_share", "between 0 and 1", self.moments_share)
-        require(0 < self.mean_clip <= 1, "privacy.mean_clip", "above 0 and at most 1", self.mean_clip)
+        require(LEAST_CLIP <= self.mean_clip <= 1, "privacy.mean_clip", f"from {LEAST_CLIP:g} to 1", self.mean_clip)
         require(
-            0 < self.deviation_clip <= 2,
+            LEAST_CLIP <= self.deviation_clip <= 2,
             "privacy.deviation_clip",
-            "above 0 and at most 2",
+            f"from {LEAST_CLIP:g} to 2",
             self.deviation_clip,
         )
         require(0 <= self.spare_rounds <= 10, "privacy.spare_rounds", "from 0 to 10", self.spare_rounds)

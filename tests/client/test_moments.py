@@ -6,11 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from client import moments
+from client.cache import Cache
 from client.moments import patient_sum, release
 from client.randomness import SecureRandom
 from common.moments import COUNT_WEIGHT, clip, release_length, sensitivity
 from common.plan import StudyPlan
+from common.privacy_plan import LEAST_CLIP
 from common.schedule import Phase, Round, schedule
 from common.vae import initial
 from common.weights import Weights
@@ -198,3 +202,44 @@ def test_how_a_patients_own_part_is_rounded_depends_on_nobody_else(tmp_path: Pat
         for count in (patients, patients - 1)
     ]
     assert float(np.linalg.norm(sums[0] - sums[1])) <= sensitivity(plan, phase) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("phase", ["mean", "subspace"])
+def test_neighbours_round_coefficients_by_next_to_nothing_whatever_mean_was_sent(tmp_path: Path, phase: Phase) -> None:
+    """The mean sent is a patient's own image and the clip as small as a plan's can be: what is left is rounding."""
+    plan = dataclasses.replace(
+        PLAN,
+        model=dataclasses.replace(PLAN.model, base=16),
+        privacy=dataclasses.replace(PLAN.privacy, deviation_clip=LEAST_CLIP),
+    )
+    image = np.random.default_rng(4).uniform(-1, 1, (1, 28, 28)).astype(np.float32)
+    cohort: list[Patient] = [(image, [0])] * 7 + random_patients(4, seed=5, most_images=1)
+    caches = [cache_of(tmp_path / str(count), plan, cohort[:count]) for count in (7, 8, 11)]
+    sent, step = initial(plan).arrays(), step_of(plan, phase)
+    sent["start.mean"] = caches[0].patient(0)[0].numpy().reshape(-1)
+    whole = [patient_sum(plan, step, sent, cache) for cache in caches]
+    others = [cache_of(tmp_path / f"only {i}", plan, [patient]) for i, patient in enumerate(cohort[7:])]
+    alone = [patient_sum(plan, step, sent, cache) for cache in others]
+    np.testing.assert_allclose(whole[1] - whole[0], alone[0], atol=1e-11)
+    np.testing.assert_allclose(whole[2] - whole[0], sum(alone), atol=1e-11)
+
+
+def test_a_patient_of_many_images_goes_in_blocks_and_weighs_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cohort = random_patients(9, seed=6, most_images=7)
+    cache = cache_of(tmp_path, PLAN, cohort)
+    whole = [patient_sum(PLAN, step_of(PLAN, phase), weights("honest"), cache) for phase in PHASES]
+    seen: list[int] = []
+
+    def at(rows: NDArray[np.int64]) -> object:
+        seen.append(len(rows))
+        return Cache.at(cache, rows)
+
+    monkeypatch.setattr(moments, "_IMAGES_AT_ONCE", 4)
+    monkeypatch.setattr(cache, "at", at)
+    for phase, expected in zip(PHASES, whole, strict=True):
+        found = patient_sum(PLAN, step_of(PLAN, phase), weights("honest"), cache)
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+    assert max(seen) == 4
+    assert sum(seen) == cache.images * len(PHASES)

@@ -57,6 +57,8 @@ def test_a_plan_agreed_to_before_a_key_was_known_keeps_its_digest() -> None:
         ("[privacy]", "[model]\nchannels = []\n[privacy]", "model.channels"),
         ("[privacy]", "[model]\nchannels = []\nhidden = [2]\n[privacy]", "model.hidden"),
         ("[privacy]", "[model]\nchannels = []\nhidden = [8, 8, 8, 8, 8]\n[privacy]", "model.hidden"),
+        ("epsilon = 4", "mean_clip = 0.0001", "privacy.mean_clip"),
+        ("epsilon = 4", "deviation_clip = 1e-15", "privacy.deviation_clip"),
         ("epsilon = 4", "epsilon = 0", "privacy.epsilon"),
         ("epsilon = 4", "epsilon = -1", "privacy.epsilon"),
         ("epsilon = 4", "epsilon = nan", "privacy.epsilon"),
