@@ -103,7 +103,9 @@ def split(plan: StudyPlan, found: dict[str, Array]) -> dict[str, Array]:
     centres, covariances = [], []
     for index, (centre, factor) in enumerate(zip(found["centre"], found["factor"], strict=True)):
         draws = np.random.default_rng([seed, index]).normal(size=(_DRAWN, len(centre))) @ factor.T
-        cells, _ = kmeans2(draws, each, minit="++", seed=np.random.default_rng([seed, index, 1]))
+        cells = np.zeros((each, len(centre)))  # where noise drowned all spread, there is nothing to divide
+        if draws.any():
+            cells, _ = kmeans2(draws, each, minit="++", seed=np.random.default_rng([seed, index, 1]))
         centres.append(centre + cells)
         covariances += [_left_within(factor @ factor.T, cells, np.full(each, 1.0 / each))] * each
     weights = np.full(len(found["centre"]) * each, 1.0 / each)

@@ -38,3 +38,22 @@ def test_texture_can_be_left_out_and_a_longer_draw_begins_with_the_shorter_one()
     long, short = (list(decoder(texture=1.0).draw("any", count, seed=1)) for count in (130, 70))
     assert all(torch.equal(a, b) for a, b in zip(short, long, strict=False))
     assert not torch.equal(long[0], long[64])
+
+
+def test_temperature_widens_the_draws_from_the_prior_and_nothing_else() -> None:
+    arrays = initial(PLAN).arrays()
+    random = np.random.default_rng(2)
+    arrays["start.basis"] = np.linalg.qr(random.normal(size=(28 * 28, 2)))[0].astype(np.float32)
+    arrays["start.factor"] = np.eye(2, dtype=np.float32)[None] * np.float32(0.5)
+    arrays["start.centre"] = np.array([[0.4, -0.3]], np.float32)
+
+    def coordinates(temperature: float) -> np.ndarray:
+        plan = dataclasses.replace(
+            PLAN, release=dataclasses.replace(PLAN.release, temperature=temperature, texture=0.0)
+        )
+        drawn = torch.stack(list(Decoder.of(plan, arrays).draw("any", 500, seed=1))).flatten(1).numpy()
+        return drawn @ arrays["start.basis"] - arrays["start.centre"]
+
+    as_it_is, wider = coordinates(1.0), coordinates(1.5)
+    np.testing.assert_allclose(as_it_is.std(axis=0), 0.5, rtol=0.1)
+    np.testing.assert_allclose(wider, 1.5 * as_it_is, atol=1e-4)

@@ -99,6 +99,14 @@ def test_the_page_and_its_plot_are_what_the_results_print() -> None:
     assert quality_page.BLOCK.findall(readme) == ["in short"]
 
 
+def test_the_words_around_the_figures_speak_of_as_many_misses_as_there_are() -> None:
+    """What people wrote between the printed blocks names one aim and one place; new results may make it more."""
+    results, page = quality_results.lines(quality_page.RESULTS), quality_page.PAGE.read_text()
+    assert quality_page.aims(results).count("| no |") == page.count("The one aim that is missed") == 1
+    lost = [line for line in quality_page.phased_against_plain(results).splitlines() if line.startswith("- ")]
+    assert len(lost) == page.count("Plain won in the place below") == 1
+
+
 def test_the_readme_shows_the_default_beside_plain_and_the_page_how_much_of_the_table_is_there() -> None:
     results = [a_line(score=0.95), a_line(cell={"method": "plain"}, score=0.5)]
     assert "| MNIST | 1 | 1 | 50.0 | 95.0 | DP-MERF 80" in quality_page.in_short(results)

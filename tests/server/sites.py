@@ -56,7 +56,8 @@ def honest_release(plan: StudyPlan, phase: str, seed: int) -> Weights:
     elif phase == "subspace":
         values[-1] = 25.0
     else:
-        values.reshape(2, -1)[:, -1] = 12.5
+        gaussians = len(plan.data.labels) * (1 if phase == "prior" else plan.model.components)
+        values.reshape(gaussians, -1)[:, -1] = 25.0 / gaussians
     return {"release": values.astype(np.float32)}
 
 

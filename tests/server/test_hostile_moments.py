@@ -50,7 +50,8 @@ def nothing(values: Harm) -> Harm:
 
 
 def negated(values: Harm) -> Harm:
-    return -values
+    """Of a cohort so large that noise cannot have turned the sign of its counts."""
+    return values * np.float32(-1e3)
 
 
 def moments_without_patients(values: Harm) -> Harm:
@@ -85,11 +86,11 @@ def from_hill(harm: object, number: int) -> Fault:
     return fault
 
 
-def begin(folder: Path) -> Study:
+def begin(folder: Path, components: int = 1) -> Study:
     text = (
         PLAN.replace("rounds = 2", "rounds = 0") + '[privacy]\nphases = ["moments"]\n[release]\nimages_per_label = 0\n'
     )
-    (folder / "plan.toml").write_text(text)
+    (folder / "plan.toml").write_text(text.replace("base = 4\n", f"base = 4\ncomponents = {components}\n"))
     return Study.begin(folder)
 
 
@@ -111,6 +112,20 @@ def test_moments_that_no_honest_site_could_send_are_quarantined_and_the_card_say
         assert card["rounds"][0]["missing"] == {"hill": reason}
         assert "hill" not in card["rounds"][0]["replied"]
         assert f"Site hill is missing from round 1: {reason}." in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("harm", [huge, negated, moments_without_patients, not_a_number])
+@pytest.mark.parametrize("number", [4, 7])
+def test_the_rounds_of_a_mixture_leave_such_a_site_out_too(tmp_path: Path, number: int, harm: object) -> None:
+    study = begin(tmp_path, components=2)
+    rounds.run(study, ScriptedExchange(study.plan, ("hill", "north", "river"), {"hill": from_hill(harm, number)}))
+    phases = ["mean", "subspace", "prior", "centres", "centres", "centres", "mixture"]
+    assert [record.phase for record in study.records] == phases
+    reason = HARMS[harm]  # type: ignore[index]
+    assert [record.missing for record in study.records] == [
+        {"hill": reason} if r == number else {} for r in range(1, 8)
+    ]
+    assert all(np.isfinite(array).all() for array in study.weights.values())
 
 
 def begin_alone(folder: Path, number: int) -> Study:
