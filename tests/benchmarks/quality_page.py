@@ -12,6 +12,7 @@ import argparse
 import json
 import re
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -263,13 +264,13 @@ def judges(results: list[Line]) -> str:
         whole = len(SEEDS) * (len(cells(data=data)) + 1)
         for name, drawn in sorted({(line["judge"]["name"], line["judge"]["drawn"]) for line in mine}):
             these = [line for line in mine if (line["judge"]["name"], line["judge"]["drawn"]) == (name, drawn)]
+            codes = Counter(line["code"] for line in these).most_common()
+            made = ", ".join(f"`{code}` {count}" for code, count in codes)
             seeds = len({line["seed"] for line in these})
-            rows.append([TITLES[data], name, str(drawn), str(seeds), str(len(these)), str(whole)])
-    codes = ", ".join(f"`{code}`" for code in sorted({line["code"] for line in results}))
+            rows.append([TITLES[data], name, str(drawn), str(seeds), str(len(these)), str(whole), made])
     features = ", ".join(f"`{name}`" for name in sorted({line["judge"]["features"] for line in results}))
-    tail = f"Features of the Frechet distance: {features}. Digest of the product's code at the runs: {codes}."
-    heads = ["data", "measure", "images judged", "seeds", "results", "the whole table"]
-    return _markdown(heads, rows) + f"\n\n{tail}"
+    heads = ["data", "measure", "images judged", "seeds", "results", "the whole table", "results by code"]
+    return _markdown(heads, rows) + f"\n\nFeatures of the Frechet distance: {features}."
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def test_the_words_around_the_figures_speak_of_as_many_misses_as_there_are() -> 
 def test_the_readme_shows_the_default_beside_plain_and_the_page_how_much_of_the_table_is_there() -> None:
     results = [a_line(score=0.95), a_line(cell={"method": "plain"}, score=0.5)]
     assert "| MNIST | 1 | 1 | 50.0 | 95.0 | DP-MERF 80" in quality_page.in_short(results)
-    assert "| MNIST | judge | 100 | 1 | 2 | 183 |" in quality_page.judges(results)
+    assert "| MNIST | judge | 100 | 1 | 2 | 183 | `c` 2 |" in quality_page.judges(results)
 
 
 def test_a_table_prints_the_mean_and_the_range_of_what_the_file_holds() -> None:
