@@ -12,9 +12,10 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client import egress, hospital
+from client import hospital
+from client.refusals import refused
 from client.site import Site
-from common.errors import MessageRefused, PlanRefused, SeedRefused, StateError, WardroundError
+from common.errors import MessageRefused, PlanRefused, SeedRefused, WardroundError
 from common.messages import EvaluateRequest, Hello, Refused, TrainRequest
 from common.simulation import SimulationSetup
 
@@ -59,10 +60,10 @@ def _answer(
             content = hospital.evaluate(site, request).to_record()
     except WardroundError as error:
         log.warning("refused: %s: %s", type(error).__name__, error)
-        content = _refusal(site, plan, type(error).__name__)
+        content = _refusal(context, site, plan, type(error).__name__)
     except Exception as error:
         log.exception("failed")
-        content = _refusal(site, plan, "LimitExceeded" if _out_of_memory(error) else "WardroundError")
+        content = _refusal(context, site, plan, "LimitExceeded" if _out_of_memory(error) else "WardroundError")
     return Message(content, reply_to=message)
 
 
@@ -71,14 +72,13 @@ def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
-def _refusal(site: Site | None, plan: str, reason: str) -> RecordDict:
-    known = plan if len(plan) == 64 else ""
-    if site is not None:
-        try:
-            egress.record(site.home, kind="refusal", payload=reason, size=0, keys=["reason"], entry=0)
-        except StateError:  # an exception raised here would leave with its text, as Flower's own error
-            log.exception("a refusal could not be written to the egress log")
-    return Refused(plan=known, site=site.policy.name if site else "", reason=reason).to_record()
+def _refusal(context: Context, site: Site | None, plan: str, reason: str) -> RecordDict:
+    """A refusal that is in the site's egress log, whether or not the site could be opened."""
+    known, name = plan if len(plan) == 64 else "", site.policy.name if site else ""
+    home = site.home if site else context.node_config.get("site-home")
+    if home is None:  # of no hospital at all, so there is no log it could be in
+        return Refused(plan=known, site="", reason=reason).to_record()
+    return refused(Path(str(home)), reason=reason, plan=known, site=name).to_record()
 
 
 def open_site(context: Context) -> Site:

@@ -11,13 +11,11 @@ Formal guarantee
 import json
 import math
 import re
-import time
 from pathlib import Path
 
 import numpy as np
 
-from client import egress_log
-from client.egress_log import LOG
+from client.egress_log import LOG, record, unwritable
 from common import utility
 from common.errors import EgressRefused, MessageRefused, SignatureInvalid, StateError
 from common.files import write_atomically
@@ -29,6 +27,9 @@ from common.vae import START, shared_shapes
 from common.verdicts import verified
 from common.weights import Weights, check, digest
 
+__all__ = [
+    "LOG", "RECEIPT", "allowed_bytes", "allowed_shapes", "last_head", "record", "release", "release_verdict", "seal",
+]  # fmt: skip
 RECEIPT = "receipt.json"
 
 
@@ -91,7 +92,7 @@ def _keep_receipt(home: Path, *, head: str, entry: int, plan: str, number: int) 
     try:
         write_atomically(home / RECEIPT, json.dumps(receipt, sort_keys=True).encode())
     except OSError as error:
-        raise _unwritable(home / RECEIPT, error) from error
+        raise unwritable(home / RECEIPT, error) from error
 
 
 def release_verdict(home: Path, *, plan: StudyPlan, verdict: Verdict, entry: int) -> Verdict:
@@ -142,34 +143,6 @@ def last_head(home: Path) -> str:
         ) from error
 
 
-def record(home: Path, *, kind: str, payload: str, size: int, keys: list[str], entry: int) -> None:
-    """Append one durable line to the egress log: what left, not what it says.
-
-    Args:
-        home: The site's home.
-        kind: "train", "hello", "verdict" or "refusal".
-        payload: Digest of the arrays or of the plan, or the refusal's type.
-        size: Bytes of the arrays.
-        keys: Names of the arrays or scalars.
-        entry: Ledger entry that paid; 0 where nothing was spent.
-
-    Raises:
-        StateError: The disk refuses.
-    """
-    line = {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "kind": kind,
-        "payload": payload,
-        "bytes": size,
-        "keys": keys,
-        "entry": entry,
-    }
-    try:
-        egress_log.append(home, line)
-    except OSError as error:
-        raise _unwritable(home / LOG, error) from error
-
-
 def _check(plan: StudyPlan, step: Round, reply: TrainReply) -> None:
     """Refuse a reply that differs in anything from what this round of this plan releases."""
     try:
@@ -191,9 +164,3 @@ def _check(plan: StudyPlan, step: Round, reply: TrainReply) -> None:
         raise EgressRefused(
             f"reply: its {wrong[0]} is not what round {step.number} of plan {plan.name!r} releases; nothing was sent"
         )
-
-
-def _unwritable(path: Path, error: OSError) -> StateError:
-    return StateError(
-        f"{path} cannot be written ({error.strerror}), so nothing was sent. Free space or mend its rights"
-    )

@@ -12,9 +12,11 @@ bytes stay, are known for what they are, and spoil no later line. `client.egress
 import hashlib
 import json
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
+from common.errors import StateError
 from common.files import sync, sync_folder, write_atomically
 from common.locks import locked
 from common.logs import MAX_BYTES
@@ -22,6 +24,34 @@ from common.logs import MAX_BYTES
 LOG, LOCK = "egress.jsonl", "egress.lock"
 
 log = logging.getLogger(__name__)
+
+
+def record(home: Path, *, kind: str, payload: str, size: int, keys: list[str], entry: int) -> None:
+    """Append one durable line: what leaves, not what it says.
+
+    Args:
+        home: The site's home.
+        kind: "train", "hello", "verdict" or "refusal".
+        payload: Digest of the arrays or of the plan, or the refusal's type.
+        size: Bytes of the arrays.
+        keys: Names of the arrays or scalars.
+        entry: Ledger entry that paid; 0 where nothing was spent.
+
+    Raises:
+        StateError: The disk refuses; nothing may leave then.
+    """
+    line = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "kind": kind,
+        "payload": payload,
+        "bytes": size,
+        "keys": keys,
+        "entry": entry,
+    }
+    try:
+        append(home, line)
+    except OSError as error:
+        raise unwritable(home / LOG, error) from error
 
 
 def append(home: Path, line: dict[str, Any]) -> None:
@@ -40,6 +70,13 @@ def append(home: Path, line: dict[str, Any]) -> None:
         if not path.exists() and (older := files(home)):
             write_atomically(path, continued(older[-1]))
         _write(path, _bytes(line))
+
+
+def unwritable(path: Path, error: OSError) -> StateError:
+    """The error to raise where what must be on disk before anything leaves cannot be written."""
+    return StateError(
+        f"{path} cannot be written ({error.strerror}), so nothing was sent. Free space or mend its rights"
+    )
 
 
 def files(home: Path) -> list[Path]:

@@ -183,8 +183,8 @@ MUTATIONS = [
     Mutation(
         name="egress: an error's text leaves",
         file="client/app.py",
-        old="        content = _refusal(site, plan, type(error).__name__)",
-        new="        content = _refusal(site, plan, str(error))",
+        old="        content = _refusal(context, site, plan, type(error).__name__)",
+        new="        content = _refusal(context, site, plan, str(error))",
         tests=(APP,),
     ),
     Mutation(

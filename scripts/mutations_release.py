@@ -1,11 +1,15 @@
 """Guards of signatures, the gate and the verdicts behind it: how to take each out."""
 
-from mutation import Mutation
+from mutation import APP, Mutation
 
 _SIGNING = ("tests/common/test_signing.py",)
 _GATE = ("tests/server/test_gate.py",)
 _VERDICT = ("tests/client/test_verdict.py",)
 _ENROLMENT = ("tests/server/test_coordinator_enrolment.py",)
+_RUNNER = (
+    "tests/client/test_daemon_runner.py::"
+    "test_every_answer_has_its_line_in_the_egress_log_whatever_the_runner_had_to_do",
+)
 _BUNDLE = ("tests/deploy/test_generate.py::test_an_altered_release_is_refused",
            "tests/deploy/test_generate.py::test_a_bundle_of_another_signer_is_refused_where_one_is_named")  # fmt: skip
 _S, _G, _V = "common/signing.py", "server/gate.py", "client/evaluation/votes.py"
@@ -56,6 +60,16 @@ RELEASE = [
            "if torn := _torn(path):", 'if torn := b"":', ("tests/client/test_egress.py",)),
     _guard("egress log: two writers put one file away twice", "client/egress_log.py",
            '    with locked(home / LOCK):', "    if True:", ("tests/client/test_egress.py",)),
+    _guard("refusal: it leaves though it could not be written down", "client/refusals.py",
+           "        return UNRECORDED\n", "        return answer\n", (APP,)),
+    _guard("refusal: a site that was not opened writes none down", "client/app.py",
+           'context.node_config.get("site-home")\n    if home is None:', "None\n    if home is None:", (APP,)),
+    _guard("refusal: the runner's own is not written down", "client/daemon/runner.py",
+           "return refused(self._home.home, reason=reason, site=site).to_record()",
+           'return type(refused(Path("/gone"), reason="x"))(plan="", site=site, reason=reason).to_record()', _RUNNER),
+    _guard("refusal: that of an unknown kind of message is not written down", "client/daemon/task.py",
+           'refused(Path(header["home"]), reason', 'type(refused(Path("/gone"), reason="x"))(plan="", site="", reason',
+           _RUNNER),
     _guard("enrolment: a request without a verdict key is taken", "server/coordinator/invitations.py",
            'if not re.fullmatch(r"[0-9a-f]{64}", request.verdict_key):', "if False:", _ENROLMENT),
     _guard("enrolment: a renewal may change the verdict key", "server/coordinator/invitations.py",

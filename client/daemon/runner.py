@@ -4,7 +4,8 @@ It stands where Flower's own executor would unpack the bundle that came with a r
 dropped unread, whatever it holds; the message goes to a child process that runs the client as it is installed
 (`client.daemon.task`); the child's answer is passed on only if it is one of the four forms that a hospital answers
 in. Everything else - a task of another kind, a child that crashed, ran out of memory or time, an answer of unknown
-form - is answered as a refusal by type, because a SuperNode that gets no answer waits for ever.
+form - is answered as a refusal by type, because a SuperNode that gets no answer waits for ever. Each answer has its
+line in the egress log before it is pushed: the child writes its own, a refusal that is made here is written here.
 
 A request that is being worked on lies in `daemon/task/`: a runner that was killed takes it up again under its old
 token, within the half minute that Flower keeps it, and the ledger and the spool see to it that nothing is paid twice.
@@ -38,11 +39,12 @@ from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, 
 
 from client.daemon.home import DaemonHome
 from client.daemon.warm import Warm
+from client.refusals import refused
 from client.site_rules import SitePolicy
 from common import logs
 from common.errors import MessageRefused, StateError, WardroundError
 from common.files import write_atomically
-from common.messages import HelloReply, Refused, TrainReply, Verdict, pack, read_reply
+from common.messages import HelloReply, TrainReply, Verdict, pack, read_reply
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +115,8 @@ class Runner:
             message, context, _, _ = pull_task_input(client)  # the run and its bundle: dropped here, unread
         except Exception as error:  # noqa: BLE001 - what a hostile server may make of a message has no end
             log.warning("a task could not be read: %s", error)
-            push_task_output(client, None, SubStatus.FAILED, "MessageRefused")
+            said = refused(self._home.home, reason="MessageRefused")
+            push_task_output(client, None, SubStatus.FAILED, said.reason)
             return True
         task = Task(
             token=taken.token,
@@ -162,13 +165,13 @@ class Runner:
             policy = SitePolicy.load(self._home.home)
         except StateError as error:
             log.warning("site.toml cannot be used: %s", error)
-            return _refused("", "StateError")
+            return self._refused("", "StateError")
         if task.type != TaskType.CLIENT_APP:
             log.warning("a task of another kind than a client's is refused")
-            return _refused(policy.name, "MessageRefused")
+            return self._refused(policy.name, "MessageRefused")
         if task.tries > _TRIES:
             log.warning("a request that ended this process %d times is refused", _TRIES)
-            return _refused(policy.name, "StateError")
+            return self._refused(policy.name, "StateError")
         header = {
             "home": str(self._home.home),
             "task": task.task,
@@ -183,8 +186,11 @@ class Runner:
             state, answer = self._warm.answer(header, body)
         if state != "done":
             log.warning("the request is refused: %s", state)
-            return _refused(policy.name, _REFUSALS.get(state, "StateError"))
-        return checked(answer, policy.name)
+            return self._refused(policy.name, _REFUSALS.get(state, "StateError"))
+        return checked(answer, self._home.home, policy.name)
+
+    def _refused(self, site: str, reason: str) -> RecordDict:
+        return refused(self._home.home, reason=reason, site=site).to_record()
 
     def _client_of(self, token: str) -> RuntimeHttpClient:
         return _client(
@@ -194,8 +200,11 @@ class Runner:
         )
 
 
-def checked(answer: bytes, site: str) -> RecordDict:
-    """Return a child's answer if it is a refusal, a greeting, a sealed reply or a verdict; else a refusal instead."""
+def checked(answer: bytes, home: Path, site: str) -> RecordDict:
+    """Return a child's answer if it is a refusal, a greeting, a sealed reply or a verdict; else a refusal instead.
+
+    Whatever of these forms the child made is in the egress log of `home` already; a refusal made here is, too.
+    """
     try:
         content = recorddict_from_proto(RecordDictProto.FromString(answer))
         if any(_has_form(content, form) for form in (HelloReply, TrainReply, Verdict)):
@@ -203,7 +212,7 @@ def checked(answer: bytes, site: str) -> RecordDict:
     except Exception as error:  # noqa: BLE001 - bytes that are no records at all
         log.warning("the client's answer cannot be read: %s", error)
     log.warning("the client's answer has none of the forms that may leave")
-    return _refused(site, "EgressRefused")
+    return refused(home, reason="EgressRefused", site=site).to_record()
 
 
 def _has_form(content: RecordDict, form: Any) -> bool:
@@ -240,10 +249,6 @@ class _Heartbeat:
 def _every_type() -> set[str]:
     """Every kind of task Flower knows: what is not a client's is taken to be refused."""
     return {str(kind) for kind in TaskType}
-
-
-def _refused(site: str, reason: str) -> RecordDict:
-    return Refused(plan="", site=site, reason=reason).to_record()
 
 
 def _client(address: str, *interceptors: Any) -> RuntimeHttpClient:

@@ -15,7 +15,7 @@ from flwr.common.serde import message_from_proto, recorddict_to_proto
 from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.supercore.task_identity import TaskIdentity
 
-from common.messages import Refused
+from client.refusals import refused
 
 _MIB = 1024 * 1024
 
@@ -43,7 +43,7 @@ def answer(body: bytes, header: dict[str, Any]) -> bytes:
         reply: Message = client.app.app(message=message, context=context)
         content = reply.content
     except Exception:  # noqa: BLE001 - a message type that the app does not know; its text must not leave
-        content = Refused(plan="", site="", reason="MessageRefused").to_record()
+        content = refused(Path(header["home"]), reason="MessageRefused").to_record()
     return bytes(recorddict_to_proto(content).SerializeToString())
 
 

@@ -126,6 +126,16 @@ def test_what_left_is_logged_and_so_is_a_refusal(home: Path) -> None:
     assert (refused["kind"], refused["payload"], refused["bytes"]) == ("refusal", "PlanRefused", 0)
 
 
+def test_a_refusal_of_a_site_that_could_not_be_opened_is_logged_too(home: Path) -> None:
+    assert refusal(ask(request(PLAN), context({"site-home": str(home)}, {"seed": 3}))).reason == "SeedRefused"
+    (home / "site.toml").write_text("broken")
+    assert refusal(ask(request(PLAN), context({"site-home": str(home)}))).reason == "StateError"
+    assert [(line["kind"], line["payload"]) for line in egress(home)] == [
+        ("refusal", "SeedRefused"),
+        ("refusal", "StateError"),
+    ]
+
+
 def test_a_record_of_no_known_kind_is_refused_and_the_daemon_goes_on(home: Path) -> None:
     where = context({"site-home": str(home)})
     for record in (RecordDict({}), Hello(plan=PLAN.digest).to_record()):
@@ -133,9 +143,15 @@ def test_a_record_of_no_known_kind_is_refused_and_the_daemon_goes_on(home: Path)
     assert isinstance(read_reply(ask(request(PLAN), where), TrainReply), TrainReply)
 
 
-def test_a_full_disk_leaves_as_a_type_too(home: Path) -> None:
+def test_where_the_log_cannot_be_written_one_refusal_leaves_that_is_the_same_for_all(home: Path) -> None:
     (home / "egress.jsonl").mkdir()
-    for question in (Hello(plan=PLAN.digest), request(PLAN)):
-        answer = ask(question, context({"site-home": str(home)}))
-        assert refusal(answer).reason == "StateError"
-        assert str(home) not in str(answer)
+    node = {"site-home": str(home)}
+    answers = [
+        ask(Hello(plan=PLAN.digest), context(node)),
+        ask(request(PLAN), context(node)),
+        ask(Hello(plan="0" * 64), context(node)),
+        ask(request(PLAN), context(node, {"seed": 3})),
+        ask(RecordDict({}), context(node)),
+        ask(Hello(plan=PLAN.digest), context({"site-home": str(home / "gone")})),
+    ]
+    assert [refusal(answer) for answer in answers] == [Refused(plan="", site="", reason="StateError")] * len(answers)

@@ -1,6 +1,7 @@
 """The runner, a real process, on the runtime interface of a real SuperNode: every task is answered, whatever it is."""
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -25,9 +26,11 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.main import create_app
 from flwr.supernode.nodestate import NodeStateFactory
 
+from client import egress_log
 from client.daemon import join
 from client.daemon.home import DaemonHome, read_json
 from client.daemon.runner import checked
+from client.refusals import UNRECORDED
 from common.messages import Hello, HelloReply, Refused, TrainReply, TrainRequest, Verdict, read_reply
 from common.signing import Key
 from common.verdicts import PASSED, signed
@@ -40,6 +43,8 @@ PLAN = hospitals.tiny_plan()
 RUN, NODE = 11, 7
 BUNDLE = b"no zip, no code"
 BUNDLE_HASH = hashlib.sha256(BUNDLE).hexdigest()
+Question = tuple[Hello | TrainRequest | RecordDict, str, str]
+HELLO: Question = (Hello(plan=PLAN.digest), "query", TaskType.CLIENT_APP)
 
 
 @dataclass
@@ -155,20 +160,87 @@ def test_a_killed_runner_takes_its_request_up_again_and_ends_one_that_kills_it_e
     for tries in (2, 3):
         with running(node):
             wait_until(lambda n=tries: read_json(kept).get("tries") == n, "another try")
+    before = len(left(node))
     with running(node):
         assert read_reply(node.answer(), TrainReply) == Refused(plan="", site="north", reason="StateError")
         wait_until(lambda: not kept.exists(), "the end of it")
+    assert left(node)[before:] == ["StateError"]
     (node.home.home / "misbehave").unlink()
     with running(node):
         node.ask(hospitals.request(PLAN, 2), "train")
         assert isinstance(read_reply(node.answer(), TrainReply), TrainReply)
 
 
+def left(node: SuperNode) -> list[str]:
+    """What the egress log says has left: the kind of each line, of a refusal its reason."""
+    path = node.home.home / egress_log.LOG
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [line["payload"] if line["kind"] == "refusal" else line["kind"] for line in lines]
+
+
+def answered(node: SuperNode, question: Question, *, wish: str = "", limits: str = "") -> str:
+    """Ask while the client misbehaves as it is told to; return what the answer is, named as in the egress log."""
+    home, (content, kind, task) = node.home.home, question
+    text = (home / "site.toml").read_text()
+    (home / "site.toml").write_text(text + limits)
+    (home / "misbehave").write_text(wish)
+    try:
+        node.ask(content, kind, task)
+        records = node.answer()
+    finally:
+        (home / "misbehave").unlink()
+        (home / "site.toml").write_text(text)
+    said = read_reply(records, TrainReply if "arrays" in records else HelloReply)
+    return said.reason if isinstance(said, Refused) else {HelloReply: "hello", TrainReply: "train"}[type(said)]
+
+
+TOO_LONG, TOO_MUCH = "task_minutes = 0.02\n", "memory_mb = 200\n"
+
+
+def test_every_answer_has_its_line_in_the_egress_log_whatever_the_runner_had_to_do(node: SuperNode) -> None:
+    before = len(left(node))
+    other = next(kind for kind in TaskType if kind != TaskType.CLIENT_APP)
+    with running(node):
+        answers = [
+            answered(node, HELLO),
+            answered(node, (hospitals.request(PLAN, 3), "train", TaskType.CLIENT_APP)),
+            answered(node, (Hello(plan="0" * 64), "query", TaskType.CLIENT_APP)),
+            answered(node, (Hello(plan=PLAN.digest), "query.other", TaskType.CLIENT_APP)),
+            answered(node, (Hello(plan=PLAN.digest), "query", other)),
+            answered(node, HELLO, limits="broken"),
+            answered(node, HELLO, wish="crash"),
+            answered(node, HELLO, wish="exit"),
+            answered(node, HELLO, wish="time", limits=TOO_LONG),
+            answered(node, HELLO, wish="memory by and by", limits=TOO_MUCH),
+            answered(node, HELLO, wish="name"),
+        ]
+    assert answers == [
+        "hello", "train", "PlanRefused", "MessageRefused", "MessageRefused", "StateError", "StateError",
+        "EgressRefused", "LimitExceeded", "LimitExceeded", "WardroundError",
+    ]  # fmt: skip
+    assert left(node)[before:] == answers
+
+
+def test_a_runner_that_cannot_write_the_egress_log_answers_the_same_to_all(node: SuperNode) -> None:
+    log = node.home.home / egress_log.LOG
+    log.rename(log.with_name("aside"))
+    log.mkdir()
+    other = next(kind for kind in TaskType if kind != TaskType.CLIENT_APP)
+    try:
+        with running(node):
+            for kind, task in (("query", TaskType.CLIENT_APP), ("query.other", TaskType.CLIENT_APP), ("query", other)):
+                node.ask(Hello(plan=PLAN.digest), kind, task)
+                assert read_reply(node.answer(), HelloReply) == UNRECORDED
+    finally:
+        log.rmdir()
+        log.with_name("aside").rename(log)
+
+
 def test_a_signed_verdict_is_a_form_that_may_leave_and_one_with_more_in_it_is_not(tmp_path: Path) -> None:
     verdict = signed(Key.at(tmp_path / "site.key"), plan=PLAN.digest, candidate="c" * 64, site="north",
                      outcome=PASSED, epsilon=1.0, delta=1e-5, ledger_head="a" * 64)  # fmt: skip
     record = verdict.to_record()
-    assert read_reply(checked(recorddict_to_proto(record).SerializeToString(), "north"), Verdict) == verdict
+    assert read_reply(checked(recorddict_to_proto(record).SerializeToString(), tmp_path, "north"), Verdict) == verdict
     record["message"]["patients"] = 120
-    said = read_reply(checked(recorddict_to_proto(record).SerializeToString(), "north"), Verdict)
+    said = read_reply(checked(recorddict_to_proto(record).SerializeToString(), tmp_path, "north"), Verdict)
     assert said == Refused(plan="", site="north", reason="EgressRefused")

@@ -101,7 +101,7 @@ def test_a_child_that_passes_a_limit_or_dies_takes_nobody_with_it(
     process = warm._process
     state, answer = misbehaving(warm, home, how, **limits)
     assert state in ends
-    refused = read_reply(checked(answer, "north"), HelloReply)
+    refused = read_reply(checked(answer, home, "north"), HelloReply)
     assert isinstance(refused, Refused)
     if how.startswith("memory") and state == "done":
         assert refused.reason == "LimitExceeded"
@@ -163,12 +163,16 @@ def test_a_message_of_unknown_kind_or_form_is_refused_by_type(warm: Warm, home: 
     assert greets(warm, home)
 
 
-def test_only_the_known_forms_of_an_answer_are_passed_on() -> None:
+def test_only_the_known_forms_of_an_answer_are_passed_on(tmp_path: Path) -> None:
     def bytes_of(record: RecordDict) -> bytes:
         return bytes(recorddict_to_proto(record).SerializeToString())
 
     hello = HelloReply(plan=PLAN.digest, site="north").to_record()
-    assert read_reply(checked(bytes_of(hello), "north"), HelloReply) == HelloReply(plan=PLAN.digest, site="north")
+    assert read_reply(checked(bytes_of(hello), tmp_path, "north"), HelloReply) == HelloReply(
+        plan=PLAN.digest, site="north"
+    )
     hello["message"]["patients"] = 12
     for odd in (bytes_of(hello), bytes_of(RecordDict({})), bytes_of(Hello(plan=PLAN.digest).to_record()), b"\xff", b""):
-        assert read_reply(checked(odd, "north"), HelloReply) == Refused(plan="", site="north", reason="EgressRefused")
+        assert read_reply(checked(odd, tmp_path, "north"), HelloReply) == Refused(
+            plan="", site="north", reason="EgressRefused"
+        )

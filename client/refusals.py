@@ -1,0 +1,34 @@
+"""A refusal on its way out: the type of its reason, which is in the egress log before it leaves.
+
+Apart from `client.egress`, so that the daemon's small processes need not load the model.
+"""
+
+import logging
+from pathlib import Path
+
+from client.egress_log import record
+from common.messages import Refused
+
+log = logging.getLogger(__name__)
+
+UNRECORDED = Refused(plan="", site="", reason="StateError")
+"""What leaves where the egress log cannot be written: the same of every site, for every request and every reason. It
+cannot be nothing, because a SuperNode that gets no answer waits for ever."""
+
+
+def refused(home: Path, *, reason: str, plan: str = "", site: str = "") -> Refused:
+    """Write down that a refusal leaves and return it; `UNRECORDED` where the log cannot be written.
+
+    Args:
+        home: The site's home.
+        reason: Type name of the error.
+        plan: Digest of the plan, if one was asked for.
+        site: The site's public name, if it is known.
+    """
+    answer = Refused(plan=plan, site=site, reason=reason)
+    try:
+        record(home, kind="refusal", payload=answer.reason, size=0, keys=["reason"], entry=0)
+    except Exception:  # whatever is wrong with the log: raised here, it would leave as an error of Flower's own
+        log.exception("a refusal could not be written to the egress log")
+        return UNRECORDED
+    return answer
