@@ -133,9 +133,9 @@ def budget(*, home: Path, as_json: bool) -> None:
 @click.command()
 @click.argument("patient_id")
 @home_option
-@click.option("--issuer", default="", help="IssuerOfPatientID, where one id is used by several issuers.")
+@click.option("--issuer", help="IssuerOfPatientID, where the files name one; '' where they name none.")
 @json_option
-def withdraw(patient_id: str, *, home: Path, issuer: str, as_json: bool) -> None:
+def withdraw(patient_id: str, *, home: Path, issuer: str | None, as_json: bool) -> None:
     """Mark the patient with this PATIENT_ID withdrawn: in no later round."""
     from client import consent
     from client.ledger import Ledger

@@ -1,8 +1,9 @@
 """Withdrawal of consent: a patient marked withdrawn is in no later round, whatever ids and merges it came under.
 
-The mark is a row of the ledger (key, time), so it is as durable, and as hard to undo unnoticed, as what was spent. The
-cache is not rewritten: training sees it through `ConsentingCohort`, which has another data-set identity. What left
-before is listed by `releases_with`; noise cannot be taken back, and the patient's bound keeps covering it.
+The mark is a row of the ledger (key, time) with a receipt (`client.receipt`), so it is as durable, and as hard to undo
+unnoticed, as what was spent. The cache is not rewritten: training sees it through `ConsentingCohort`, which has another
+data-set identity. What left before is listed by `releases_with`; noise cannot be taken back, and the patient's bound
+keeps covering it.
 """
 
 from bisect import bisect_right
@@ -15,11 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from client import receipt
 from client.admission.records import ADMISSION_FILE, Admission
 from client.cache import Cache, current_generation
 from client.identity import cohort_identity, patient_key, site_secret
 from client.ledger import UTILITY, Ledger
-from common.errors import CacheCorrupt
+from common.errors import CacheCorrupt, IssuerNeeded
 
 
 class ConsentingCohort(Cache):
@@ -118,28 +120,43 @@ def consenting(whole: Cache, home: Path, withdrawn: Iterable[str]) -> Cache:
     return ConsentingCohort(whole, sorted(set(range(whole.patients)) - out), secret=site_secret(home))
 
 
-def withdraw(home: Path, ledger: Ledger, patient_id: str, *, issuer: str = "") -> bool:
+def withdraw(home: Path, ledger: Ledger, patient_id: str, *, issuer: str | None = None) -> bool:
     """Mark the patient of this PatientID withdrawn, under every key it is known by at this moment.
 
     Args:
         home: The site's home.
         ledger: Its ledger.
         patient_id: PatientID as in the DICOM files.
-        issuer: IssuerOfPatientID; empty means every patient of that id, whoever issued it.
+        issuer: IssuerOfPatientID; "" is every patient of that id, whoever issued it, as far as it is known by the id
+            alone; None is the same, but refused where that may pass over a patient who has left the cache.
 
     Returns:
         Whether the patient is in the cache or in any earlier cohort; a wrong id is marked, too, and is in neither.
 
     Raises:
         CacheCorrupt: The cache cannot be read, so nobody can tell what else the patient is known by.
+        IssuerNeeded: Nobody is known by the id alone, but somebody who left the cache may be of this id and an issuer.
+        LedgerCorrupt: The ledger is an older copy.
+        StateError: The disk refuses.
     """
-    key = patient_key(site_secret(home), patient_id, issuer)
-    cached: set[str] = set()
+    ledger.require(receipt.last_head(home))
+    key = patient_key(site_secret(home), patient_id, issuer or "")
+    here, cached = set[str](), set[str]()
     if current_generation(home) is not None:
         whole = Cache.open(home)
+        here = set(whole.patient_keys)
         cached = {whole.patient_keys[i] for i in _patients_of(whole, home, {key})}
+    trained = frozenset[str]().union(*ledger.cohorts().values())
+    known = bool(cached) or key in trained
+    if issuer is None and not known and trained - here - ledger.withdrawn():
+        raise IssuerNeeded(
+            "no patient in the cache or in an earlier round is known by this id alone, but patients of earlier rounds "
+            "have left the cache, and this may be one who was kept under id and issuer; nobody was marked. Name the "
+            "IssuerOfPatientID with `--issuer`, or, where the files name none, `--issuer ''`"
+        )
     ledger.withdraw([key, *sorted(cached)])
-    return bool(cached) or any(key in members for members in ledger.cohorts().values())
+    receipt.keep(home, ledger)
+    return known
 
 
 def releases_with(ledger: Ledger, keys: Iterable[str]) -> list[Release]:

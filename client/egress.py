@@ -8,17 +8,18 @@ Formal guarantee
     the receipt that a rolled-back ledger is measured against, durably before the reply may be sent.
 """
 
-import json
 import math
 import re
 from pathlib import Path
 
 import numpy as np
 
-from client.egress_log import LOG, record, unwritable
+from client import receipt
+from client.egress_log import LOG, record
+from client.ledger import Ledger
+from client.receipt import RECEIPT, last_head
 from common import utility
-from common.errors import EgressRefused, MessageRefused, SignatureInvalid, StateError
-from common.files import write_atomically
+from common.errors import EgressRefused, MessageRefused, SignatureInvalid
 from common.messages import TrainReply, Verdict
 from common.moments import release_length
 from common.plan import StudyPlan
@@ -30,7 +31,6 @@ from common.weights import Weights, check, digest
 __all__ = [
     "LOG", "RECEIPT", "allowed_bytes", "allowed_shapes", "last_head", "record", "release", "release_verdict", "seal",
 ]  # fmt: skip
-RECEIPT = "receipt.json"
 
 
 def allowed_shapes(plan: StudyPlan, phase: str) -> dict[str, tuple[int, ...]]:
@@ -78,21 +78,14 @@ def release(home: Path, *, plan: StudyPlan, step: Round, reply: TrainReply, entr
 
     Raises:
         EgressRefused: The reply is not exactly what this phase of the approved plan may release.
-        StateError: The disk refuses the record; nothing may be sent then.
+        StateError: The disk refuses the record, or the ledger is behind the last one; nothing may be sent then.
     """
     _check(plan, step, reply)
     payload, size = digest(reply.arrays), sum(array.nbytes for array in reply.arrays.values())
     record(home, kind="train", payload=payload, size=size, keys=sorted(reply.arrays), entry=entry)
-    _keep_receipt(home, head=reply.ledger_head, entry=entry, plan=reply.plan, number=reply.round)
+    ledger = Ledger(home / "ledger.sqlite")
+    receipt.keep(home, ledger, head=reply.ledger_head, entry=entry, plan=reply.plan, number=reply.round)
     return reply
-
-
-def _keep_receipt(home: Path, *, head: str, entry: int, plan: str, number: int) -> None:
-    receipt = {"head": head, "entry": entry, "plan": plan, "round": number}
-    try:
-        write_atomically(home / RECEIPT, json.dumps(receipt, sort_keys=True).encode())
-    except OSError as error:
-        raise unwritable(home / RECEIPT, error) from error
 
 
 def release_verdict(home: Path, *, plan: StudyPlan, verdict: Verdict, entry: int) -> Verdict:
@@ -106,7 +99,7 @@ def release_verdict(home: Path, *, plan: StudyPlan, verdict: Verdict, entry: int
 
     Raises:
         EgressRefused: It is not exactly what a site may say about a candidate of the approved plan.
-        StateError: The disk refuses the record; nothing may be sent then.
+        StateError: The disk refuses the record, or the ledger is behind the last one; nothing may be sent then.
     """
     limit = plan.privacy.epsilon if plan.privacy.enabled else math.inf
     forms = {
@@ -122,25 +115,8 @@ def release_verdict(home: Path, *, plan: StudyPlan, verdict: Verdict, entry: int
     except SignatureInvalid as error:
         raise EgressRefused(f"{error}; nothing was sent") from error
     record(home, kind="verdict", payload=verdict.candidate, size=0, keys=["outcome"], entry=entry)
-    _keep_receipt(home, head=verdict.ledger_head, entry=entry, plan=verdict.plan, number=0)
+    receipt.keep(home, Ledger(home / "ledger.sqlite"), head=verdict.ledger_head, entry=entry, plan=verdict.plan)
     return verdict
-
-
-def last_head(home: Path) -> str:
-    """Hash of the ledger row named by the last reply that left; "" before the first.
-
-    Raises:
-        StateError: The receipt cannot be read.
-    """
-    path = home / RECEIPT
-    try:
-        return str(json.loads(path.read_text())["head"])
-    except FileNotFoundError:
-        return ""
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StateError(
-            f"{path} cannot be read ({type(error).__name__}). Restore it and the ledger from their newest backup"
-        ) from error
 
 
 def _check(plan: StudyPlan, step: Round, reply: TrainReply) -> None:

@@ -51,7 +51,9 @@ def record(home: Path, *, kind: str, payload: str, size: int, keys: list[str], e
     try:
         append(home, line)
     except OSError as error:
-        raise unwritable(home / LOG, error) from error
+        raise StateError(
+            f"{home / LOG} cannot be written ({error.strerror}), so nothing was sent. Free space or mend its rights"
+        ) from error
 
 
 def append(home: Path, line: dict[str, Any]) -> None:
@@ -70,13 +72,6 @@ def append(home: Path, line: dict[str, Any]) -> None:
         if not path.exists() and (older := files(home)):
             write_atomically(path, continued(older[-1]))
         _write(path, _bytes(line))
-
-
-def unwritable(path: Path, error: OSError) -> StateError:
-    """The error to raise where what must be on disk before anything leaves cannot be written."""
-    return StateError(
-        f"{path} cannot be written ({error.strerror}), so nothing was sent. Free space or mend its rights"
-    )
 
 
 def files(home: Path) -> list[Path]:

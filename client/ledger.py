@@ -164,12 +164,12 @@ class Ledger:
         """Refuse to go on unless the row with this hash is in the chain: a ledger that lacks it was rolled back.
 
         Raises:
-            LedgerCorrupt: The ledger has no such row, although a reply that names it has left this site.
+            LedgerCorrupt: The ledger has no such row, although a reply that left or a withdrawal rests on it.
         """
         if head not in ("", GENESIS) and all(row.hash != head for row in self.rows()):
             raise LedgerCorrupt(
-                f"ledger: it is behind the receipt {head[:12]} of a reply that has left this site; an older copy is in "
-                "its place. Nothing is trained; restore the newest copy, or retire this data set"
+                f"ledger: it is behind the receipt {head[:12]} of a reply that has left this site or of a withdrawal; "
+                "an older copy is in its place. Nothing is trained; restore the newest copy, or retire this data set"
             )
 
 

@@ -6,6 +6,7 @@ WardroundError                 1
 │   ├── SourceError                an import source of unknown or broken form
 │   ├── NoUsableScans              a site folder that is missing, empty or holds no image
 │   ├── LabelsError                labels.csv that is missing, malformed or contradicts the cohort
+│   ├── IssuerNeeded               a PatientID alone that may be of a patient kept under id and issuer
 │   ├── CohortTooSmall             fewer patients than the plan's or the site's minimum
 │   └── ScanRefused                one file; collected with its reason, never stops a folder
 ├── StateError                 5   something on disk is not what it should be
@@ -64,6 +65,10 @@ class NoUsableScans(DataError):
 
 class LabelsError(DataError):
     """A label file that is missing, malformed, or contradicts the cohort."""
+
+
+class IssuerNeeded(DataError):
+    """A PatientID alone names nobody, but with its issuer it may be that of a patient who has left the cache."""
 
 
 class CohortTooSmall(DataError):

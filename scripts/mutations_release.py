@@ -1,10 +1,11 @@
 """Guards of signatures, the gate and the verdicts behind it: how to take each out."""
 
-from mutation import APP, Mutation
+from mutation import APP, EGRESS, Mutation
 
 _SIGNING = ("tests/common/test_signing.py",)
 _GATE = ("tests/server/test_gate.py",)
 _VERDICT = ("tests/client/test_verdict.py",)
+_CONSENT = ("tests/client/test_consent.py",)
 _ENROLMENT = ("tests/server/test_coordinator_enrolment.py",)
 _RUNNER = (
     "tests/client/test_daemon_runner.py::"
@@ -70,6 +71,16 @@ RELEASE = [
     _guard("refusal: that of an unknown kind of message is not written down", "client/daemon/task.py",
            'refused(Path(header["home"]), reason', 'type(refused(Path("/gone"), reason="x"))(plan="", site="", reason',
            _RUNNER),
+    _guard("consent: a withdrawal has no receipt", "client/consent.py",
+           "    receipt.keep(home, ledger)\n", "", _CONSENT),
+    _guard("consent: a withdrawal is booked on an older copy", "client/consent.py",
+           "    ledger.require(receipt.last_head(home))\n", "", _CONSENT),
+    _guard("consent: an id alone passes over who left the cache", "client/consent.py",
+           "if issuer is None and not known and", "if False and", _CONSENT),
+    _guard("receipt: it may go back", "client/receipt.py",
+           "                ledger.require(known)\n", "                pass\n", (EGRESS,)),
+    _guard("receipt: it names a row that the reply knew and no later one", "client/receipt.py",
+           'receipt = {"head": ledger.head(),', 'receipt = {"head": head or ledger.head(),', _CONSENT),
     _guard("enrolment: a request without a verdict key is taken", "server/coordinator/invitations.py",
            'if not re.fullmatch(r"[0-9a-f]{64}", request.verdict_key):', "if False:", _ENROLMENT),
     _guard("enrolment: a renewal may change the verdict key", "server/coordinator/invitations.py",

@@ -71,7 +71,7 @@ def ledger(root: Path) -> Iterator[Finding]:
         yield failure("ledger", str(error), "Restore the newest backup, or retire this data set", blocks=True)
         return
     if left and all(row.hash != left for row in rows):
-        yield failure("ledger", "it is behind a reply that has left this site: an older copy is in its place",
+        yield failure("ledger", "it is behind a reply that left or a withdrawal: an older copy is in its place",
                       "Restore the newest backup, or retire this data set", blocks=True)  # fmt: skip
     elif not os.access(path, os.W_OK):
         yield failure("ledger", "this user may not write it", f"chown or chmod {path}", blocks=True)

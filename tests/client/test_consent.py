@@ -10,9 +10,10 @@ from client import consent, hospital
 from client.admission.records import Admission, FileRecord
 from client.cache import Cache
 from client.identity import patient_key, site_secret
-from client.ledger import Ledger
+from client.ledger import Entry, Ledger
 from client.site import Site
-from common.errors import BudgetExhausted, CacheCorrupt, CohortTooSmall, LabelsError
+from common.errors import BudgetExhausted, CacheCorrupt, CohortTooSmall, IssuerNeeded, LabelsError, LedgerCorrupt
+from common.messages import Hello
 from common.schedule import schedule
 from common.weights import digest
 from tests.client.hospitals import build_home, fill_cache, request, tiny_plan
@@ -149,6 +150,57 @@ def test_only_the_issuers_own_patient_withdraws_where_the_issuer_is_given(home: 
     assert Site.open(home).cache.patients == 12
     assert consent.withdraw(home, ledger(home), "A-77", issuer="clinic")
     assert Site.open(home).cache.patients == 11
+
+
+def put_aside(home: Path) -> dict[Path, bytes]:
+    """The ledger and its seal as they are now."""
+    return {home / name: (home / name).read_bytes() for name in ("ledger.sqlite", "ledger.seal")}
+
+
+@pytest.mark.parametrize("before", ["a reply has left", "no reply has left"])
+def test_a_ledger_put_back_as_it_was_before_a_withdrawal_stops_the_site(home: Path, before: str) -> None:
+    if before == "a reply has left":
+        hospital.train(Site.open(home), request(PLAN, 1))
+    ledger(home)
+    copy = put_aside(home)
+    consent.withdraw(home, ledger(home), "P3")
+    if before == "a reply has left":
+        consent.withdraw(home, ledger(home), "nobody", issuer="")
+    for path, content in copy.items():
+        path.write_bytes(content)
+    for use in (
+        lambda: hospital.train(Site.open(home), request(PLAN, 2)),
+        lambda: hospital.greet(Site.open(home), Hello(plan=PLAN.digest)),
+        lambda: consent.withdraw(home, ledger(home), "P4"),  # a new mark does not make the lost one good
+    ):
+        with pytest.raises(LedgerCorrupt, match="withdrawal"):
+            use()
+    assert ledger(home).withdrawals() == []
+
+
+def test_a_reply_sent_again_after_a_withdrawal_does_not_take_its_receipt_back(home: Path) -> None:
+    hospital.train(Site.open(home), request(PLAN, 1))
+    copy = put_aside(home)
+    consent.withdraw(home, ledger(home), "nobody")
+    hospital.train(Site.open(home), request(PLAN, 1))
+    for path, content in copy.items():
+        path.write_bytes(content)
+    with pytest.raises(LedgerCorrupt):
+        hospital.train(Site.open(home), request(PLAN, 2))
+
+
+def test_an_id_alone_that_may_be_of_a_patient_who_left_the_cache_is_refused_and_asks_for_the_issuer(home: Path) -> None:
+    left = key(home, "A-77", "clinic")
+    booked = Entry(study="tiny", plan=PLAN.digest, round=1, phase="mean", event=schedule(PLAN)[0].event,
+                   cohort="c" * 64, patients=(left,))  # fmt: skip
+    ledger(home).reserve(booked, permit=lambda *_: None)
+    with pytest.raises(IssuerNeeded, match="--issuer"):
+        consent.withdraw(home, ledger(home), "A-77")
+    assert ledger(home).withdrawals() == []
+    assert consent.withdraw(home, ledger(home), "P3")  # whoever is known by the id alone needs none
+    assert consent.withdraw(home, ledger(home), "A-77", issuer="clinic")
+    assert [release.round for release in consent.releases_with(ledger(home), [left])] == [1]
+    assert not consent.withdraw(home, ledger(home), "A-78")  # nobody else has left
 
 
 def test_a_record_of_another_cache_cannot_tell_who_withdrew_so_nothing_is_trained(home: Path) -> None:

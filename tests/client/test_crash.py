@@ -205,11 +205,14 @@ def backup(home: Path, *names: str) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("names", [("ledger.sqlite",), ("ledger.sqlite", "ledger.seal")])
-def test_a_site_whose_ledger_is_an_older_copy_refuses_to_train(home: Path, names: tuple[str, ...]) -> None:
+def test_a_site_whose_ledger_is_an_older_copy_refuses_to_train(
+    home: Path, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     ask(home, 1)
     restore = backup(home, *names)
     ask(home, 2)
     restore()
+    monkeypatch.setattr(hospital, "_compute", lambda *_: pytest.fail("it trained"))
     for use in (lambda: ask(home, 3), lambda: hospital.greet(Site.open(home), hospital.Hello(plan=PLAN.digest))):
         with pytest.raises(LedgerCorrupt):
             use()

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from client import egress, egress_check, egress_log
-from common.errors import EgressRefused, StateError
+from client.ledger import GENESIS
+from common.errors import EgressRefused, LedgerCorrupt, StateError
 from common.messages import TrainReply
 from common.schedule import schedule
 from common.weights import Weights, digest
@@ -22,7 +23,7 @@ from tests.client.hospitals import tiny_plan
 
 PLAN = tiny_plan()
 MEAN, SGD = schedule(PLAN)[0], schedule(PLAN)[3]
-HEAD = "a" * 64
+HEAD = GENESIS
 
 
 def arrays(step: Any = MEAN) -> Weights:
@@ -87,6 +88,9 @@ def test_what_leaves_is_logged_with_digest_size_names_and_entry_before_it_is_ret
         "keys": ["release"],
         "entry": 7,
     }
+    assert egress.last_head(tmp_path) == HEAD
+    with pytest.raises(LedgerCorrupt):
+        egress.release(tmp_path, plan=PLAN, step=MEAN, reply=sealed(ledger_head="a" * 64), entry=7)
     assert egress.last_head(tmp_path) == HEAD
 
 
