@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from client.ledger_store import LedgerStore
 from common.errors import DataError, StateError
 from common.files import write_once
 
 SECRET_BYTES = 32
+CHECK_FILE = "secret.check"
+"""Holds the HMAC-SHA256 (hex) of a constant under the site's secret, which tells another secret from it."""
 SIGNING_KEY = "signing/site.key"
 """The key, below a site's home, that its verdicts are signed with; the coordinator records its public half."""
 MERGES_FILE = "merges.csv"
@@ -22,18 +25,41 @@ _HEADER = ["patient_id", "same_as"]
 def site_secret(home: Path) -> bytes:
     """Return the site's 32-byte secret, made by the operating system's CSPRNG on first use.
 
-    The file `secret.key` (mode 0600) never leaves the site; losing it gives every patient a new key.
+    The file `secret.key` (mode 0600) never leaves the site. With another secret every patient had another key: those
+    who withdrew would match no more, and other patients would be set aside. So one that was in use is not replaced:
+    `secret.check` commits to it, and is written beside the secret of an older home when that is next read.
 
     Raises:
-        StateError: The file exists but does not hold 32 bytes.
+        StateError: The file does not hold 32 bytes, is not the one of before, or is gone from a home that had one.
+        LedgerCorrupt: It is gone, and the ledger that would tell whether it was in use cannot be believed.
     """
     path = home / "secret.key"
     if not path.exists():
+        if _in_use(home) and not path.exists():  # looked at again: another process may have made both meanwhile
+            raise StateError(
+                f"{path} is gone, and this home was used with it; under another, patients who withdrew would come "
+                "back. Restore it from the site's backup, or retire this data set"
+            )
         write_once(path, os.urandom(SECRET_BYTES))
     secret = path.read_bytes()
     if len(secret) != SECRET_BYTES:
         raise StateError(f"{path} must hold {SECRET_BYTES} bytes, not {len(secret)}. Restore it from the site's backup")
+    check, commitment = home / CHECK_FILE, hmac.digest(secret, b"secret\0", "sha256").hex().encode()
+    if not check.exists():
+        write_once(check, commitment)
+    if check.read_bytes() != commitment:
+        raise StateError(
+            f"{path} is not the secret this home was used with; under another, patients who withdrew would come back. "
+            "Restore the first one from the site's backup"
+        )
     return secret
+
+
+def _in_use(home: Path) -> bool:
+    """Whether the home has had a secret: one that was committed to, or one that rows of the ledger came of."""
+    ledger = home / "ledger.sqlite"
+    begun = ledger.exists() or ledger.with_suffix(".seal").exists()
+    return (home / CHECK_FILE).exists() or (begun and bool(LedgerStore(ledger).rows()))
 
 
 def patient_key(secret: bytes, patient_id: str, issuer: str = "") -> str:

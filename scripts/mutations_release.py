@@ -5,6 +5,7 @@ from mutation import APP, EGRESS, Mutation
 _SIGNING = ("tests/common/test_signing.py",)
 _GATE = ("tests/server/test_gate.py",)
 _VERDICT = ("tests/client/test_verdict.py",)
+_SECRET = ("tests/client/test_admission_steward.py",)
 _CONSENT = ("tests/client/test_consent.py",)
 _ENROLMENT = ("tests/server/test_coordinator_enrolment.py",)
 _RUNNER = (
@@ -77,6 +78,12 @@ RELEASE = [
            "    ledger.require(receipt.last_head(home))\n", "", _CONSENT),
     _guard("consent: an id alone passes over who left the cache", "client/consent.py",
            "if issuer is None and not known and", "if False and", _CONSENT),
+    _guard("secret: a lost one is replaced", "client/identity.py",
+           "if _in_use(home) and not", "if False and not", _SECRET),
+    _guard("secret: rows of the ledger do not tell that it was in use", "client/identity.py",
+           "or (begun and bool(LedgerStore(ledger).rows()))", "or False", _SECRET),
+    _guard("secret: another one is not noticed", "client/identity.py",
+           "if check.read_bytes() != commitment:", "if False:", _SECRET),
     _guard("receipt: it may go back", "client/receipt.py",
            "                ledger.require(known)\n", "                pass\n", (EGRESS,)),
     _guard("receipt: it names a row that the reply knew and no later one", "client/receipt.py",

@@ -30,7 +30,7 @@ def checks(root: Path) -> dict[str, Check]:
     """Every check of a site's home, by name."""
     home = DaemonHome(root)
     private = [
-        root / "secret.key", home.node_key, home.client_key, home.next_key, home.secret,
+        root / "secret.key", root / "secret.check", home.node_key, home.client_key, home.next_key, home.secret,
         home.loopback / "ca.key", home.loopback / "server.key",
     ]  # fmt: skip
     return {

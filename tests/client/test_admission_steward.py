@@ -16,6 +16,7 @@ from client.admission.reasons import EXPLAINED, Reason
 from client.admission.text_finder import identifies
 from client.cache import Cache
 from client.identity import Merges, cohort_identity, patient_key, site_secret
+from client.ledger import Ledger
 from client.site_cli import site
 from common.errors import CacheCorrupt, DataError, StateError
 from common.plan import StudyPlan
@@ -170,6 +171,43 @@ def test_the_secret_is_private_made_once_and_checked(tmp_path: Path) -> None:
     (tmp_path / "home" / "secret.key").write_bytes(b"short")
     with pytest.raises(StateError, match="32 bytes"):
         site_secret(tmp_path / "home")
+
+
+def test_another_secret_in_the_place_of_the_first_is_noticed(tmp_path: Path) -> None:
+    first = site_secret(tmp_path)
+    (tmp_path / "secret.key").write_bytes(bytes(32))
+    with pytest.raises(StateError, match="not the secret this home was used with"):
+        site_secret(tmp_path)
+    (tmp_path / "secret.key").write_bytes(first)
+    assert site_secret(tmp_path) == first
+    assert (tmp_path / "secret.check").stat().st_mode & 0o777 == 0o600
+    assert first.hex() not in (tmp_path / "secret.check").read_text()
+
+
+@pytest.mark.parametrize("kept", ["the ledger", "the commitment", "the ledger's seal"])
+def test_a_lost_secret_is_not_replaced_in_a_home_that_was_used_with_it(tmp_path: Path, kept: str) -> None:
+    site_secret(tmp_path)
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    if kept != "the commitment":
+        ledger.withdraw(["k"])
+        (tmp_path / "secret.check").unlink()
+    if kept == "the ledger's seal":
+        (tmp_path / "ledger.sqlite").unlink()
+    (tmp_path / "secret.key").unlink()
+    for _ in range(2):
+        with pytest.raises(StateError, match=r"is gone\b"):
+            site_secret(tmp_path)
+        assert not (tmp_path / "secret.key").exists()
+
+
+def test_a_home_from_before_the_commitment_goes_on_and_gets_one(tmp_path: Path) -> None:
+    first = site_secret(tmp_path)
+    Ledger(tmp_path / "ledger.sqlite").withdraw(["k"])
+    (tmp_path / "secret.check").unlink()
+    assert site_secret(tmp_path) == first
+    (tmp_path / "secret.key").write_bytes(bytes(32))
+    with pytest.raises(StateError, match="not the secret"):
+        site_secret(tmp_path)
 
 
 def test_keys_say_nothing_without_the_secret_and_the_identity_follows_the_cohort() -> None:

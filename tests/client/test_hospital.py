@@ -150,7 +150,8 @@ def test_the_same_round_on_other_weights_is_new_noise_and_refused_once_the_budge
 
 def test_noise_is_fresh_for_each_hospital_and_weights(home: Path, tmp_path: Path) -> None:
     other = build_home(tmp_path / "south", PLAN)
-    (other / "secret.key").write_bytes((home / "secret.key").read_bytes())
+    for name in ("secret.key", "secret.check"):
+        (other / name).write_bytes((home / name).read_bytes())
     fill_cache(other, PLAN, [f"P{i}" for i in range(12)])
     one, two = (hospital.train(Site.open(where), request(PLAN)).arrays["release"] for where in (home, other))
     assert not np.array_equal(one, two)
