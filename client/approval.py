@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from common.errors import PlanError, PlanRefused
+from common.errors import PlanError, PlanRefused, StateError
 from common.files import write_atomically
 from common.plan import StudyPlan
 from common.settings import build
@@ -116,6 +116,29 @@ def approved_plan(home: Path, digest: str) -> StudyPlan:
     return approval.plan
 
 
+def total_delta(home: Path, plan: StudyPlan) -> float:
+    """Delta at which the limit on all studies together holds: the smallest of `plan`'s and any ever approved here.
+
+    A larger one would let a plan with a larger delta read the same ledger as less spent. Whatever was booked was
+    approved before, and no record of it is ever removed, one that was left included; a plan is not built for this, so
+    the record of one that an older version approved counts, too.
+
+    Raises:
+        StateError: A record cannot be read, so nobody can tell.
+    """
+    deltas = [plan.privacy.delta]
+    others = (path for path in (home / "approved").glob("*/approval.json") if path.parent.name != plan.digest)
+    for path in others:
+        try:
+            deltas.append(_positive(json.loads(path.read_text())["plan"]["privacy"]["delta"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StateError(
+                f"the approval of plan {path.parent.name[:12]} cannot be read ({type(error).__name__}), so nobody can "
+                "tell what all studies together have cost. Restore it from the site's backup, or approve the plan again"
+            ) from error
+    return min(deltas)
+
+
 def pause(home: Path, digest: str | None, *, by: str) -> None:
     """Answer no more requests of one plan, or of any, until `resume`; raises `PlanRefused` for an unknown plan."""
     if digest is None:
@@ -188,3 +211,9 @@ def _decision(state: State, by: str) -> Decision:
 
 def _path(home: Path, digest: str) -> Path:
     return home / "approved" / digest / "approval.json"
+
+
+def _positive(value: float) -> float:
+    if not value > 0:
+        raise ValueError("not a number above 0")
+    return float(value)

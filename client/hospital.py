@@ -252,9 +252,9 @@ def _permit(
     """Weigh `events` on top of what is booked against plan and policy; none weighs what is booked alone."""
     if site.simulated and not plan.privacy.enabled:
         return
-    delta = plan.privacy.delta
-    spent = (epsilon(study, delta=delta), epsilon(everything, delta=delta))
-    after = (epsilon([*study, *events], delta=delta), epsilon([*everything, *events], delta=delta))
+    delta, total = plan.privacy.delta, policy.total_delta(site.home, plan)
+    spent = (epsilon(study, delta=delta), epsilon(everything, delta=total))
+    after = (epsilon([*study, *events], delta=delta), epsilon([*everything, *events], delta=total))
     policy.permit(site.policy, plan, patients=patients, spent=spent, after=after)
 
 

@@ -72,7 +72,11 @@ class Withdrawal:
 
 
 class Ledger:
-    """One file per hospital data set; safe to open from several processes at once."""
+    """One file per hospital data set; safe to open from several processes at once.
+
+    Attributes:
+        home: Folder that it lies in, the site's home.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open or create the ledger at `path` and check every byte of it.
@@ -81,6 +85,7 @@ class Ledger:
             LedgerCorrupt: The file is not a ledger, was altered, or is an older copy than its seal.
         """
         self._store = LedgerStore(path)
+        self.home = path.parent
 
     def reserve(self, entry: Entry, *, permit: Permit) -> int:
         """Book `entry` durably and return its number. Call before the first gradient; a retry books anew.

@@ -1,12 +1,14 @@
 """The hospital's own rules (`site.toml`): what may run here, and within which limits."""
 
-from client.approval import approve, approved_plan
+from client.approval import approve, approved_plan, total_delta
 from client.site_rules import Limits, Resources, SitePolicy
 from common.errors import BudgetExhausted, CohortTooSmall, PlanRefused
 from common.plan import StudyPlan
 from common.schedule import Round, schedule
 
-__all__ = ["Limits", "Resources", "SitePolicy", "approve", "approved_plan", "inside", "permit", "round_of"]
+__all__ = [
+    "Limits", "Resources", "SitePolicy", "approve", "approved_plan", "inside", "permit", "round_of", "total_delta",
+]  # fmt: skip
 
 
 def round_of(plan: StudyPlan, number: int) -> Round:
@@ -42,7 +44,7 @@ def permit(
         policy: The site's rules.
         plan: The site's own approved copy.
         patients: Cohort size, used here only; None where it is not known yet, and then not judged.
-        spent: Epsilon so far, of this study and of all studies, both at the plan's delta.
+        spent: Epsilon so far, of this study at the plan's delta and of all studies at `total_delta`.
         after: The same two were the round booked.
 
     Raises:

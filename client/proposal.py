@@ -34,13 +34,15 @@ class Proposal:
     Attributes:
         plan: The plan.
         rounds: Its rounds, noise included.
-        spent: Epsilon of everything booked so far, at the plan's delta.
+        delta: Delta that the next two are stated at, the smallest of any plan approved here (`policy.total_delta`).
+        spent: Epsilon of everything booked so far.
         after: The same were every round of the plan that is not booked yet booked, too.
         limit: Most that all studies together may cost here.
     """
 
     plan: StudyPlan
     rounds: tuple[Round, ...]
+    delta: float
     spent: float
     after: float
     limit: float
@@ -56,7 +58,7 @@ class Proposal:
         if not plan.privacy.enabled:
             raise PlanRefused(f"plan {plan.name!r} trains without noise; only a simulation may")
         policy.inside(rules, plan)
-        rounds, delta = schedule(plan), plan.privacy.delta
+        rounds, delta = schedule(plan), policy.total_delta(ledger.home, plan)
         booked = {row.round for row in ledger.rows() if row.kind == "reserve" and row.plan == plan.digest}
         missing = [event for step in rounds if step.number not in booked for event in step.events]
         if (verdict := verdict_event(plan)) is not None and len(rounds) + 1 not in booked:
@@ -64,6 +66,7 @@ class Proposal:
         proposal = cls(
             plan=plan,
             rounds=rounds,
+            delta=delta,
             spent=ledger.epsilon(delta=delta),
             after=ledger.epsilon(delta=delta, extra=tuple(missing)),
             limit=rules.limits.max_epsilon_total,
@@ -96,7 +99,8 @@ class Proposal:
                  "steps": r.event.steps, "epsilon_after": r.epsilon_after}
                 for r in self.rounds
             ],
-            "site": {"spent": self.spent, "after": self.after, "limit": self.limit, "left": self.limit - self.after},
+            "site": {"delta": self.delta, "spent": self.spent, "after": self.after, "limit": self.limit,
+                     "left": self.limit - self.after},
             "leaves": {phase: {"arrays": len(egress.allowed_shapes(self.plan, phase)),
                                "bytes": egress.allowed_bytes(self.plan, phase)} for phase in self._phases()},
             "never_leaves": NEVER,
@@ -118,7 +122,8 @@ class Proposal:
             f"           after each round: {', '.join(f'{r.epsilon_after:.2f}' for r in self.rounds)}",
             f"           in words: nobody's odds on whether a given patient took part change by more than a factor of "
             f"{math.exp(self.cost):,.0f}",
-            f"  budget   all studies: {self.spent:.2f} spent, {self.after:.2f} after this one, of {self.limit:.2f}",
+            f"  budget   all studies: {self.spent:.2f} spent, {self.after:.2f} after this one, of {self.limit:.2f}, at "
+            f"delta {self.delta:g}",
             *self._leaves_lines(),
             *self._utility_lines(),
             *self._verdict_lines(),
@@ -214,6 +219,6 @@ class Proposal:
         if self.after > self.limit:
             raise BudgetExhausted(
                 f"study {self.plan.name!r} costs epsilon {self.cost:.2f}; {self.spent:.2f} is spent, and "
-                f"{self.after:.2f} would pass the {self.limit:.2f} that all studies together may cost here. Agree on a "
-                "smaller `privacy.epsilon`, or raise `max_epsilon_total` in site.toml"
+                f"{self.after:.2f} would pass the {self.limit:.2f} that all studies together may cost here, at delta "
+                f"{self.delta:g}. Agree on a smaller `privacy.epsilon`, or raise `max_epsilon_total` in site.toml"
             )

@@ -22,7 +22,8 @@ class Limits:
 
     Attributes:
         max_epsilon_per_study: Most one study may cost a patient.
-        max_epsilon_total: Most all studies together may cost a patient.
+        max_epsilon_total: Most all studies together may cost a patient, at the smallest delta of any plan approved
+            here.
         max_delta: Largest delta a plan may state.
         min_patients: Smallest cohort that may train at all.
     """

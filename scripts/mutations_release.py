@@ -6,6 +6,7 @@ _SIGNING = ("tests/common/test_signing.py",)
 _GATE = ("tests/server/test_gate.py",)
 _VERDICT = ("tests/client/test_verdict.py",)
 _SECRET = ("tests/client/test_admission_steward.py",)
+_BUDGET = ("tests/client/test_budget_cli.py",)
 _CONSENT = ("tests/client/test_consent.py",)
 _ENROLMENT = ("tests/server/test_coordinator_enrolment.py",)
 _RUNNER = (
@@ -84,6 +85,8 @@ RELEASE = [
            "or (begun and bool(LedgerStore(ledger).rows()))", "or False", _SECRET),
     _guard("secret: another one is not noticed", "client/identity.py",
            "if check.read_bytes() != commitment:", "if False:", _SECRET),
+    _guard("permit: the total is read at the asking plan's delta", "client/approval.py",
+           "    return min(deltas)\n", "    return plan.privacy.delta\n", _BUDGET),
     _guard("receipt: it may go back", "client/receipt.py",
            "                ledger.require(known)\n", "                pass\n", (EGRESS,)),
     _guard("receipt: it names a row that the reply knew and no later one", "client/receipt.py",

@@ -172,6 +172,34 @@ def test_a_plan_without_noise_or_with_too_large_a_delta_cannot_be_approved(home:
         Proposal.weigh(PLAN, strict, ledger)
 
 
+def test_a_plan_with_a_larger_delta_does_not_make_the_total_read_lower(home: Path) -> None:
+    strict, loose = (tiny_plan(MOMENTS + f"delta = {delta}\n", name=name) for name, delta in
+                     (("strict", "1e-6"), ("loose", "1e-4")))  # fmt: skip
+    for plan in (strict, loose):
+        hospital.policy.approve(home, plan, approved_by="x")
+    for step in schedule(strict):
+        hospital.train(Site.open(home), request(strict, step.number))
+    ledger, limits = Ledger(home / "ledger.sqlite"), {"a round": 3.1, "the whole": 4.5}
+    first, whole = schedule(loose)[0].events, tuple(event for step in schedule(loose) for event in step.events)
+    assert ledger.epsilon(delta=1e-4, extra=first) < limits["a round"] < ledger.epsilon(delta=1e-6, extra=first)
+    assert ledger.epsilon(delta=1e-4, extra=whole) < limits["the whole"] < ledger.epsilon(delta=1e-6, extra=whole)
+    set_policy(home, total=limits["a round"])
+    with pytest.raises(BudgetExhausted, match="site's epsilon"):
+        hospital.train(Site.open(home), request(loose, 1))
+    assert len(ledger.events()) == len(schedule(strict))
+    set_policy(home, total=limits["the whole"])
+    with pytest.raises(BudgetExhausted, match="at delta 1e-06"):
+        Proposal.weigh(loose, SitePolicy.load(home), ledger)
+    path = home / "approved" / strict.digest / "approval.json"
+    record = path.read_text()
+    for spoilt in ("{}", record.replace("1e-06", "NaN"), record.replace("1e-06", "0.0")):
+        path.write_text(spoilt)
+        with pytest.raises(StateError, match="nobody can tell"):
+            hospital.train(Site.open(home), request(loose, 1))
+    set_policy(home, total=10)
+    Proposal.weigh(strict, SitePolicy.load(home), ledger)  # which is how its record is made whole
+
+
 def test_a_study_under_way_is_weighed_by_the_rounds_that_are_missing(home: Path) -> None:
     weigh = lambda: Proposal.weigh(PLAN, SitePolicy.load(home), Ledger(home / "ledger.sqlite"))  # noqa: E731
     before = weigh()
