@@ -21,6 +21,7 @@ from common.errors import BudgetExhausted, PlanRefused, StateError
 from common.plan import StudyPlan
 from common.schedule import schedule
 from common.terminal import Commands
+from common.weights import digest
 from tests.client.hospitals import PLAN as PLAN_TEXT
 from tests.client.hospitals import build_home, request, set_policy, tiny_plan
 
@@ -230,6 +231,14 @@ def test_a_lower_budget_holds_from_the_next_request_and_cannot_be_raised_this_wa
     for value in (0.6, 0, -1, "nan"):
         assert run("limit", "--total", value, "--home", home).exit_code == PlanRefused.exit_code
     assert SitePolicy.load(home).limits.max_epsilon_total == 0.5
+
+
+def test_a_reply_that_was_booked_before_the_budget_was_lowered_is_still_sent(home: Path) -> None:
+    before = hospital.train(Site.open(home), request(PLAN, 1))
+    printed("limit", "--total", 0.1, "--home", home)
+    assert digest(hospital.train(Site.open(home), request(PLAN, 1)).arrays) == digest(before.arrays)
+    with pytest.raises(BudgetExhausted):
+        hospital.train(Site.open(home), request(PLAN, 2))
 
 
 @pytest.mark.parametrize("text", ['name = "n"\n', 'name = "n"\n[limits]\nmin_patients = 9\n', 'name = "n"\n[limits]'])

@@ -71,6 +71,13 @@ def test_anything_that_is_not_this_rounds_release_is_refused(change: dict[str, A
         sealed(**change)
 
 
+def test_a_reply_has_seven_scalars_and_no_place_for_another() -> None:
+    record = sealed().to_record()
+    seven = {"plan", "round", "phase", "site", "epsilon", "delta", "ledger_head"}
+    assert set(record) == {"message", "arrays"}
+    assert set(record["message"]) == {"schema", "kind"} | seven
+
+
 def test_weights_that_are_not_trained_here_do_not_leave() -> None:
     names = egress.allowed_shapes(PLAN, "sgd")
     assert names
