@@ -5,7 +5,10 @@ from mutation import APP, EGRESS, Mutation
 _SIGNING = ("tests/common/test_signing.py",)
 _GATE = ("tests/server/test_gate.py",)
 _VERDICT = ("tests/client/test_verdict.py",)
-_SECRET = ("tests/client/test_admission_steward.py",)
+_SECRET = tuple(f"tests/client/test_admission_steward.py::test_{name}" for name in (
+    "another_secret_in_the_place_of_the_first_is_noticed",
+    "a_lost_secret_is_not_replaced_in_a_home_that_was_used_with_it",
+))  # fmt: skip
 _BUDGET = ("tests/client/test_budget_cli.py",)
 _CONSENT = ("tests/client/test_consent.py",)
 _ENROLMENT = ("tests/server/test_coordinator_enrolment.py",)
