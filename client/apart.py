@@ -73,6 +73,12 @@ def _scores(model: Vae, images: Tensor, slots: int) -> Tensor:
 def _kept_apart(
     plan: StudyPlan, work: Callable[..., list[Tensor]], slots: int, each: int, _threads: int, device: torch.device
 ) -> int:
+    return most_apart(plan, work, slots=slots, each=each, device=device)
+
+
+def most_apart(
+    plan: StudyPlan, work: Callable[..., list[Tensor]], *, slots: int, each: int, device: torch.device
+) -> int:
     """`slots`, or the first of the numbers a quarter smaller each that a pass keeps apart here; 1 always does."""
     tried = slots
     while tried > 1 and not keeps_apart(plan, partial(work, slots=tried), slots=tried, each=each, device=device):

@@ -94,11 +94,12 @@ class Cache:
                 counts[label] += 1
         return counts
 
-    def patient(self, i: int) -> tuple[Tensor, Tensor]:
-        """Return all images and labels of one patient.
+    def patient(self, i: int, some: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """Return the images and labels of one patient.
 
         Args:
             i: Index of the patient, from 0.
+            some: Which of them, a run of neighbours; all without it.
 
         Returns:
             [n, 1, size, size] float32 in [-1, 1], and [n] int64.
@@ -108,7 +109,8 @@ class Cache:
         """
         if not 0 <= i < self.patients:
             raise IndexError(f"patient {i} asked for, the cache has {self.patients}")
-        rows = self._rows(i)
+        chosen = self.patient_rows(i)[some]
+        rows = slice(chosen.start, chosen.stop)
         return uint16_to_unit(self._images[rows]).unsqueeze(1), torch.from_numpy(self._labels[rows].copy())
 
     def at(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:

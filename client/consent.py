@@ -61,9 +61,9 @@ class ConsentingCohort(Cache):
                 counts[label] -= 1
         return counts
 
-    def patient(self, i: int) -> tuple[Tensor, Tensor]:
-        """Return all images and labels of one patient, see `Cache.patient`."""
-        return self._whole.patient(self._at(i))
+    def patient(self, i: int, some: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """Return the images and labels of one patient, see `Cache.patient`."""
+        return self._whole.patient(self._at(i), some)
 
     def at(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Return the images and labels in rows that `patient_rows` named, see `Cache.at`."""

@@ -19,6 +19,7 @@ _RUNNER = (
 _BUNDLE = ("tests/deploy/test_generate.py::test_an_altered_release_is_refused",
            "tests/deploy/test_generate.py::test_a_bundle_of_another_signer_is_refused_where_one_is_named")  # fmt: skip
 _S, _G, _V = "common/signing.py", "server/gate.py", "client/evaluation/votes.py"
+_Y, _YARDSTICK = "client/evaluation/yardstick.py", ("tests/client/test_yardstick.py",)
 
 
 def _guard(name: str, file: str, old: str, new: str, tests: tuple[str, ...]) -> Mutation:
@@ -53,8 +54,13 @@ RELEASE = [
     _guard("gate: a silence is a yes", _G, "    if missing:\n", "    if False:\n", _GATE),
     _guard("verdict: no sum is ever too low", _V, "if value < -MARGIN * spread and", "if False and", _VERDICT),
     _guard("verdict: a patient's vote is not a mean of images", "client/evaluation/parts.py",
-           "share = np.bincount(place, weights=held) / np.bincount(place)", "share = np.bincount(place, weights=held)",
-           _VERDICT),
+           "return total / counts.reshape(-1, *[1] * (values.ndim - 1))", "return total", _VERDICT),
+    _guard("verdict: a pass is as large as what is left, so rounding depends on who is there", _Y,
+           "        count = len(part.labels)\n", "        count = slots = len(part.labels)\n", _YARDSTICK),
+    _guard("verdict: nobody tries whether passes keep images apart here", _Y,
+           'return most_apart(plan, work, slots=most, each=1, device=torch.device("cpu"))', "return most", _YARDSTICK),
+    _guard("verdict: the trial leaves out distances in pixels", _Y,
+           "        yardstick.in_pixels(pictures, labels),\n", "", _YARDSTICK),
     _guard("verdict: what leaves is not checked", "client/egress.py",
            "        verified(verdict, plan=plan.digest, candidate=verdict.candidate)\n", "        pass\n", _VERDICT),
     _guard("verdict: it is not booked", "client/hospital.py",

@@ -76,9 +76,3 @@ def radii(points: Features) -> NDArray[np.float64]:
     distances, _ = NearestNeighbors(n_neighbors=NEIGHBOURS + 1).fit(points).kneighbors(points)
     last: NDArray[np.float64] = distances[:, -1]
     return last
-
-
-def inside(points: Features, *, synthetic: Features, reach: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether each point [n] lies in the synthetic set's manifold, whose `radii` are given: recall is its mean."""
-    reached: NDArray[np.bool_] = (pairwise_distances(points, synthetic) < reach[None, :]).any(1)
-    return reached

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
+from client.evaluation.candidate import Candidate
 from client.evaluation.figures import figures
 from client.evaluation.page import write_page
 from client.evaluation.utility import Classifier
-from client.evaluation.votes import Candidate, decide, tally
+from client.evaluation.votes import decide, tally
 from client.randomness import SecureRandom
 from client.site import Site
 from common.files import PRIVATE, write_atomically
@@ -54,7 +55,7 @@ def judge(site: Site, plan: StudyPlan, candidate: Candidate, random: SecureRando
     """
     trained, held_out = site.cohorts(plan)
     event = verdict_event(plan)
-    total = tally(plan.evaluation, candidate, trained, held_out)
+    total = tally(plan, candidate, trained, held_out)
     outcome = decide(total, random, sigma=event.sigma if event else 0.0, labelled=candidate.classifier is not None)
     found: dict[str, Any] = figures(plan, candidate, trained, held_out)
     found |= {"plan": plan.digest, "candidate": candidate.digest, "site": site.policy.name, "outcome": outcome}

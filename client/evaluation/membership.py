@@ -12,20 +12,19 @@ from numpy.typing import NDArray
 from client.cache import Cache
 from client.evaluation.intervals import Figure, bootstrap
 from client.evaluation.nearness import membership_area
-from client.evaluation.parts import parts
+from client.evaluation.parts import mean_by_patient, parts
 from common.vae import Vae
 
 
 def losses(model: Vae, cohort: Cache) -> NDArray[np.float64]:
     """Mean negative evidence bound [patients] on each patient's images, without the draw's noise; low: well known."""
-    found: list[NDArray[np.float64]] = []
+    values, owners = [np.zeros(0)], [np.zeros(0, np.intp)]
     for part in parts(cohort):
         noise = torch.zeros(len(part.labels), model.latent_size)
         with torch.no_grad():
-            values = model.eval().loss(part.images.unsqueeze(1), part.labels, noise).double().numpy()
-        _, place = np.unique(part.patients, return_inverse=True)
-        found.append(np.bincount(place, weights=values) / np.bincount(place))
-    return np.concatenate(found) if found else np.zeros(0)
+            values.append(model.eval().loss(part.images.unsqueeze(1), part.labels, noise).double().numpy())
+        owners.append(part.patients)
+    return mean_by_patient(np.concatenate(values), np.concatenate(owners), patients=cohort.patients)
 
 
 def loss_attack(members: NDArray[np.float64], others: NDArray[np.float64]) -> Figure:

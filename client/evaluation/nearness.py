@@ -6,6 +6,7 @@ leave out every real image whose exact twin is on the other side, and count each
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -38,16 +39,36 @@ class Nearness:
     twins: int
 
 
+@dataclass(frozen=True)
+class Points:
+    """Points that many others are compared with.
+
+    Attributes:
+        rows: [m, d] float64.
+        squares: [m] their squared lengths.
+    """
+
+    rows: Tensor
+    squares: Tensor
+
+    @classmethod
+    def of(cls, points: Tensor) -> Self:
+        """Points [m, ...], flattened."""
+        rows = points.flatten(1).double()
+        return cls(rows, rows.square().sum(1))
+
+    def squared_distances(self, others: Tensor) -> Tensor:
+        """From each of `others` [n, ...] to each point, [n, m] float64."""
+        rows = others.flatten(1).double()
+        return (rows.square().sum(1)[:, None] + self.squares[None, :] - 2 * rows @ self.rows.T).clamp(min=0)
+
+
 def nearest(images: Tensor, *, among: Tensor) -> NDArray[np.float64]:
     """Distance [n] from each image [n, size, size] to the nearest of `among` [m, size, size]."""
     pixels = images[0].numel() if len(images) else 1
-    other = among.flatten(1).double()
-    squares = other.square().sum(1)
-    parts = []
-    for part in torch.split(images.flatten(1).double(), _AT_ONCE):
-        squared = part.square().sum(1)[:, None] + squares[None, :] - 2 * part @ other.T
-        parts.append(squared.min(1).values.clamp(min=0).div(pixels).sqrt())
-    found: NDArray[np.float64] = torch.cat(parts).numpy() if parts else np.zeros(0)
+    points = Points.of(among)
+    parts = [points.squared_distances(part).min(1).values.div(pixels).sqrt() for part in torch.split(images, _AT_ONCE)]
+    found: NDArray[np.float64] = torch.cat(parts).numpy()
     return found
 
 

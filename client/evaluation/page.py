@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from client.cache import Cache
+from client.evaluation.candidate import Candidate
 from client.evaluation.parts import gathered
-from client.evaluation.votes import Candidate
 from common.errors import by_name
 from common.files import PRIVATE, write_atomically
 from common.images import unit_to_uint8

@@ -1,4 +1,4 @@
-"""A cohort read some patients at a time, as flat arrays that remember whose image is whose."""
+"""A cohort read some images at a time, as flat arrays that remember whose image is whose."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,13 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from client.cache import Cache
-
-_PATIENTS_AT_ONCE = 256
+from client.views import images_at_once
 
 
 @dataclass(frozen=True)
 class Part:
-    """Images of some patients.
+    """Some images, in the cohort's order; a patient's may lie in several parts.
 
     Attributes:
         images: [n, size, size] in [-1, 1].
@@ -27,41 +26,36 @@ class Part:
     labels: Tensor
     patients: NDArray[np.intp]
 
-    def shares(self, held: NDArray[np.bool_], threshold: float) -> float:
-        """Sum over patients of (share of the patient's images for which something holds, less `threshold`)."""
-        owners, place = np.unique(self.patients, return_inverse=True)
-        share = np.bincount(place, weights=held) / np.bincount(place)
-        return float((share - threshold).sum()) if len(owners) else 0.0
 
-
-def parts(cohort: Cache, *, most: int | None = None) -> Iterator[Part]:
-    """Yield the cohort's patients in order, some at a time.
+def parts(cohort: Cache, *, at_once: int | None = None, most: int | None = None) -> Iterator[Part]:
+    """Yield the cohort's images in order, no more than `at_once` in memory, however many one patient has.
 
     Args:
-        cohort: Whose patients.
-        most: Stop before the patient that would bring the images above this number.
+        cohort: Whose images.
+        at_once: Images of every part but the last, which may have fewer; as many as a pass takes where None.
+        most: Stop after so many images, in the middle of a patient if need be.
     """
-    count = 0
-    for first in range(0, cohort.patients, _PATIENTS_AT_ONCE):
-        loaded: list[tuple[int, Tensor, Tensor]] = []
-        for i in range(first, min(first + _PATIENTS_AT_ONCE, cohort.patients)):
-            images, labels = cohort.patient(i)
-            count += len(labels)
-            if most is not None and count > most:
-                break
-            loaded.append((i, images[:, 0], labels))
-        if loaded:
-            yield Part(
-                torch.cat([images for _, images, _ in loaded]),
-                torch.cat([labels for _, _, labels in loaded]),
-                np.concatenate([np.full(len(labels), i) for i, _, labels in loaded]).astype(np.intp),
-            )
-        if most is not None and count > most:
-            return
+    step = at_once or images_at_once(cohort.image_size)
+    ends = np.cumsum([len(cohort.patient_rows(i)) for i in range(cohort.patients)], dtype=np.intp)
+    total = int(ends[-1]) if len(ends) else 0
+    total = total if most is None else min(total, most)
+    for first in range(0, total, step):
+        last = min(first + step, total)
+        owners = range(int(np.searchsorted(ends, first, "right")), int(np.searchsorted(ends, last, "left")) + 1)
+        starts = [int(ends[i]) - len(cohort.patient_rows(i)) for i in owners]
+        loaded = [
+            cohort.patient(i, slice(max(0, first - start), last - start))
+            for i, start in zip(owners, starts, strict=True)
+        ]
+        yield Part(
+            torch.cat([images[:, 0] for images, _ in loaded]),
+            torch.cat([labels for _, labels in loaded]),
+            np.repeat(np.array(owners, np.intp), [len(labels) for _, labels in loaded]),
+        )
 
 
 def gathered(cohort: Cache, *, most: int) -> Part:
-    """The first patients of a cohort as one part of at most `most` images; empty arrays for an empty cohort."""
+    """The first `most` images of a cohort as one part; empty arrays for an empty cohort."""
     found = list(parts(cohort, most=most))
     if not found:
         size = cohort.image_size
@@ -71,3 +65,11 @@ def gathered(cohort: Cache, *, most: int) -> Part:
         torch.cat([part.labels for part in found]),
         np.concatenate([part.patients for part in found]),
     )
+
+
+def mean_by_patient(values: NDArray[np.float64], owners: NDArray[np.intp], *, patients: int) -> NDArray[np.float64]:
+    """Mean [patients, ...] over each patient's images of `values` [n, ...]; every patient owns at least one."""
+    total = np.zeros((patients, *values.shape[1:]))
+    np.add.at(total, owners, values)
+    counts = np.bincount(owners, minlength=patients)
+    return total / counts.reshape(-1, *[1] * (values.ndim - 1))

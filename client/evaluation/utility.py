@@ -27,6 +27,7 @@ class Classifier:
     """
 
     def __init__(self, images: Tensor, labels: Tensor, *, classes: int, seed: int = 0) -> None:
+        self.classes = classes
         state = torch.random.get_rng_state()
         try:
             torch.manual_seed(seed)

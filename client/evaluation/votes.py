@@ -10,8 +10,9 @@ Formal guarantee
                   of the patient's images nearer than `near_rmse` to a synthetic one, and odds those of being set
                   aside, at most 1
 
-    The reach, the classifier and the images a patient is compared with follow from the candidate alone, so a vote
-    depends on nobody else. Patients who trained cast no votes on the first two. Every entry lies in [-1, 1], so one
+    The reach, the classifier and the images a patient is compared with follow from the candidate alone, and what is
+    computed of an image does not even round by who else is there (`client.evaluation.yardstick`), so a vote depends on
+    nobody else. Patients who trained cast no votes on the first two. Every entry lies in [-1, 1], so one
     patient moves the sum by at most sqrt(3) in L2 norm, and Gaussian noise of standard deviation sigma sqrt(3) on each
     entry makes it one Gaussian event of multiplier sigma, which is booked. What follows is post-processing: an entry
     more than two standard deviations of its noise below 0 is a no, and the first no is the verdict. So a faultless
@@ -24,21 +25,18 @@ Formal guarantee
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from client.cache import Cache
-from client.evaluation.fidelity import inside, radii
-from client.evaluation.nearness import nearest
-from client.evaluation.parts import Part, parts
-from client.evaluation.utility import Classifier
+from client.evaluation.candidate import Candidate
+from client.evaluation.fidelity import radii
+from client.evaluation.yardstick import Yardstick, shares, slots_of
 from client.randomness import SecureRandom
-from common.encoder import features
-from common.evaluation_plan import EvaluationPlan
-from common.vae import Vae
+from common.plan import StudyPlan
 from common.verdicts import PASSED
 
 CRITERIA = ("FidelityTooLow", "UtilityTooLow", "MemorisationFound")
@@ -48,49 +46,29 @@ MARGIN = 2.0
 """Standard deviations of the noise below 0 at which a sum of votes is a no."""
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """What a site is asked to judge: the model, images it drew, and what was learnt from those images alone.
-
-    Attributes:
-        digest: Of the decoder.
-        model: The finished model.
-        images: [n, size, size] in [-1, 1].
-        labels: [n] int64.
-        classifier: Trained on images and labels; None for a study without labels.
-    """
-
-    digest: str
-    model: Vae
-    images: Tensor
-    labels: Tensor
-    classifier: Classifier | None
-
-
-def tally(plan: EvaluationPlan, candidate: Candidate, trained: Cache, held_out: Cache) -> NDArray[np.float64]:
+def tally(plan: StudyPlan, candidate: Candidate, trained: Cache, held_out: Cache) -> NDArray[np.float64]:
     """The sum of all votes [3] before noise. Never leaves the site."""
-    total = np.zeros(len(CRITERIA))
-    synthetic = features(candidate.images)
-    reach = plan.reach * radii(synthetic)
-    weight = plan.held_out_share / (1 - plan.held_out_share)
-    for part in parts(held_out):
-        total[0] += part.shares(inside(features(part.images), synthetic=synthetic, reach=reach), plan.min_fidelity)
+    rules = plan.evaluation
+    yardstick, slots = Yardstick.of(candidate), slots_of(plan, candidate)
+    reach = torch.from_numpy(rules.reach * radii(yardstick.features.rows.numpy()))
+
+    def near(images: Tensor, labels: Tensor) -> NDArray[np.bool_]:
+        """Whether something that the decoder draws comes near to each image, [n, 1]."""
+        return (yardstick.in_pixels(images, labels) < rules.near_rmse).any(1, keepdim=True).numpy()
+
+    def all_three(images: Tensor, labels: Tensor) -> NDArray[np.bool_]:
+        reached = (yardstick.in_features(images) < reach).any(1, keepdim=True).numpy()
+        right = np.zeros_like(reached)
         if candidate.classifier is not None:
-            right = candidate.classifier.probabilities(part.images).argmax(1) == part.labels.numpy()
-            total[1] += part.shares(right, plan.min_utility)
-        total[2] += part.shares(near(plan, candidate, part), 0.0)
-    for part in parts(trained):
-        total[2] -= weight * part.shares(near(plan, candidate, part), plan.max_copied)
+            right = yardstick.probabilities(images).numpy().argmax(1, keepdims=True) == labels.numpy()[:, None]
+        return np.concatenate([reached, right, near(images, labels)], axis=1)
+
+    min_utility = 0.0 if candidate.classifier is None else rules.min_utility
+    held = shares(held_out, all_three, slots=slots) - (rules.min_fidelity, min_utility, 0.0)
+    copied = shares(trained, near, slots=slots) - rules.max_copied
+    total: NDArray[np.float64] = held.sum(axis=0)
+    total[2] -= rules.held_out_share / (1 - rules.held_out_share) * copied.sum()
     return total
-
-
-def near(plan: EvaluationPlan, candidate: Candidate, part: Part) -> NDArray[np.bool_]:
-    """Whether something that the decoder draws comes near to each image [n]."""
-    drawn = nearest(part.images, among=candidate.images)
-    rebuilt = candidate.model.reconstruct(part.images.unsqueeze(1), part.labels).clamp(-1, 1)[:, 0]
-    own = (rebuilt - part.images).flatten(1).double().square().mean(1).sqrt().numpy()
-    close: NDArray[np.bool_] = np.minimum(drawn, own) < plan.near_rmse
-    return close
 
 
 def decide(total: NDArray[np.float64], random: SecureRandom, *, sigma: float, labelled: bool) -> str:

@@ -1,5 +1,7 @@
 """The evaluation tells good from bad: each fault of a synthetic set is caught by the measure meant for it."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +10,12 @@ from torch.nn import functional
 
 from client.evaluation import diversity, fidelity, nearness, utility
 from client.evaluation.curves import curves
-from client.evaluation.membership import lira
+from client.evaluation.membership import lira, losses
+from client.evaluation.parts import parts
 from common.encoder import features
 from common.phantoms import public_phantoms
+from common.vae import initial
+from tests.client.cohorts import small_cohort, small_plan
 
 SIZE, COUNT = 32, 240
 
@@ -108,3 +113,24 @@ def test_the_light_lira_finds_members_where_there_is_something_to_find() -> None
         figure = lira(target, shadows, inside, members)
         assert (figure.low > 0.8) is found
         assert (figure.low < 0.5 < figure.high) is not found
+
+
+def test_a_cohort_is_read_a_bounded_number_of_images_at_a_time(tmp_path: Path) -> None:
+    cohort = small_cohort(tmp_path, patients=5, images=[3, 150, 1, 2, 70])
+    found = list(parts(cohort, at_once=32))
+    assert [len(part.labels) for part in found] == [32] * 7 + [2]
+    assert max(len(part.labels) for part in parts(cohort)) <= 64
+    for i in range(cohort.patients):
+        images, labels = cohort.patient(i)
+        assert torch.equal(torch.cat([part.images[part.patients == i] for part in found]), images[:, 0])
+        assert torch.equal(torch.cat([part.labels[part.patients == i] for part in found]), labels)
+    assert sum(len(part.labels) for part in parts(cohort, most=100)) == 100
+
+
+def test_a_patients_loss_is_the_mean_over_its_images_whatever_parts_they_lie_in(tmp_path: Path) -> None:
+    cohort, model = small_cohort(tmp_path, patients=3, images=[3, 90, 1]), initial(small_plan()).eval()
+    with torch.no_grad():
+        expected = [
+            float(model.loss(*cohort.patient(i), torch.zeros(len(cohort.patient_rows(i)), 4)).mean()) for i in range(3)
+        ]
+    assert losses(model, cohort) == pytest.approx(np.array(expected), rel=1e-5)

@@ -84,7 +84,7 @@ def private(cohorts: Cohorts) -> Vae:
 
 def tally(model: Vae, cohorts: Cohorts) -> float:
     candidate = candidate_of(PLAN, model.arrays())
-    return float(votes.tally(PLAN.evaluation, candidate, *cohorts)[2])
+    return float(votes.tally(PLAN, candidate, *cohorts)[2])
 
 
 def test_a_decoder_that_memorised_its_patients_fails_the_gate(cohorts: Cohorts, memoriser: Vae) -> None:

@@ -191,12 +191,12 @@ def test_one_patient_moves_the_votes_by_no_more_than_the_noise_is_made_for(home:
     request = ask(plan)
     candidate = candidate_of(plan, request.arrays)
     secret = site_secret(home)
-    whole = votes.tally(plan.evaluation, candidate, *split(site.cache, secret, 0.4))
+    whole = votes.tally(plan, candidate, *split(site.cache, secret, 0.4))
     from client.consent import ConsentingCohort
 
     for gone in range(site.cache.patients):
         rest = ConsentingCohort(site.cache, [i for i in range(site.cache.patients) if i != gone], secret=secret)
-        moved = whole - votes.tally(plan.evaluation, candidate, *split(rest, secret, 0.4))
+        moved = whole - votes.tally(plan, candidate, *split(rest, secret, 0.4))
         assert np.abs(moved).max() <= 1 + 1e-9
         assert np.linalg.norm(moved) <= votes.SENSITIVITY
 
