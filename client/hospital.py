@@ -15,7 +15,8 @@ from client import egress, moments, noise_key, own_encoder, policy, spool, utili
 from client.admission.settings import IngestSettings
 from client.cache import Cache
 from client.evaluation import verdicts
-from client.evaluation.judge import candidate_of, judge
+from client.evaluation.candidate import Candidate
+from client.evaluation.judge import candidate_of, judge, tell_steward
 from client.identity import SIGNING_KEY
 from client.ledger import Entry
 from client.site import Site
@@ -115,7 +116,8 @@ def _train(site: Site, plan: StudyPlan, step: Round, request: TrainRequest, weig
 def evaluate(site: Site, request: EvaluateRequest) -> Verdict:
     """Judge the finished model on this site's patients, the held-out ones first of all, and answer yes or no.
 
-    The same order as a round: permit, reserve, judge, settle, seal. A verdict that is stored is sent again as it is.
+    The same order as a round: permit, reserve, judge, settle, seal. A verdict that is stored is sent again as it is,
+    and only then are the steward's figures made, on which nothing that leaves may depend.
 
     Raises:
         Refusal: The site says no; nothing was read from a scan and the ledger is as it was.
@@ -132,15 +134,19 @@ def evaluate(site: Site, request: EvaluateRequest) -> Verdict:
     with site.alone():
         _refuse_rollback(site, request)
         weights = digest(request.arrays)
-        finished = verdicts.find(site.home, plan, weights)
+        finished, judged = verdicts.find(site.home, plan, weights), None
         if finished is None or site.ledger.cohorts().get(finished.cohort, frozenset()) & site.ledger.withdrawn():
-            finished = _judge(site, plan, step, request, weights)
+            finished, judged = _judge(site, plan, step, request, weights)
         noise_key.destroy(site.home, noise_key.name_of(plan.digest, step.number, weights, finished.cohort))
+        if judged is not None:
+            tell_steward(site, plan, judged, finished.verdict.outcome)
         policy.approved_plan(site.home, request.plan)
         return egress.release_verdict(site.home, plan=plan, verdict=finished.verdict, entry=finished.entry)
 
 
-def _judge(site: Site, plan: StudyPlan, step: Round, request: EvaluateRequest, weights: str) -> verdicts.Finished:
+def _judge(
+    site: Site, plan: StudyPlan, step: Round, request: EvaluateRequest, weights: str
+) -> tuple[verdicts.Finished, Candidate]:
     """Permit, reserve, judge, settle, sign, store."""
     _permit_unread(site, plan, step, weights)
     check_cohort(site, plan)
@@ -168,7 +174,7 @@ def _judge(site: Site, plan: StudyPlan, step: Round, request: EvaluateRequest, w
     finished = verdicts.Finished(verdict=verdict, entry=number, cohort=entry.cohort)
     verdicts.keep(site.home, plan, weights, finished)
     log.info("the candidate was judged, study epsilon %.3f", verdict.epsilon)
-    return finished
+    return finished, candidate
 
 
 def _entry(plan: StudyPlan, step: Round, cohort: Cache, weights: str) -> Entry:

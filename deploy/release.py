@@ -120,6 +120,8 @@ def _add_second_opinion(study: Study, run: Path, sites: dict[str, Any]) -> None:
     synthetic = lite_features(candidate.images[order])
     for home in setup.homes:
         site = Site.open(home, simulation_seed=setup.seed)
+        if site.policy.name not in sites:  # its figures could not be made; its log says why
+            continue
         trained, held_out = (gathered(part, most=SECOND_OPINION_IMAGES) for part in site.cohorts(study.plan))
         real = lite_features(held_out.images)
         sites[site.policy.name]["fidelity_lite"] = {

@@ -21,7 +21,7 @@ from common.plan import StudyPlan
 
 SCHEMA = 1
 MOST_IMAGES = 1500
-"""Of one side in one comparison; the first patients by key, which is an arbitrary choice."""
+"""Of one side in one comparison; those of the first patients by key, which is an arbitrary choice."""
 
 
 def figures(plan: StudyPlan, candidate: Candidate, trained: Cache, held_out: Cache) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def figures(plan: StudyPlan, candidate: Candidate, trained: Cache, held_out: Cac
         held_out: Patients who were set aside.
     """
     real, known = gathered(held_out, most=MOST_IMAGES), gathered(trained, most=MOST_IMAGES)
-    enough = len(real.labels) > fidelity.NEIGHBOURS
+    enough = min(len(real.labels), len(known.labels)) > fidelity.NEIGHBOURS
     return {
         "schema": SCHEMA,
         "features": {"name": NAME, "digest": encoder_digest()},

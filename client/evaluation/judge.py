@@ -1,6 +1,7 @@
 """A site's judgement of one candidate: the verdict that may leave, and the steward's figures that may not."""
 
 import json
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ from common.synthesis import Decoder
 from common.vae import initial
 from common.weights import Weights
 
+log = logging.getLogger(__name__)
+
 CANDIDATE_SEED = 2
 """Seed of the images that every site judges: public, like those of the study itself."""
 FOLDER = "evaluation"
@@ -40,9 +43,9 @@ class Judgement:
 
 
 def judge(site: Site, plan: StudyPlan, candidate: Candidate, random: SecureRandom) -> Judgement:
-    """Judge a model, write the steward's page and figures into the site's home, and return the noised verdict.
+    """Judge a model and return the noised verdict; nothing else is made of a scan here.
 
-    Call only once the verdict is booked. The figures stay in `evaluation/<candidate>/`, mode 0600.
+    Call only once the verdict is booked.
 
     Args:
         site: The hospital.
@@ -51,18 +54,37 @@ def judge(site: Site, plan: StudyPlan, candidate: Candidate, random: SecureRando
         random: The booked noise's source.
 
     Raises:
-        StateError: The cache cannot be trusted, or the disk refuses.
+        StateError: The cache cannot be trusted.
     """
     trained, held_out = site.cohorts(plan)
     event = verdict_event(plan)
     total = tally(plan, candidate, trained, held_out)
     outcome = decide(total, random, sigma=event.sigma if event else 0.0, labelled=candidate.classifier is not None)
-    found: dict[str, Any] = figures(plan, candidate, trained, held_out)
-    found |= {"plan": plan.digest, "candidate": candidate.digest, "site": site.policy.name, "outcome": outcome}
-    folder = site.home / FOLDER / candidate.digest[:32]
-    write_atomically(folder / "figures.json", json.dumps(found, indent=1, sort_keys=True).encode(), mode=PRIVATE)
-    write_page(found, plan, candidate, held_out, folder / "report.html")
     return Judgement(candidate=candidate.digest, outcome=outcome)
+
+
+def tell_steward(site: Site, plan: StudyPlan, candidate: Candidate, outcome: str) -> None:
+    """Write the steward's figures and page into `evaluation/<candidate>/` of the site's home, mode 0600.
+
+    Call only once the verdict is stored. Figures are made of scans without noise, so nothing that goes wrong with them
+    may be seen outside: whether a verdict is given would tell of a single patient. No exception leaves; its type is
+    logged.
+
+    Args:
+        site: The hospital.
+        plan: Its own approved copy.
+        candidate: What was judged.
+        outcome: What the verdict says.
+    """
+    try:
+        trained, held_out = site.cohorts(plan)
+        found: dict[str, Any] = figures(plan, candidate, trained, held_out)
+        found |= {"plan": plan.digest, "candidate": candidate.digest, "site": site.policy.name, "outcome": outcome}
+        folder = site.home / FOLDER / candidate.digest[:32]
+        write_atomically(folder / "figures.json", json.dumps(found, indent=1, sort_keys=True).encode(), mode=PRIVATE)
+        write_page(found, plan, candidate, held_out, folder / "report.html")
+    except Exception as error:  # noqa: BLE001 - see above
+        log.error("the steward's page could not be made: %s", type(error).__name__)  # noqa: TRY400 - its type alone
 
 
 def candidate_of(plan: StudyPlan, weights: Weights) -> Candidate:

@@ -64,7 +64,9 @@ class Points:
 
 
 def nearest(images: Tensor, *, among: Tensor) -> NDArray[np.float64]:
-    """Distance [n] from each image [n, size, size] to the nearest of `among` [m, size, size]."""
+    """Distance [n] from each image [n, size, size] to the nearest of `among` [m, size, size]; NaN if there is none."""
+    if not len(among):
+        return np.full(len(images), np.nan)
     pixels = images[0].numel() if len(images) else 1
     points = Points.of(among)
     parts = [points.squared_distances(part).min(1).values.div(pixels).sqrt() for part in torch.split(images, _AT_ONCE)]
@@ -73,7 +75,10 @@ def nearest(images: Tensor, *, among: Tensor) -> NDArray[np.float64]:
 
 
 def compare(trained: Tensor, held_out: Tensor, synthetic: Tensor) -> Nearness:
-    """Compare training with held-out images [n, size, size]; each image stands for itself in the intervals."""
+    """Compare training with held-out images [n, size, size]; each image stands for itself in the intervals.
+
+    A figure is NaN where a side has no image, or none that lacks a twin on the other.
+    """
     first, second = unique(trained, apart_from=held_out), unique(held_out, apart_from=trained)
     left, right = trained[first], held_out[second]
     a, b = nearest(left, among=synthetic), nearest(right, among=synthetic)
@@ -96,12 +101,16 @@ def compare(trained: Tensor, held_out: Tensor, synthetic: Tensor) -> Nearness:
 
     everyone = np.arange(count + len(b))
     return Nearness(
-        trained=bootstrap(lambda rows: float(np.median(a[rows])), np.arange(count)),
-        held_out=bootstrap(lambda rows: float(np.median(b[rows])), np.arange(len(b))),
+        trained=bootstrap(lambda rows: _median(a[rows]), np.arange(count)),
+        held_out=bootstrap(lambda rows: _median(b[rows]), np.arange(len(b))),
         ratio=bootstrap(ratio, everyone),
         auc=bootstrap(told_apart, everyone),
         twins=len(trained) - count + len(held_out) - len(b),
     )
+
+
+def _median(values: NDArray[np.float64]) -> float:
+    return float(np.median(values)) if len(values) else float("nan")
 
 
 def unique(images: Tensor, *, apart_from: Tensor) -> list[int]:

@@ -9,9 +9,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from client.evaluation import diversity, fidelity, nearness, utility
+from client.evaluation.candidate import Candidate
 from client.evaluation.curves import curves
+from client.evaluation.figures import figures
 from client.evaluation.membership import lira, losses
-from client.evaluation.parts import parts
+from client.evaluation.parts import gathered, parts
 from common.encoder import features
 from common.phantoms import public_phantoms
 from common.vae import initial
@@ -113,6 +115,33 @@ def test_the_light_lira_finds_members_where_there_is_something_to_find() -> None
         figure = lira(target, shadows, inside, members)
         assert (figure.low > 0.8) is found
         assert (figure.low < 0.5 < figure.high) is not found
+
+
+def test_sets_without_an_image_give_no_figure_and_no_error() -> None:
+    nobody = REAL[:0]
+    assert np.isnan(nearness.nearest(REAL[:3], among=nobody)).all()
+    assert not len(nearness.nearest(nobody, among=REAL[:3]))
+    twins = (REAL[:4], REAL[:4])
+    for trained, held_out in ((nobody, REAL[:9]), (REAL[:9], nobody), (nobody, nobody), twins):
+        found = nearness.compare(trained, held_out, FRESH)
+        assert np.isnan(found.ratio.value)
+        assert np.isnan(found.auc.value)
+
+
+def test_a_patient_of_more_images_than_a_figure_takes_gives_some_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client.evaluation.figures.MOST_IMAGES", 12)
+    plan = small_plan()
+    trained = small_cohort(tmp_path / "trained", patients=6, images=[20, 1, 2, 3, 1, 1])
+    held_out = small_cohort(tmp_path / "held out", patients=8, images=2, seed=1)
+    some = gathered(trained, most=12)
+    assert torch.equal(some.images, trained.patient(0)[0][:12, 0])
+    assert some.patients.tolist() == [0] * 12
+    images, labels = trained.patient(0)[0][:, 0] * 0.9, torch.arange(20) % 2
+    candidate = Candidate("c" * 64, initial(plan), images, labels, utility.Classifier(images, labels, classes=2))
+    found = figures(plan, candidate, trained, held_out)
+    assert found["privacy"]["distance_auc"]["value"] is not None
 
 
 def test_a_cohort_is_read_a_bounded_number_of_images_at_a_time(tmp_path: Path) -> None:

@@ -2,14 +2,16 @@
 
 import dataclasses
 import json
+import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from client import hospital
-from client.evaluation import votes
+from client import approval, hospital
+from client.evaluation import judge, votes
 from client.evaluation.judge import candidate_of
 from client.held_out import is_held_out, split
 from client.identity import patient_key, site_secret
@@ -122,6 +124,46 @@ def test_the_stewards_page_and_figures_stay_inside_and_are_for_the_owner_alone(h
     assert all(file.stat().st_mode & 0o077 == 0 for file in folder.iterdir())
     page = (folder / "report.html").read_text()
     assert "must not leave the hospital" in page
+
+
+@pytest.mark.parametrize("step", ["figures", "write_page"])
+def test_no_fault_in_the_stewards_figures_holds_a_verdict_back(
+    home: Path, step: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are made of scans without noise, so whether a verdict is given must not turn on them."""
+
+    def fails(*_: object) -> None:
+        raise IndexError("of the patient 0815")
+
+    monkeypatch.setattr(judge, step, fails)
+    with caplog.at_level(logging.INFO):
+        first = hospital.evaluate(Site.open(home), ask(gated()))
+    assert "the steward's page could not be made: IndexError" in caplog.text
+    assert "0815" not in caplog.text
+    assert hospital.evaluate(Site.open(home), ask(gated())) == first
+    assert len(Site.open(home).ledger.events()) == 1
+
+
+def test_the_stewards_figures_come_once_the_verdict_is_stored_and_a_pause_meanwhile_still_holds_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, plan, plain, made = Site.open(home), gated(), judge.figures, []
+
+    def watched(*arguments: Any) -> dict[str, Any]:
+        made.append([row.kind for row in site.ledger.rows()].count("settle"))
+        assert len(list((home / "verdicts").iterdir())) == 1
+        assert list((home / "keys").glob("*.key")) == []
+        approval.pause(home, plan.digest, by="Dr. Steward")
+        return plain(*arguments)
+
+    monkeypatch.setattr(judge, "figures", watched)
+    with pytest.raises(PlanRefused, match="paused"):
+        hospital.evaluate(site, ask(plan))
+    assert not (home / "egress.jsonl").exists()
+    approval.resume(home, plan.digest, by="Dr. Steward")
+    hospital.evaluate(Site.open(home), ask(plan))
+    assert made == [1]
+    assert len(list((home / "evaluation").rglob("report.html"))) == 1
 
 
 def test_a_plan_without_held_out_patients_gets_no_verdict_and_pays_nothing(tmp_path: Path) -> None:
