@@ -93,7 +93,7 @@ def _train(site: Site, plan: StudyPlan, step: Round, request: TrainRequest, weig
     entry = _entry(plan, step, site.cohort(plan), weights)
     number = _reserve(site, plan, step, entry)
 
-    arrays, encoder = own_encoder.apart(plan, _compute(site, plan, step, request.arrays, entry))
+    arrays, encoder = own_encoder.apart(plan, _compute(site, plan, step, request.arrays, entry, number))
 
     site.ledger.settle(number, entry, reply_digest=digest(arrays))
     reply = egress.seal(
@@ -155,10 +155,8 @@ def _judge(
     entry = _entry(plan, step, site.cache, weights)
     number = _reserve(site, plan, step, entry)
 
-    key = noise_key.kept(site.home, noise_key.name_of(plan.digest, step.number, weights, entry.cohort))
-    if key is None:
-        raise StateError(f"{site.home}: the key of the verdict is gone. Ask for it again")
-    judgement = judge(site, plan, candidate, site.random(plan.digest, step.number, weights, key=key))
+    random = site.random(plan.digest, step.number, weights, key=_key(site, entry, number))
+    judgement = judge(site, plan, candidate, random)
 
     site.ledger.settle(number, entry, reply_digest=judgement.candidate)
     verdict = signed(
@@ -222,21 +220,32 @@ def check_cohort(site: Site, plan: StudyPlan) -> None:
 def _reserve(site: Site, plan: StudyPlan, step: Round, entry: Entry) -> int:
     """Book the round if the policy lets it pass, judged by the ledger as it stands at that moment.
 
-    A round that a crash cut short is not booked again: its key is still there, so nothing of it was ever sent.
+    A round that a crash cut short is not booked again: its key is still there, so nothing of it was ever sent. It is
+    taken up under the reservation that the key names, where that is of this very mechanism and the images are the same.
     """
-    ledger, patients = site.ledger, len(entry.patients)
-    key_name = noise_key.name_of(entry.plan, entry.round, entry.request, entry.cohort)
-    booked = [row for row in ledger.booked(entry.plan, entry.round, entry.request) if row.cohort == entry.cohort]
-    if booked and noise_key.kept(site.home, key_name) is not None:
+    ledger, patients, generation = site.ledger, len(entry.patients), site.cache.generation
+    name = noise_key.name_of(entry.plan, entry.round, entry.request, entry.cohort)
+    kept = noise_key.kept(site.home, name)
+    if kept is not None and kept.generation == generation and ledger.pays_for(kept.entry, entry):
         _permit(site, plan, (), ledger.events(plan=plan.digest), ledger.events(), patients=patients)
-        log.info("round %d is taken up again under reservation %d", entry.round, booked[-1].id)
-        return booked[-1].id
+        log.info("round %d is taken up again under reservation %d", entry.round, kept.entry)
+        return kept.entry
 
     def permit(study: list[GaussianEvent], everything: list[GaussianEvent]) -> None:
         _permit(site, plan, step.events, study, everything, patients=patients)
-        noise_key.make(site.home, key_name)
 
-    return ledger.reserve(entry, permit=permit)
+    def prepare(number: int) -> None:
+        noise_key.make(site.home, name, entry=number, generation=generation)
+
+    return ledger.reserve(entry, permit=permit, prepare=prepare)
+
+
+def _key(site: Site, entry: Entry, number: int) -> bytes:
+    """The key that reservation `number` was booked with, for the images it was booked for."""
+    kept = noise_key.kept(site.home, noise_key.name_of(entry.plan, entry.round, entry.request, entry.cohort))
+    if kept is None or (kept.entry, kept.generation) != (number, site.cache.generation):
+        raise StateError(f"{site.home}: the key of round {entry.round} is gone. Ask for the round again")
+    return kept.key
 
 
 def _permit_unread(site: Site, plan: StudyPlan, step: Round, weights: str) -> None:
@@ -277,13 +286,10 @@ def _refuse_without_noise(site: Site, plan: StudyPlan) -> None:
         raise PlanRefused(f"plan {plan.name!r} trains without noise; only a simulation may")
 
 
-def _compute(site: Site, plan: StudyPlan, step: Round, weights: Weights, entry: Entry) -> Weights:
-    """Run the booked mechanism, under the key it was booked with, and return what it makes."""
-    key = noise_key.kept(site.home, noise_key.name_of(entry.plan, entry.round, entry.request, entry.cohort))
-    if key is None:
-        raise StateError(f"{site.home}: the key of round {step.number} is gone. Ask for the round again")
+def _compute(site: Site, plan: StudyPlan, step: Round, weights: Weights, entry: Entry, number: int) -> Weights:
+    """Run the mechanism that is booked as `number`, under the key it was booked with, and return what it makes."""
+    random = site.random(plan.digest, step.number, entry.request, key=_key(site, entry, number))
     site.use_threads()
-    random = site.random(plan.digest, step.number, entry.request, key=key)
     if step.phase != "sgd":
         return moments.release(plan, step, weights, site.cohort(plan), random)
     model = Vae(plan)

@@ -87,7 +87,7 @@ class Ledger:
         self._store = LedgerStore(path)
         self.home = path.parent
 
-    def reserve(self, entry: Entry, *, permit: Permit) -> int:
+    def reserve(self, entry: Entry, *, permit: Permit, prepare: Callable[[int], None] = lambda _: None) -> int:
         """Book `entry` durably and return its number. Call before the first gradient; a retry books anew.
 
         Args:
@@ -95,14 +95,15 @@ class Ledger:
             permit: Called under the ledger's lock with the events of this plan and of all plans so far; whatever it
                 raises leaves the ledger as it was. Two studies can therefore not both take the last of the budget.
                 It must not open the ledger itself.
+            prepare: Called last before the booking is written, with the number it will have; whatever it raises leaves
+                the ledger as it was. The write may still fail after it.
         """
 
         def decide(rows: list[Row]) -> list[Draft]:
             permit(_events(rows, entry.plan), _events(rows, None))
-            drafts = _cohort_change(rows, entry)
-            if entry.utility is not None:
-                drafts.append(_booking(dataclasses.replace(entry, phase=UTILITY), entry.utility))
-            return [*drafts, _booking(entry, entry.event)]
+            drafts = [*_cohort_change(rows, entry), *_bookings(entry)]
+            prepare(len(rows) + len(drafts))
+            return drafts
 
         return self._store.append(decide)[-1].id
 
@@ -115,6 +116,12 @@ class Ledger:
         wanted = ("reserve", plan, number, request)
         rows = [row for row in self.rows() if (row.kind, row.plan, row.round, row.note) == wanted]
         return [row for row in rows if row.phase != UTILITY]
+
+    def pays_for(self, number: int, entry: Entry) -> bool:
+        """Whether reservation `number` is there and is of exactly this entry, its utility release included."""
+        wanted = _bookings(entry)
+        found = self.rows()[max(0, number - len(wanted)) : max(0, number)]
+        return [_content(row) for row in found] == [dataclasses.astuple(draft) for draft in wanted]
 
     def settled(self, number: int, *, plan: str, reply_digest: str) -> bool:
         """Whether reservation `number` of this plan is noted to have ended in a reply of this digest."""
@@ -183,9 +190,22 @@ def _draft(kind: str, entry: Entry, *, sigma: float = 0.0, rate: float = 0.0, st
                  rate=rate, steps=steps, cohort=entry.cohort, note=note)  # fmt: skip
 
 
+def _bookings(entry: Entry) -> list[Draft]:
+    """The rows that book `entry`, its own the last."""
+    own = _booking(entry, entry.event)
+    if entry.utility is None:
+        return [own]
+    return [_booking(dataclasses.replace(entry, phase=UTILITY), entry.utility), own]
+
+
 def _booking(entry: Entry, event: GaussianEvent) -> Draft:
     return _draft("reserve", entry, sigma=float(event.sigma), rate=float(event.sample_rate), steps=event.steps,
                   note=entry.request)  # fmt: skip
+
+
+def _content(row: Row) -> tuple[object, ...]:
+    """A row as the draft it was made from, without the place, time and hash it was given."""
+    return tuple(getattr(row, field.name) for field in dataclasses.fields(Draft))
 
 
 def _event(row: Row) -> GaussianEvent:

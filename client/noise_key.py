@@ -7,10 +7,15 @@ Formal guarantee
     reservation, whenever and however often the process died. The key is written (mode 0600) in the moment the round
     is booked and is removed, before the reply may leave, once the reply is stored. It lies beside the cache, which
     holds the images themselves: whoever can read it has no use for it.
+
+    A key names the reservation it was made for and the images it may meet. Where the booking itself failed, the ledger
+    has no such reservation; an earlier one of the same round does not stand in for it, and other images of the same
+    patients are another query. Such a key is never computed with: a new one takes its place with the next booking.
 """
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from client.randomness import SecureRandom
@@ -20,33 +25,57 @@ from common.files import PRIVATE, sync_folder, write_atomically
 _BYTES = 32
 
 
+@dataclass(frozen=True, kw_only=True)
+class RoundKey:
+    """A key and what it may be used for.
+
+    Attributes:
+        key: 32 bytes.
+        entry: Number of the one reservation that pays for what is made with it.
+        generation: Cache generation (`client.cache`) that the reservation was booked for.
+    """
+
+    key: bytes
+    entry: int
+    generation: str
+
+
 def name_of(plan: str, number: int, request: str, cohort: str) -> str:
     """Name of the key of round `number`: one for each plan, round, weights (by digest) and data set (by identity)."""
     return hashlib.sha256(json.dumps([plan, number, request, cohort]).encode()).hexdigest()[:32]
 
 
-def make(home: Path, name: str) -> None:
+def make(home: Path, name: str, *, entry: int, generation: str) -> None:
     """Draw a key and store it durably, in the place of an older one of that name.
+
+    Args:
+        home: The site's home.
+        name: See `name_of`.
+        entry: Number of the reservation that is being booked.
+        generation: Cache generation it is booked for.
 
     Raises:
         StateError: The disk refuses.
     """
     path = _path(home, name)
+    content = {"key": SecureRandom.new_key().hex(), "entry": entry, "generation": generation}
     try:
-        write_atomically(path, SecureRandom.new_key(), mode=PRIVATE)
+        write_atomically(path, json.dumps(content).encode(), mode=PRIVATE)
     except OSError as error:
         raise StateError(
             f"{path.parent} cannot be written ({error.strerror}). Free space or mend its rights"
         ) from error
 
 
-def kept(home: Path, name: str) -> bytes | None:
-    """Return the key of a round that was booked and is not stored yet, or None."""
+def kept(home: Path, name: str) -> RoundKey | None:
+    """Return the key of a round that is not stored yet, whether or not its booking came about; None without one."""
     try:
-        key = _path(home, name).read_bytes()
-    except OSError:
+        content = json.loads(_path(home, name).read_bytes())
+        found = RoundKey(key=bytes.fromhex(content["key"]), entry=content["entry"], generation=content["generation"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return key if len(key) == _BYTES else None
+    whole = len(found.key) == _BYTES and type(found.entry) is int and type(found.generation) is str
+    return found if whole else None
 
 
 def destroy(home: Path, name: str) -> None:

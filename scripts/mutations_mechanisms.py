@@ -52,8 +52,8 @@ MECHANISMS = [
     Mutation(
         name="reserve: the utility release is not booked",
         file="client/ledger.py",
-        old="            if entry.utility is not None:",
-        new="            if False:",
+        old="    if entry.utility is None:",
+        new="    if True:",
         tests=("tests/client/test_utility.py",),
     ),
     Mutation(
