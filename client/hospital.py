@@ -3,8 +3,9 @@
 Formal guarantee
     Whatever a server sends, in whatever order: nothing is read from a scan before the approved plan, the policy and
     the ledger let the round pass; nothing is computed before its cost is durably booked; nothing leaves that is not
-    stored, settled and sealed. A reply that is stored is sent again as it is. A round that a crash cut short is
-    computed again from its own key, which is the same draw (`client.noise_key`). Anything else is a new booking.
+    stored, settled and sealed, or that a patient is in who has withdrawn by then. A reply that is stored is sent again
+    as it is. A round that a crash cut short is computed again from its own key, which is the same draw
+    (`client.noise_key`). Anything else is a new booking.
 """
 
 import logging
@@ -55,7 +56,8 @@ def train(site: Site, request: TrainRequest) -> TrainReply:
     """Answer one round. The plan, the noise and the steps are the site's own approved copy's, never the message's.
 
     Raises:
-        Refusal: The site says no; nothing was read from a scan and the ledger is as it was.
+        Refusal: The site says no; nothing was read from a scan and the ledger is as it was. Where the study was paused
+            or a patient withdrew meanwhile, what was booked stays booked, and nothing leaves.
         StateError: The cache or the ledger cannot be trusted.
     """
     plan = policy.approved_plan(site.home, request.plan)
@@ -68,6 +70,7 @@ def train(site: Site, request: TrainRequest) -> TrainReply:
         finished = _stored(site, request) or _train(site, plan, step, request, weights)
         noise_key.destroy(site.home, noise_key.name_of(plan.digest, step.number, weights, finished.cohort))
         policy.approved_plan(site.home, request.plan)  # paused or left meanwhile: the reply stays in the spool
+        site.ledger.require_consent(finished.cohort)
         return egress.release(site.home, plan=plan, step=step, reply=finished.reply, entry=finished.entry)
 
 
@@ -120,7 +123,7 @@ def evaluate(site: Site, request: EvaluateRequest) -> Verdict:
     and only then are the steward's figures made, on which nothing that leaves may depend.
 
     Raises:
-        Refusal: The site says no; nothing was read from a scan and the ledger is as it was.
+        Refusal: As in `train`.
         DataError: The model draws nothing that could be judged; nothing was booked.
         StateError: The cache or the ledger cannot be trusted.
     """
@@ -141,6 +144,7 @@ def evaluate(site: Site, request: EvaluateRequest) -> Verdict:
         if judged is not None:
             tell_steward(site, plan, judged, finished.verdict.outcome)
         policy.approved_plan(site.home, request.plan)
+        site.ledger.require_consent(finished.cohort)
         return egress.release_verdict(site.home, plan=plan, verdict=finished.verdict, entry=finished.entry)
 
 
@@ -227,6 +231,7 @@ def _reserve(site: Site, plan: StudyPlan, step: Round, entry: Entry) -> int:
     name = noise_key.name_of(entry.plan, entry.round, entry.request, entry.cohort)
     kept = noise_key.kept(site.home, name)
     if kept is not None and kept.generation == generation and ledger.pays_for(kept.entry, entry):
+        ledger.require_consent(entry.cohort)
         _permit(site, plan, (), ledger.events(plan=plan.digest), ledger.events(), patients=patients)
         log.info("round %d is taken up again under reservation %d", entry.round, kept.entry)
         return kept.entry

@@ -20,12 +20,12 @@ Rows by kind
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from client.ledger_store import GENESIS, Draft, LedgerStore, Row
-from common.errors import LedgerCorrupt
+from common.errors import EgressRefused, LedgerCorrupt
 from common.privacy import GaussianEvent, epsilon
 
 UTILITY = "utility"
@@ -97,9 +97,13 @@ class Ledger:
                 It must not open the ledger itself.
             prepare: Called last before the booking is written, with the number it will have; whatever it raises leaves
                 the ledger as it was. The write may still fail after it.
+
+        Raises:
+            EgressRefused: A patient of the entry withdrew after the cohort was read.
         """
 
         def decide(rows: list[Row]) -> list[Draft]:
+            _require_consent(rows, entry.patients)
             permit(_events(rows, entry.plan), _events(rows, None))
             drafts = [*_cohort_change(rows, entry), *_bookings(entry)]
             prepare(len(rows) + len(drafts))
@@ -144,12 +148,23 @@ class Ledger:
 
     def withdrawals(self) -> list[Withdrawal]:
         """Every patient who withdrew consent, oldest first."""
-        rows = self.rows()
-        return [Withdrawal(time=row.time, keys=tuple(row.note.split())) for row in rows if row.kind == "withdraw"]
+        return _withdrawals(self.rows())
 
     def withdrawn(self) -> frozenset[str]:
         """Every key of every patient who withdrew consent."""
         return frozenset(key for withdrawal in self.withdrawals() for key in withdrawal.keys)
+
+    def require_consent(self, cohort: str) -> None:
+        """Refuse to go on with what holds a patient who has withdrawn by now.
+
+        Args:
+            cohort: Identity of a cohort that something was booked on.
+
+        Raises:
+            EgressRefused: One of its patients has withdrawn.
+        """
+        rows = self.rows()
+        _require_consent(rows, _cohorts(rows).get(cohort, ()))
 
     def cohorts(self) -> dict[str, frozenset[str]]:
         """Patient keys of every cohort that something was booked on, by the cohort's identity, oldest first."""
@@ -214,6 +229,18 @@ def _event(row: Row) -> GaussianEvent:
 
 def _events(rows: list[Row], plan: str | None) -> list[GaussianEvent]:
     return [_event(row) for row in rows if row.kind == "reserve" and plan in (None, row.plan)]
+
+
+def _withdrawals(rows: list[Row]) -> list[Withdrawal]:
+    return [Withdrawal(time=row.time, keys=tuple(row.note.split())) for row in rows if row.kind == "withdraw"]
+
+
+def _require_consent(rows: list[Row], patients: Iterable[str]) -> None:
+    if not {key for withdrawal in _withdrawals(rows) for key in withdrawal.keys}.isdisjoint(patients):
+        raise EgressRefused(
+            "a patient of the cohort has withdrawn since the round began; nothing is sent. Ask again: it is then "
+            "computed without that patient"
+        )
 
 
 def _cohort_change(rows: list[Row], entry: Entry) -> list[Draft]:

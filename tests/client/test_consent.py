@@ -1,6 +1,8 @@
 """A patient who withdrew is in no later round, whatever ids and merges it came under; what left before is listed."""
 
 import dataclasses
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,20 @@ from client.cache import Cache
 from client.identity import patient_key, site_secret
 from client.ledger import Entry, Ledger
 from client.site import Site
-from common.errors import BudgetExhausted, CacheCorrupt, CohortTooSmall, IssuerNeeded, LabelsError, LedgerCorrupt
+from common.errors import (
+    BudgetExhausted,
+    CacheCorrupt,
+    CohortTooSmall,
+    EgressRefused,
+    IssuerNeeded,
+    LabelsError,
+    LedgerCorrupt,
+    StateError,
+)
 from common.messages import Hello
 from common.schedule import schedule
 from common.weights import digest
+from tests.client import test_verdict
 from tests.client.hospitals import build_home, fill_cache, request, tiny_plan
 
 PLAN = tiny_plan()
@@ -231,3 +243,81 @@ def test_minimum_and_labels_are_judged_without_those_who_withdrew(home: Path, tm
     ledger(other).withdraw(lesion)
     with pytest.raises(LabelsError, match="lesion"):
         hospital.check_cohort(Site.open(other), tiny_plan(minimum=2))
+
+
+def withdrawing(home: Path, patient: str, function: Callable[..., object]) -> Callable[..., object]:
+    """`function`, during which this patient withdraws."""
+
+    def call(*args: object, **kwargs: object) -> object:
+        consent.withdraw(home, ledger(home), patient)
+        return function(*args, **kwargs)
+
+    return call
+
+
+def kinds(home: Path) -> list[str]:
+    path = home / "egress.jsonl"
+    return [json.loads(line)["kind"] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_a_withdrawal_while_a_round_is_computed_stops_its_fresh_reply(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(hospital, "_compute", withdrawing(home, "P3", hospital._compute))
+        with pytest.raises(EgressRefused, match="withdrawn"):
+            hospital.train(Site.open(home), request(PLAN, 1))
+    assert kinds(home) == []
+    assert not (home / "receipt.json").exists()
+    hospital.train(Site.open(home), request(PLAN, 1))
+    assert len(ledger(home).events()) == 2
+    assert key(home, "P3") not in list(ledger(home).cohorts().values())[-1]
+
+
+def test_a_withdrawal_while_the_model_is_judged_stops_the_fresh_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = test_verdict.gated()
+    home = build_home(tmp_path / "south", plan, patients=40)
+    with monkeypatch.context() as patch:
+        patch.setattr(hospital, "judge", withdrawing(home, "P3", hospital.judge))
+        with pytest.raises(EgressRefused, match="withdrawn"):
+            hospital.evaluate(Site.open(home), test_verdict.ask(plan))
+    assert kinds(home) == []
+    hospital.evaluate(Site.open(home), test_verdict.ask(plan))
+    assert kinds(home) == ["verdict"]
+
+
+def test_a_withdrawal_of_somebody_outside_the_cohort_stops_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hospital, "_compute", withdrawing(home, "nobody", hospital._compute))
+    hospital.train(Site.open(home), request(PLAN, 1))
+    assert kinds(home) == ["train"]
+
+
+def test_a_withdrawal_after_the_cohort_was_read_lets_nothing_be_booked_for_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        hospital, "check_cohort", lambda site, _: site.cache and consent.withdraw(home, ledger(home), "P3")
+    )
+    monkeypatch.setattr(hospital, "_compute", lambda *_: pytest.fail("a scan was about to be read"))
+    with pytest.raises(EgressRefused, match="withdrawn"):
+        hospital.train(Site.open(home), request(PLAN, 1))
+    assert ledger(home).events() == []
+    assert not (home / "keys").exists()
+
+
+def test_a_round_cut_short_is_not_taken_up_with_a_patient_who_withdrew_since(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise StateError("the power went")
+
+    monkeypatch.setattr(hospital, "_compute", broken)
+    with pytest.raises(StateError, match="the power went"):
+        hospital.train(Site.open(home), request(PLAN, 1))
+    monkeypatch.setattr(
+        hospital, "check_cohort", lambda site, _: site.cache and consent.withdraw(home, ledger(home), "P3")
+    )
+    with pytest.raises(EgressRefused, match="withdrawn"):
+        hospital.train(Site.open(home), request(PLAN, 1))
