@@ -77,16 +77,25 @@ def train(site: Site, request: TrainRequest) -> TrainReply:
 def _stored(site: Site, request: TrainRequest) -> spool.Finished | None:
     """What this very request already got, unless it is not what was settled, or holds a patient who withdrew since."""
     finished = spool.find(site.home, request)
-    if finished is None:
-        return None
-    if not site.ledger.settled(finished.entry, plan=request.plan, reply_digest=digest(finished.reply.arrays)):
-        log.warning("round %d: the stored reply is not the one that was settled; it is not sent", request.round)
-        return None
-    if site.ledger.cohorts().get(finished.cohort, frozenset()) & site.ledger.withdrawn():
-        log.info("round %d: a patient withdrew since it was answered; it is computed anew", request.round)
+    if finished is None or not _stands(site, finished, finished.reply, digest(finished.reply.arrays)):
         return None
     log.info("round %d answered from the spool", request.round)
     return finished
+
+
+def _stands(
+    site: Site, finished: spool.Finished | verdicts.Finished, answer: TrainReply | Verdict, reply_digest: str
+) -> bool:
+    """Whether a stored answer is what its booking ended in, by this very ledger, and holds nobody who withdrew."""
+    if not site.ledger.settled(
+        finished.entry, plan=answer.plan, cohort=finished.cohort, reply_digest=reply_digest, head=answer.ledger_head
+    ):
+        log.warning("entry %d: the stored answer is not the one that was settled; it is not sent", finished.entry)
+        return False
+    if site.ledger.cohorts().get(finished.cohort, frozenset()) & site.ledger.withdrawn():
+        log.info("entry %d: a patient withdrew since it was answered; it is computed anew", finished.entry)
+        return False
+    return True
 
 
 def _train(site: Site, plan: StudyPlan, step: Round, request: TrainRequest, weights: str) -> spool.Finished:
@@ -138,7 +147,7 @@ def evaluate(site: Site, request: EvaluateRequest) -> Verdict:
         _refuse_rollback(site, request)
         weights = digest(request.arrays)
         finished, judged = verdicts.find(site.home, plan, weights), None
-        if finished is None or site.ledger.cohorts().get(finished.cohort, frozenset()) & site.ledger.withdrawn():
+        if finished is None or not _stands(site, finished, finished.verdict, finished.verdict.candidate):
             finished, judged = _judge(site, plan, step, request, weights)
         noise_key.destroy(site.home, noise_key.name_of(plan.digest, step.number, weights, finished.cohort))
         if judged is not None:

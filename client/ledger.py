@@ -127,10 +127,19 @@ class Ledger:
         found = self.rows()[max(0, number - len(wanted)) : max(0, number)]
         return [_content(row) for row in found] == [dataclasses.astuple(draft) for draft in wanted]
 
-    def settled(self, number: int, *, plan: str, reply_digest: str) -> bool:
-        """Whether reservation `number` of this plan is noted to have ended in a reply of this digest."""
-        note = f"{number}:{reply_digest}"
-        return any(row.kind == "settle" and row.plan == plan and row.note == note for row in self.rows())
+    def settled(self, number: int, *, plan: str, cohort: str, reply_digest: str, head: str) -> bool:
+        """Whether reservation `number` is noted to have ended in this reply, which names a head that was one since.
+
+        Args:
+            number: The reservation.
+            plan: Digest of its plan.
+            cohort: Identity of the data set it ran on.
+            reply_digest: Digest of the reply.
+            head: Hash of the ledger's last row, as the reply has it.
+        """
+        rows, wanted = self.rows(), ("settle", plan, cohort, f"{number}:{reply_digest}")
+        ends = [row.id for row in rows if (row.kind, row.plan, row.cohort, row.note) == wanted]
+        return bool(ends) and head in {row.hash for row in rows[ends[0] - 1 :]}
 
     def withdraw(self, keys: Sequence[str]) -> None:
         """Note durably that one patient withdrew consent; twice is as once.

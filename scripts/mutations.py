@@ -203,6 +203,27 @@ MUTATIONS = [
         tests=(CRASH,),
     ),
     Mutation(
+        name="spool: a stored reply leaves with another ledger's head",
+        file="client/ledger.py",
+        old="        return bool(ends) and head in {row.hash for row in rows[ends[0] - 1 :]}",
+        new="        return bool(ends)",
+        tests=(CRASH,),
+    ),
+    Mutation(
+        name="spool: a stored reply says itself whom it holds",
+        file="client/ledger.py",
+        old="if (row.kind, row.plan, row.cohort, row.note) == wanted]",
+        new="if (row.kind, row.plan, cohort, row.note) == wanted]",
+        tests=(CRASH,),
+    ),
+    Mutation(
+        name="verdict: a stored one leaves with another ledger's head",
+        file="client/hospital.py",
+        old=" or not _stands(site, finished, finished.verdict, finished.verdict.candidate):",
+        new=":",
+        tests=("tests/client/test_verdict.py",),
+    ),
+    Mutation(
         name="key: a round's key outlives its reply",
         file="client/hospital.py",
         old="finished.cohort))\n        policy.approved_plan(site.home, request.plan)  # paused",

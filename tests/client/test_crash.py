@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from client import approval, egress, hospital, moments, noise_key, spool
-from client.ledger import Ledger
+from client.ledger import GENESIS, Ledger
 from client.ledger_store import LedgerStore
 from client.site import Site
 from common.errors import BudgetExhausted, LedgerCorrupt, MessageRefused, PlanRefused, StateError
@@ -256,6 +256,25 @@ def test_a_stored_reply_that_was_not_settled_is_not_sent(home: Path, monkeypatch
     assert digest(hospital.train(site, asked).arrays) == digest(finished.reply.arrays)
     assert computed == [1]
     assert booked(home) == 2
+
+
+@pytest.mark.parametrize("damage", ["foreign head", "no head", "head from before", "foreign cohort"])
+def test_a_stored_reply_that_names_another_ledgers_head_or_cohort_is_not_sent(home: Path, damage: str) -> None:
+    ask(home)
+    finished = spool.find(home, request(PLAN))
+    assert finished is not None
+    heads = {
+        "foreign head": "f" * 64,
+        "no head": GENESIS,
+        "head from before": Ledger(home / "ledger.sqlite").rows()[0].hash,
+    }
+    reply = replace(finished.reply, ledger_head=heads.get(damage, finished.reply.ledger_head))
+    cohort = "c" * 64 if damage == "foreign cohort" else finished.cohort
+    spool.keep(home, request(PLAN), replace(finished, reply=reply, cohort=cohort))
+    again = ask(home)
+    assert booked(home) == 2
+    assert again.ledger_head == egress.last_head(home) == Ledger(home / "ledger.sqlite").head()
+    ask(home, 2)
 
 
 def test_a_stored_reply_that_was_damaged_is_computed_anew_at_its_price(home: Path) -> None:

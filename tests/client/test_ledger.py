@@ -123,11 +123,17 @@ def test_a_reservation_is_found_by_plan_round_and_weights(tmp_path: Path) -> Non
     number = ledger.reserve(entry(), permit=anything)
     assert [row.id for row in ledger.booked("p" * 64, 1, "w")] == [number]
     assert ledger.booked("p" * 64, 2, "w") == ledger.booked("p" * 64, 1, "v") == ledger.booked("q" * 64, 1, "w") == []
-    assert not ledger.settled(number, plan="p" * 64, reply_digest="d")
+    asked = {"plan": "p" * 64, "cohort": "c" * 64, "reply_digest": "d"}
+    assert not ledger.settled(number, **asked, head=ledger.head())
     ledger.settle(number, entry(), reply_digest="d")
-    assert ledger.settled(number, plan="p" * 64, reply_digest="d")
-    assert not ledger.settled(number, plan="q" * 64, reply_digest="d")
-    assert not ledger.settled(number, plan="p" * 64, reply_digest="e")
+    before, head = (row.hash for row in ledger.rows())
+    assert ledger.settled(number, **asked, head=head)
+    for other in ({"plan": "q" * 64}, {"cohort": "d" * 64}, {"reply_digest": "e"}):
+        assert not ledger.settled(number, **{**asked, **other}, head=head)
+    for foreign in (before, GENESIS, "", "f" * 64):
+        assert not ledger.settled(number, **asked, head=foreign)
+    ledger.withdraw(["k"])
+    assert ledger.settled(number, **asked, head=ledger.head())
 
 
 def test_withdrawals_are_rows_of_the_chain_and_twice_is_as_once(tmp_path: Path) -> None:

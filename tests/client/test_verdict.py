@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from client import approval, hospital
-from client.evaluation import judge, votes
+from client import approval, egress, hospital
+from client.evaluation import judge, verdicts, votes
 from client.evaluation.judge import candidate_of
 from client.held_out import is_held_out, split
-from client.identity import patient_key, site_secret
+from client.identity import SIGNING_KEY, patient_key, site_secret
 from client.proposal import Proposal
 from client.randomness import SecureRandom
 from client.site import Site
@@ -32,9 +32,11 @@ from common.messages import EvaluateRequest, Verdict, read_reply
 from common.plan import StudyPlan
 from common.privacy import epsilon
 from common.schedule import schedule, verdict_event
+from common.signing import Key
 from common.synthesis import Decoder
 from common.vae import initial
-from common.verdicts import PASSED, verified
+from common.verdicts import PASSED, signed, verified
+from common.weights import digest
 from tests.client import hospitals
 
 GATE = "[evaluation]\nheld_out_share = 0.4\nimages_per_label = 50\n"
@@ -226,6 +228,20 @@ def test_an_altered_stored_verdict_never_leaves(home: Path) -> None:
     file.write_text(file.read_text().replace(f'"outcome": "{verdict.outcome}"', f'"outcome": "{other}"'))
     with pytest.raises((EgressRefused, StateError)):
         hospital.evaluate(Site.open(home), ask(plan))
+
+
+def test_a_stored_verdict_that_names_another_ledgers_head_is_judged_anew(home: Path) -> None:
+    plan = gated()
+    verdict = hospital.evaluate(Site.open(home), ask(plan))
+    weights = digest(ask(plan).arrays)
+    finished = verdicts.find(home, plan, weights)
+    assert finished is not None
+    values = {name: value for name, value in vars(verdict).items() if name not in ("public", "signature")}
+    planted = signed(Key.at(home / SIGNING_KEY), **{**values, "ledger_head": "f" * 64})
+    verdicts.keep(home, plan, weights, dataclasses.replace(finished, verdict=planted))
+    again = hospital.evaluate(Site.open(home), ask(plan))
+    assert again.ledger_head == egress.last_head(home) == Site.open(home).ledger.head()
+    assert len(Site.open(home).ledger.events()) == 2
 
 
 def test_one_patient_moves_the_votes_by_no_more_than_the_noise_is_made_for(home: Path) -> None:
