@@ -89,10 +89,14 @@ class Cache:
         """Return the number of patients that have an image of each label; for checks inside the site only."""
         counts: list[int] = []
         for patient in range(self.patients):
-            for label in set(self._labels[self._rows(patient)].tolist()):
+            for label in self.patient_labels(patient):
                 counts.extend([0] * (label + 1 - len(counts)))
                 counts[label] += 1
         return counts
+
+    def patient_labels(self, i: int) -> set[int]:
+        """Return the labels that images of one patient have; no pixel is read."""
+        return set(self._labels[self._rows(i)].tolist())
 
     def patient(self, i: int, some: slice = slice(None)) -> tuple[Tensor, Tensor]:
         """Return the images and labels of one patient.

@@ -53,13 +53,9 @@ class ConsentingCohort(Cache):
         """Side of the square images, pixels."""
         return self._whole.image_size
 
-    def label_counts(self) -> list[int]:
-        """Return the number of remaining patients that have an image of each label."""
-        counts = self._whole.label_counts()
-        for i in set(range(self._whole.patients)) - set(self._kept):
-            for label in set(self._whole.patient(i)[1].tolist()):
-                counts[label] -= 1
-        return counts
+    def patient_labels(self, i: int) -> set[int]:
+        """Return the labels that images of one patient have, see `Cache.patient_labels`."""
+        return self._whole.patient_labels(self._at(i))
 
     def patient(self, i: int, some: slice = slice(None)) -> tuple[Tensor, Tensor]:
         """Return the images and labels of one patient, see `Cache.patient`."""

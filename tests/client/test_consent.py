@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from client import consent, hospital
+from client import cache, consent, hospital
 from client.admission.records import Admission, FileRecord
 from client.cache import Cache
 from client.identity import patient_key, site_secret
@@ -230,6 +230,24 @@ def test_a_patient_can_withdraw_before_anything_was_ingested(home: Path) -> None
     assert not consent.withdraw(home, ledger(home), "P3")
     fill_cache(home, PLAN, [f"P{i}" for i in range(12)])
     assert Site.open(home).cache.patients == 11
+
+
+def test_labels_are_counted_without_reading_a_pixel_of_anybody(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = test_verdict.gated()
+    gated = build_home(tmp_path / "south", plan, patients=40)
+    whole, cohort = Cache.open(gated), Site.open(gated).cohort(plan)
+    kept = [i for i, name in enumerate(whole.patient_keys) if name in cohort.patient_keys]
+    expected = [sum(label in whole.patient(i)[1].tolist() for i in kept) for label in (0, 1)]
+    for where in (home, gated):
+        consent.withdraw(where, ledger(where), "nobody")
+    consent.withdraw(home, ledger(home), "P3")
+    monkeypatch.setattr(cache, "uint16_to_unit", lambda _: pytest.fail("pixels were read"))
+    assert Site.open(gated).cohort(plan).label_counts() == expected
+    assert 0 < cohort.patients < whole.patients
+    assert hospital.greet(Site.open(home), Hello(plan=PLAN.digest)).site == "north"
+    assert hospital.greet(Site.open(gated), Hello(plan=plan.digest)).site == "north"
 
 
 def test_minimum_and_labels_are_judged_without_those_who_withdrew(home: Path, tmp_path: Path) -> None:
