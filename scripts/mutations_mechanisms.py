@@ -292,8 +292,8 @@ MECHANISMS = [
     Mutation(
         name="unit: an image weighs as a patient in the moments",
         file="client/moments.py",
-        old="np.full(len(y), 1.0 / len(y))",
-        new="np.full(len(y), 1.0)",
+        old="[1.0 / len(own) for own in patients for _ in own]",
+        new="[1.0 for own in patients for _ in own]",
         tests=(MOMENTS,),
     ),
     # --- sampling ---
