@@ -21,6 +21,8 @@ from opacus.accountants import PRVAccountant, RDPAccountant
 from common.errors import PlanError
 
 _RDP_ORDERS = [1 + x / 10 for x in range(1, 100)] + list(range(11, 64)) + [64, 96, 128, 256, 512, 1024]
+LEAST_PRV_DELTA = 1e-8
+"""Least delta at which PRV is asked: it convolves floating-point numbers, and below this nobody has compared it."""
 TOLERANCE = 1e-3
 """Relative width at which the search for a noise multiplier stops; it stops on the private side."""
 
@@ -66,6 +68,8 @@ def _epsilon(history: tuple[tuple[float, float, int], ...], delta: float) -> flo
         rdp = RDPAccountant()
         rdp.history = list(history)
         bound = float(rdp.get_epsilon(delta, alphas=_RDP_ORDERS))
+        if delta < LEAST_PRV_DELTA:
+            return bound
         prv = PRVAccountant()
         prv.history = list(history)
         try:

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from dp_accounting import dp_event
 from dp_accounting.pld import pld_privacy_accountant
+from opacus.accountants import PRVAccountant
 
 from common.errors import PlanError
 from common.plan import StudyPlan
-from common.privacy import GaussianEvent, epsilon, smallest_multiplier
+from common.privacy import LEAST_PRV_DELTA, GaussianEvent, epsilon, smallest_multiplier
 from common.schedule import schedule
 
 
@@ -66,7 +67,7 @@ def random_histories(count: int, *, seed: int) -> list[tuple[list[GaussianEvent]
             )
             for _ in range(random.integers(1, 4))
         ]
-        delta = 10.0 ** -float(random.integers(4, 8))
+        delta = 10.0 ** -float(random.integers(4, 9))
         if 0.05 < by_google(events, delta, step=1e-2) < 10:
             histories.append((events, delta))
     return histories
@@ -123,3 +124,10 @@ def test_the_whole_schedule_costs_what_the_plan_allows_and_hardly_less(phases: s
 def test_a_plan_without_privacy_has_no_noise_and_says_infinity() -> None:
     rounds = schedule(StudyPlan.parse('name = "a"\n[privacy]\nenabled = false'))
     assert all(r.event.sigma == 0 and r.epsilon_after == math.inf for r in rounds)
+
+
+def test_below_the_deltas_that_were_compared_the_looser_bound_counts_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PRVAccountant, "get_epsilon", lambda *_: 0.25)
+    mine = [event(1.2345678, 0.1234567, 50)]  # nobody else's, as what it costs is kept
+    assert epsilon(mine, delta=LEAST_PRV_DELTA) == 0.25
+    assert epsilon(mine, delta=LEAST_PRV_DELTA / 2) > 1
