@@ -153,10 +153,10 @@ def table(results: list[Line], data: str) -> str:
                 str(sites) if sites == 1 else f"{sites}, {SPLITS[split]}",
                 "none" if epsilon is None else f"{epsilon:g}",
                 *(spread(scores(results, method=method, **cell), data=data) for method in METHODS),
-                _each(results, cell, "frechet", "{:.1f}"),
+                _each(results, cell, "frechet", "{:.1f}", of=statistics.mean),
                 f"{max(spent):.3f}" if spent else "-",
-                _each(results, cell, "study", "{:.0f}"),
-                _each(results, cell, "site round", "{:.1f}"),
+                _each(results, cell, "study", "{:.0f}", of=min),
+                _each(results, cell, "site round", "{:.1f}", of=min),
             ]
         )
     if not rows:
@@ -183,10 +183,12 @@ def places(results: Iterable[Line], data: str) -> list[tuple[int, str, float | N
     return sorted(found, key=lambda place: (place[0], place[1] != "iid", place[2] is None, place[2] or 0))
 
 
-def _each(results: list[Line], cell: dict[str, Any], what: str, form: str) -> str:
-    """Mean of a figure for each method, as plain / moments / phased."""
-    means = [scores(results, what=what, method=method, **cell) for method in METHODS]
-    return " / ".join(form.format(statistics.mean(values)) if values else "-" for values in means)
+def _each(
+    results: list[Line], cell: dict[str, Any], what: str, form: str, *, of: Callable[[list[float]], float]
+) -> str:
+    """One number made of all seeds of a figure for each method, as plain / moments / phased."""
+    figures = [scores(results, what=what, method=method, **cell) for method in METHODS]
+    return " / ".join(form.format(of(values)) if values else "-" for values in figures)
 
 
 def aims(results: list[Line]) -> str:
