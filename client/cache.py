@@ -98,12 +98,11 @@ class Cache:
         """Return the labels that images of one patient have; no pixel is read."""
         return set(self._labels[self._rows(i)].tolist())
 
-    def patient(self, i: int, some: slice = slice(None)) -> tuple[Tensor, Tensor]:
-        """Return the images and labels of one patient.
+    def patient(self, i: int) -> tuple[Tensor, Tensor]:
+        """Return all images and labels of one patient.
 
         Args:
             i: Index of the patient, from 0.
-            some: Which of them, a run of neighbours; all without it.
 
         Returns:
             [n, 1, size, size] float32 in [-1, 1], and [n] int64.
@@ -113,12 +112,17 @@ class Cache:
         """
         if not 0 <= i < self.patients:
             raise IndexError(f"patient {i} asked for, the cache has {self.patients}")
-        chosen = self.patient_rows(i)[some]
-        rows = slice(chosen.start, chosen.stop)
+        rows = self._rows(i)
         return uint16_to_unit(self._images[rows]).unsqueeze(1), torch.from_numpy(self._labels[rows].copy())
 
+    def every_row(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the rows of all images, patient by patient, and the patient that each is of; both [images]."""
+        rows = [self.patient_rows(i) for i in range(self.patients)]
+        owners = np.repeat(np.arange(len(rows)), np.array([len(own) for own in rows], dtype=np.int64))
+        return np.array([row for own in rows for row in own], dtype=np.int64), owners
+
     def at(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Return the images and labels in rows that `patient_rows` named; shapes as in `patient`."""
+        """Return the images and labels in rows that `every_row` named; shapes as in `patient`."""
         return uint16_to_unit(self._images[rows]).unsqueeze(1), torch.from_numpy(self._labels[rows])
 
     def patients_images(

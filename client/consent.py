@@ -57,12 +57,12 @@ class ConsentingCohort(Cache):
         """Return the labels that images of one patient have, see `Cache.patient_labels`."""
         return self._whole.patient_labels(self._at(i))
 
-    def patient(self, i: int, some: slice = slice(None)) -> tuple[Tensor, Tensor]:
-        """Return the images and labels of one patient, see `Cache.patient`."""
-        return self._whole.patient(self._at(i), some)
+    def patient(self, i: int) -> tuple[Tensor, Tensor]:
+        """Return all images and labels of one patient, see `Cache.patient`."""
+        return self._whole.patient(self._at(i))
 
     def at(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Return the images and labels in rows that `patient_rows` named, see `Cache.at`."""
+        """Return the images and labels in rows that `every_row` named, see `Cache.at`."""
         return self._whole.at(rows)
 
     def patients_images(

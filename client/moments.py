@@ -75,9 +75,8 @@ def _blocks(cache: Cache) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int6
 
     A patient of more is in several blocks: what a round needs of memory does not grow with anybody's scans.
     """
-    patients = [cache.patient_rows(index) for index in range(cache.patients)]
-    rows = np.array([row for own in patients for row in own], dtype=np.int64)
-    shares = np.array([1.0 / len(own) for own in patients for _ in own])
+    rows, owners = cache.every_row()
+    shares = 1.0 / np.bincount(owners)[owners]
     for first in range(0, len(rows), _IMAGES_AT_ONCE):
         part = slice(first, first + _IMAGES_AT_ONCE)
         images, labels = cache.at(rows[part])

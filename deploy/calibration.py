@@ -13,7 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from client import moments
@@ -83,9 +85,14 @@ class PracticeCohort:
         """Side of the images, pixels."""
         return int(self.images.shape[-1])
 
-    def patient(self, i: int) -> tuple[Tensor, Tensor]:
-        """All images and labels of one patient, as `Cache.patient`."""
-        return self.images[i], self.labels[i]
+    def every_row(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """All rows and whose each is, as `Cache.every_row`."""
+        rows = np.arange(self.labels.numel())
+        return rows, rows // self.labels.shape[1]
+
+    def at(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """The images and labels in rows, as `Cache.at`."""
+        return self.images.flatten(0, 1)[rows], self.labels.flatten()[rows]
 
     def patients_images(
         self, indices: list[int] | Tensor, k: int, generator: torch.Generator | None = None

@@ -292,8 +292,8 @@ MECHANISMS = [
     Mutation(
         name="unit: an image weighs as a patient in the moments",
         file="client/moments.py",
-        old="[1.0 / len(own) for own in patients for _ in own]",
-        new="[1.0 for own in patients for _ in own]",
+        old="1.0 / np.bincount(owners)[owners]",
+        new="np.ones(len(owners))",
         tests=(MOMENTS,),
     ),
     # --- sampling ---

@@ -36,22 +36,12 @@ def parts(cohort: Cache, *, at_once: int | None = None, most: int | None = None)
         most: Stop after so many images, in the middle of a patient if need be.
     """
     step = at_once or images_at_once(cohort.image_size)
-    ends = np.cumsum([len(cohort.patient_rows(i)) for i in range(cohort.patients)], dtype=np.intp)
-    total = int(ends[-1]) if len(ends) else 0
-    total = total if most is None else min(total, most)
-    for first in range(0, total, step):
-        last = min(first + step, total)
-        owners = range(int(np.searchsorted(ends, first, "right")), int(np.searchsorted(ends, last, "left")) + 1)
-        starts = [int(ends[i]) - len(cohort.patient_rows(i)) for i in owners]
-        loaded = [
-            cohort.patient(i, slice(max(0, first - start), last - start))
-            for i, start in zip(owners, starts, strict=True)
-        ]
-        yield Part(
-            torch.cat([images[:, 0] for images, _ in loaded]),
-            torch.cat([labels for _, labels in loaded]),
-            np.repeat(np.array(owners, np.intp), [len(labels) for _, labels in loaded]),
-        )
+    rows, owners = cohort.every_row()
+    last = len(rows) if most is None else min(most, len(rows))
+    for first in range(0, last, step):
+        part = slice(first, min(first + step, last))
+        images, labels = cohort.at(rows[part])
+        yield Part(images[:, 0], labels, owners[part])
 
 
 def gathered(cohort: Cache, *, most: int) -> Part:

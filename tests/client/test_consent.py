@@ -286,7 +286,6 @@ def test_a_withdrawal_while_a_round_is_computed_stops_its_fresh_reply(
         with pytest.raises(EgressRefused, match="withdrawn"):
             hospital.train(Site.open(home), request(PLAN, 1))
     assert kinds(home) == []
-    assert not (home / "receipt.json").exists()
     hospital.train(Site.open(home), request(PLAN, 1))
     assert len(ledger(home).events()) == 2
     assert key(home, "P3") not in list(ledger(home).cohorts().values())[-1]
