@@ -18,6 +18,8 @@ from common.schedule import Phase, Round
 
 _SLACK = 6.0
 """Deviations that honest noise may take a figure beyond its bound."""
+ROUNDED = 1 + 1e-5
+"""How much float32 may add to a figure where there is no noise, and a cohort's patients all agree."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +74,9 @@ def _found(plan: StudyPlan, claim: _Claim, deviation: float) -> Iterator[str]:
     blur = _SLACK * deviation / claim.count_weight
     if (claim.counts < -blur).any():
         yield "it counts fewer patients than none"
-    if claim.counts.sum() > plan.aggregation.max_patients + blur * math.sqrt(claim.counts.size):
+    if claim.counts.sum() > plan.aggregation.max_patients * ROUNDED + blur * math.sqrt(claim.counts.size):
         yield f"it speaks for more than {plan.aggregation.max_patients} patients"
-    most = claim.counts.sum(axis=1) + blur * math.sqrt(claim.counts.shape[1])
+    most = claim.counts.sum(axis=1) * ROUNDED + blur * math.sqrt(claim.counts.shape[1])
     for moments in (claim.sums, claim.scatters):
         if (np.linalg.norm(moments, axis=1) > most + deviation * (math.sqrt(moments.shape[1]) + _SLACK)).any():
             yield "its moments are larger than its patients could make them"

@@ -16,7 +16,7 @@ from common.privacy import GaussianEvent
 from common.schedule import Round
 from common.vae import trained
 from common.weights import Weights
-from server.plausible import contradiction
+from server.plausible import ROUNDED, contradiction
 
 _NOISE_SLACK = 6.0
 """Standard deviations by which the norm of honest noise may pass its mean: once in 10**8 releases (Gaussian tail)."""
@@ -113,7 +113,7 @@ def bound(plan: StudyPlan, step: Round, weights: Weights) -> float:
 
 def _most(plan: StudyPlan, bound: float, event: GaussianEvent, *, length: int) -> float:
     """Largest norm of a noised sum over the plan's most patients, each in a ball of radius `bound`."""
-    return bound * (plan.aggregation.max_patients + event.sigma * (math.sqrt(length) + _NOISE_SLACK))
+    return bound * (plan.aggregation.max_patients * ROUNDED + event.sigma * (math.sqrt(length) + _NOISE_SLACK))
 
 
 def _refuse_extra_keys(record: RecordDict) -> None:

@@ -60,6 +60,14 @@ def test_the_largest_honest_cohort_passes_with_its_noise_and_a_larger_one_does_n
     assert refused.value.reason == "NormOverBound"
 
 
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_without_noise_a_whole_cohort_that_agrees_to_the_full_passes_float32_and_all(number: int) -> None:
+    plan = StudyPlan.parse(TEXT + "[privacy]\nenabled = false\n")
+    step = schedule(plan)[number - 1]
+    for seed in range(50):
+        check_reply(plan, step, WEIGHTS, release(plan, step, patients=MOST, seed=seed))
+
+
 def test_without_a_word_in_the_plan_any_real_hospital_passes() -> None:
     plan = StudyPlan.parse(PLAN)
     step = schedule(plan)[0]
