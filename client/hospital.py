@@ -92,7 +92,7 @@ def _stands(
     ):
         log.warning("entry %d: the stored answer is not the one that was settled; it is not sent", finished.entry)
         return False
-    if site.ledger.cohorts().get(finished.cohort, frozenset()) & site.ledger.withdrawn():
+    if not site.ledger.consents(finished.cohort):
         log.info("entry %d: a patient withdrew since it was answered; it is computed anew", finished.entry)
         return False
     return True

@@ -161,7 +161,12 @@ class Ledger:
 
     def withdrawn(self) -> frozenset[str]:
         """Every key of every patient who withdrew consent."""
-        return frozenset(key for withdrawal in self.withdrawals() for key in withdrawal.keys)
+        return _withdrawn(self.rows())
+
+    def consents(self, cohort: str) -> bool:
+        """Whether nobody has withdrawn by now of the cohort of this identity, on which something was booked."""
+        rows = self.rows()
+        return _withdrawn(rows).isdisjoint(_cohorts(rows).get(cohort, ()))
 
     def require_consent(self, cohort: str) -> None:
         """Refuse to go on with what holds a patient who has withdrawn by now.
@@ -244,8 +249,12 @@ def _withdrawals(rows: list[Row]) -> list[Withdrawal]:
     return [Withdrawal(time=row.time, keys=tuple(row.note.split())) for row in rows if row.kind == "withdraw"]
 
 
+def _withdrawn(rows: list[Row]) -> frozenset[str]:
+    return frozenset(key for withdrawal in _withdrawals(rows) for key in withdrawal.keys)
+
+
 def _require_consent(rows: list[Row], patients: Iterable[str]) -> None:
-    if not {key for withdrawal in _withdrawals(rows) for key in withdrawal.keys}.isdisjoint(patients):
+    if not _withdrawn(rows).isdisjoint(patients):
         raise EgressRefused(
             "a patient of the cohort has withdrawn since the round began; nothing is sent. Ask again: it is then "
             "computed without that patient"
