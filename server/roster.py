@@ -7,6 +7,7 @@ from flwr.app import RecordDict
 
 from common.errors import MessageRefused, QuorumLost
 from common.messages import Hello, HelloReply, Refused, read_reply
+from server import enrolled
 from server.exchange import Exchange, Failure, Node
 from server.quarantine import OTHER_SITE
 from server.study import Study
@@ -35,11 +36,16 @@ class _Known:
 
 
 class Roster:
-    """The study's sites, kept up to date while it runs."""
+    """The study's sites, kept up to date while it runs.
+
+    Raises:
+        StateError: The list of enrolled sites is there and cannot be read.
+    """
 
     def __init__(self, study: Study, exchange: Exchange) -> None:
         self._study, self._exchange = study, exchange
         self._hello = exchange.inquire()
+        self._enrolled = enrolled.load(study.folder)
         self._asked: dict[int, _Known] = {}
         self._gone_at: dict[int, float] = {}
         self._looked = float("-inf")
@@ -85,13 +91,13 @@ class Roster:
         return self._exchange.now() - self._gone_at[node] if node in self._gone_at else 0.0
 
     def absent(self) -> dict[str, str]:
-        """Reason by name for everyone who is known and takes no part: refused, silent, or not connected any more."""
+        """Reason by name for everyone who is known and takes no part: refused, silent, or not connected (any more)."""
         absent = {
-            known.name or f"node-{node}": known.reason or SILENT
+            known.name or known.node.name or f"node-{node}": known.reason or SILENT
             for node, known in self._asked.items()
             if node not in self.sites and (known.reason or node in self.online)
         }
-        away = self._study.joined() - set(self.sites.values()) - set(absent)
+        away = (self._study.joined() | self._enrolled) - set(self.sites.values()) - set(absent)
         return absent | dict.fromkeys(away, AWAY)
 
     def _complete(self, began: float) -> bool:

@@ -7,9 +7,10 @@ from common.errors import OutputInUse, StateError
 from common.files import PUBLIC, write_atomically
 from common.locks import locked
 from common.plan import StudyPlan
-from server import progress, signers
+from server import enrolled, progress, signers
 from server.coordinator import invitations
 from server.coordinator.home import Home
+from server.coordinator.nodes import all_nodes
 
 if TYPE_CHECKING:  # Flower takes seconds to load, and `status` does without it
     from server.coordinator.control import Run, SuperLink
@@ -47,13 +48,14 @@ def prepare(home: Home, plan_file: Path, *, warm_data: Path | None = None) -> Pa
 
 
 def _link(home: Home, folder: Path) -> None:
-    """One key signs all of a coordinator's releases, and one file says whose keys verdicts bear."""
+    """One key signs all of a coordinator's releases, one file says whose keys verdicts bear; note who is enrolled."""
     with home.alone():
         invitations.write_signers(home)
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("signing", signers.FILE):
         if not (folder / name).is_symlink():
             (folder / name).symlink_to(Path("..") / ".." / name)
+    enrolled.save(folder, [node.site for node in all_nodes(home.nodes)[0] if node.state == "enrolled"])
 
 
 def rounds_saved(folder: Path) -> int:

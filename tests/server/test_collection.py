@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
 
-from common.errors import QuorumLost
+from common.errors import QuorumLost, StateError
 from common.messages import Hello, Refused, TrainRequest
-from server import exchange, rounds, scores
+from server import enrolled, exchange, rounds, scores
 from server.asking import MOST_ASKS
 from server.exchange import Exchange
 from server.roster import GRACE_S
@@ -118,6 +118,31 @@ def test_a_site_that_is_gone_for_good_costs_one_grace_and_no_deadline(tmp_path: 
     assert all(record.missing == {"hill": "NotConnected"} for record in study.records)
     assert study.records[0].seconds < GRACE_S + 20
     assert sum(record.seconds for record in study.records[1:]) < 10
+
+
+def test_an_enrolled_site_that_never_connects_is_missing_from_every_round_and_holds_nobody_up(tmp_path: Path) -> None:
+    study = begin(tmp_path, PATIENT)
+    enrolled.save(tmp_path, [*NAMES, "marsh"])
+    rounds.run(study, ScriptedExchange(study.plan, NAMES))
+    assert all(record.missing == {"marsh": "NotConnected"} for record in study.records)
+    assert study.records[0].seconds < 10
+    assert (study.sites(), study.joined()) == ([*NAMES[:1], "marsh", *NAMES[1:]], set(NAMES))
+
+
+def test_too_few_names_the_enrolled_sites_that_never_came(tmp_path: Path) -> None:
+    study = begin(tmp_path)
+    enrolled.save(tmp_path, ["hill", "marsh"])
+    with pytest.raises(QuorumLost, match="marsh: NotConnected"):
+        rounds.run(study, ScriptedExchange(study.plan, ["hill"]))
+
+
+def test_a_list_of_enrolled_sites_that_cannot_be_read_stops_the_study_before_anybody_is_asked(tmp_path: Path) -> None:
+    study = begin(tmp_path)
+    (tmp_path / enrolled.FILE).write_text("{")
+    sites = ScriptedExchange(study.plan, NAMES)
+    with pytest.raises(StateError, match="Start the study again"):
+        rounds.run(study, sites)
+    assert not sites.asked
 
 
 def test_below_quorum_even_a_site_that_is_gone_is_waited_for(tmp_path: Path) -> None:

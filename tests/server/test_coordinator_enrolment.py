@@ -12,7 +12,7 @@ from cryptography import x509
 from common import pki
 from common.enrolment import Welcome
 from common.errors import MessageRefused, OutputInUse, StateError
-from server import signers
+from server import enrolled, signers
 from server.coordinator import invitations, nodes, studies
 from server.coordinator.home import Home
 from tests.server.coordinators import Visitor, make_home, request
@@ -199,6 +199,20 @@ def test_the_verdict_key_is_recorded_with_the_site_and_read_by_every_study(home:
     assert set(signers.load(folder)) == {"north", "late"}
     invitations.revoke(home, "north")
     assert signers.load(folder)["north"] == "5a" * 32  # what it judged before stays what it was
+
+
+def test_a_study_knows_who_is_enrolled_when_it_starts_and_not_who_is_invited_or_revoked(
+    home: Home, tmp_path: Path
+) -> None:
+    Visitor.enrolled(home, "north")
+    Visitor.enrolled(home, "south")
+    invitations.invite(home, "east")
+    (tmp_path / "plan.toml").write_text(PLAN)
+    folder = studies.prepare(home, tmp_path / "plan.toml")
+    assert enrolled.load(folder) == {"north", "south"}
+    invitations.revoke(home, "north")
+    studies.prepare(home, tmp_path / "plan.toml")
+    assert enrolled.load(folder) == {"south"}
 
 
 @pytest.mark.parametrize("key", ["", "5A" * 32, "5a" * 31, "../key"])
