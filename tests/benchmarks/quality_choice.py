@@ -3,9 +3,10 @@
     python -m tests.benchmarks.quality_choice [--data mnist] [--seeds 0 1 2]
 
 The settings were first chosen by test images at one seed (`quality_plans`). Here a sixth of the *training* images is
-set aside, the moments are taken of the rest at one site and one epsilon, and one classifier trained on the synthetic
-images is scored on both: on what was set aside, which may choose, and on the test images, which only show what the
-choice is worth. MedNIST is not here, for nothing of its plan was chosen by a score.
+set aside, a study takes the rest at one site and one epsilon, and one classifier trained on the synthetic images is
+scored on both: on what was set aside, which may choose, and on the test images, which only show what the choice is
+worth. The settings of the start are compared by the moments alone, those of the gradient rounds by the phased study.
+MedNIST is not here, for nothing of its plan was chosen by a score.
 
 Results are lines of docs/quality-choice.jsonl, where one of the same plan and seed is not measured again;
 `python -m tests.benchmarks.quality_page` prints them into docs/quality.md.
@@ -14,7 +15,7 @@ Results are lines of docs/quality-choice.jsonl, where one of the same plan and s
 import argparse
 import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,37 +24,60 @@ import torch
 
 from common.plan import StudyPlan
 from tests.benchmarks import quality, quality_data, quality_judges, quality_runs
-from tests.benchmarks.quality_plans import IID, PATIENTS, SEEDS, Cell, plan_of
+from tests.benchmarks.quality_plans import IID, PATIENTS, SEEDS, Cell, Method, plan_of
 from tests.benchmarks.quality_results import append, key, lines
 
 RESULTS = quality.ROOT / "docs" / "quality-choice.jsonl"
 TAKEN = "as in the table"
 Changes = dict[str, dict[str, Any]]
 _LIKE_MNIST: Changes = {"release": {"temperature": 1.3, "texture": 0.5, "observation": 0.15}}
-SETTINGS: dict[str, dict[str, Changes]] = {
+SETTINGS: dict[str, dict[Method, dict[str, Changes]]] = {
     "fashion-mnist": {
-        TAKEN: {},
-        "40 latents": {"model": {"latent": 40}},
-        "80 latents": {"model": {"latent": 80}},
-        "base of 16 pixels": {"model": {"base": 16}},
-        "1 component": {"model": {"components": 1}},
-        "drawn like MNIST": _LIKE_MNIST,
+        "moments": {
+            TAKEN: {},
+            "40 latents": {"model": {"latent": 40}},
+            "80 latents": {"model": {"latent": 80}},
+            "base of 16 pixels": {"model": {"base": 16}},
+            "1 component": {"model": {"components": 1}},
+            "drawn like MNIST": _LIKE_MNIST,
+        },
+        "phased": {
+            TAKEN: {},
+            "half the budget for gradients": {"privacy": {"moments_share": 0.5}},
+            "learning rate 0.002": {"training": {"learning_rate": 0.002}},
+            "learning rate 0.00002": {"training": {"learning_rate": 0.00002}},
+            "40 steps a round": {"training": {"local_steps": 40}},
+            "4 augmentations": {"training": {"augmentations": 4}},
+        },
     },
     "mnist": {
-        TAKEN: {},
-        "20 latents": {"model": {"latent": 20}},
-        "44 latents": {"model": {"latent": 44}},
-        "1 component": {"model": {"components": 1}},
-        "drawn as it comes": {"release": {"temperature": 1.0, "texture": 1.0, "observation": 0.0}},
-        "temperature 1.3 alone": {"release": {"temperature": 1.3, "texture": 1.0, "observation": 0.0}},
+        "moments": {
+            TAKEN: {},
+            "20 latents": {"model": {"latent": 20}},
+            "44 latents": {"model": {"latent": 44}},
+            "1 component": {"model": {"components": 1}},
+            "drawn as it comes": {"release": {"temperature": 1.0, "texture": 1.0, "observation": 0.0}},
+            "temperature 1.3 alone": {"release": {"temperature": 1.3, "texture": 1.0, "observation": 0.0}},
+        },
     },
     "pneumonia": {
-        TAKEN: {},
-        "16 latents": {"model": {"latent": 16}},
-        "60 latents": {"model": {"latent": 60}},
-        "base of 20 pixels": {"model": {"base": 20}},
-        "4 components": {"model": {"components": 4}},
-        "drawn like MNIST": _LIKE_MNIST,
+        "moments": {
+            TAKEN: {},
+            "16 latents": {"model": {"latent": 16}},
+            "60 latents": {"model": {"latent": 60}},
+            "base of 20 pixels": {"model": {"base": 20}},
+            "4 components": {"model": {"components": 4}},
+            "drawn like MNIST": _LIKE_MNIST,
+        },
+        "phased": {
+            TAKEN: {},
+            "half the budget for gradients": {"privacy": {"moments_share": 0.5}},
+            "a twentieth for gradients": {"privacy": {"moments_share": 0.95}},
+            "learning rate 0.005": {"training": {"learning_rate": 0.005}},
+            "learning rate 0.00005": {"training": {"learning_rate": 0.00005}},
+            "40 steps a round": {"training": {"local_steps": 40}},
+            "4 augmentations": {"training": {"augmentations": 4}},
+        },
     },
 }
 EPSILON = {"fashion-mnist": 10.0, "mnist": 10.0, "pneumonia": 8.0}
@@ -67,23 +91,25 @@ class Choice:
 
     Attributes:
         data: A key of `SETTINGS`.
-        setting: A key of its settings.
+        method: A key of its methods.
+        setting: A key of that method's settings.
         seed: Keys the simulation, the drawing and the judge alike.
     """
 
     data: str
+    method: Method
     setting: str
     seed: int
 
     @property
     def cell(self) -> Cell:
-        """The moments at one site, without the images that are set aside."""
+        """The study at one site, without the images that are set aside."""
         used = PATIENTS[self.data] - PATIENTS[self.data] // SET_ASIDE
-        return Cell(data=self.data, method="moments", sites=1, split=IID, epsilon=EPSILON[self.data], limit=used)
+        return Cell(data=self.data, method=self.method, sites=1, split=IID, epsilon=EPSILON[self.data], limit=used)
 
     def plan(self) -> StudyPlan:
         """The cell's plan, changed as the setting says."""
-        plan, changes = plan_of(self.cell), SETTINGS[self.data][self.setting]
+        plan, changes = plan_of(self.cell), SETTINGS[self.data][self.method][self.setting]
         parts = {name: dataclasses.replace(getattr(plan, name), **change) for name, change in changes.items()}
         return dataclasses.replace(plan, **parts)
 
@@ -98,6 +124,7 @@ def main() -> None:
     """Measure what is asked for and not there yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
+    parser.add_argument("--method", nargs="+", choices=["moments", "phased"], default=["moments", "phased"])
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--store", type=Path, default=quality.STORE, help="keeps the sites' caches")
@@ -105,22 +132,23 @@ def main() -> None:
     options.store.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     done = {key(line) for line in lines(options.results)}
-    for choice in choices(options.data, options.seeds):
+    for choice in choices(options.data, options.method, options.seeds):
         if not quality_data.present(choice.data):
             print(f"not on this machine, left out: {choice.data}", file=sys.stderr)
         elif key(choice.identity()) not in done:
             line = measured(choice, options.store)
             append(options.results, line)
-            print(f"{choice.data}, {choice.setting}, seed {choice.seed}: set aside {line['aside']:.4f}, "
-                  f"test {line['test']:.4f}", flush=True)  # fmt: skip
+            print(f"{choice.data}, {choice.method}, {choice.setting}, seed {choice.seed}: "
+                  f"set aside {line['aside']:.4f}, test {line['test']:.4f}", flush=True)  # fmt: skip
 
 
-def choices(data: list[str], seeds: list[int]) -> Iterator[Choice]:
-    """Every setting of the data sets at every seed, a whole seed first."""
+def choices(data: Sequence[str], methods: Sequence[Method], seeds: Sequence[int]) -> Iterator[Choice]:
+    """Every setting of the data sets and methods at every seed, a whole seed first."""
     for name in data:
-        for seed in seeds:
-            for setting in SETTINGS[name]:
-                yield Choice(data=name, setting=setting, seed=seed)
+        for method in methods:
+            for seed in seeds:
+                for setting in SETTINGS[name].get(method, ()):
+                    yield Choice(data=name, method=method, setting=setting, seed=seed)
 
 
 def measured(choice: Choice, store: Path) -> dict[str, Any]:
@@ -138,9 +166,10 @@ def measured(choice: Choice, store: Path) -> dict[str, Any]:
 
 def holds(line: dict[str, Any]) -> bool:
     """Whether a result is of a setting as it is now."""
-    if line["setting"] not in SETTINGS[line["data"]]:
+    method = line["cell"]["method"]
+    if line["setting"] not in SETTINGS[line["data"]].get(method, ()):
         return False
-    choice = Choice(data=line["data"], setting=line["setting"], seed=line["seed"])
+    choice = Choice(data=line["data"], method=method, setting=line["setting"], seed=line["seed"])
     return key(choice.identity()) == key(line)
 
 

@@ -240,22 +240,26 @@ def phased_against_plain(results: list[Line]) -> str:
 def choice(results: list[Line]) -> str:
     """Each setting on training images set aside and on test images, and which of them the former choose."""
     rows, said = [], []
-    for data, settings in quality_choice.SETTINGS.items():
-        mine = [line for line in results if line["data"] == data and quality_choice.holds(line)]
+    for data, method in ((data, method) for data, methods in quality_choice.SETTINGS.items() for method in methods):
+        mine = [
+            line
+            for line in results
+            if (line["data"], line["cell"]["method"]) == (data, method) and quality_choice.holds(line)
+        ]
         figures = {
             name: [[line[what] for line in mine if line["setting"] == name] for what in ("aside", "test")]
-            for name in settings
+            for name in quality_choice.SETTINGS[data][method]
             if any(line["setting"] == name for line in mine)
         }
         shown = {name: [spread(values, data=data) for values in parts] for name, parts in figures.items()}
-        rows += [[TITLES[data], name, *parts] for name, parts in shown.items()]
+        rows += [[TITLES[data], method, name, *parts] for name, parts in shown.items()]
         if taken := shown.get(quality_choice.TAKEN):
             best = max(figures, key=lambda name: statistics.mean(figures[name][0]))
             said.append(
-                f"- {TITLES[data]}: the images set aside choose {best!r}, which has {shown[best][1]} on the test "
-                f"images; the table's setting has {taken[1]}."
+                f"- {TITLES[data]}, {method}: the images set aside choose {best!r}, which has {shown[best][1]} on the "
+                f"test images; the table's setting has {taken[1]}."
             )
-    return "\n".join([_markdown(["data", "setting", "images set aside", "test images"], rows), "", *said])
+    return "\n".join([_markdown(["data", "method", "setting", "images set aside", "test images"], rows), "", *said])
 
 
 def judges(results: list[Line]) -> str:

@@ -252,7 +252,7 @@ def test_a_setting_is_scored_on_training_images_that_its_study_never_saw(
 ) -> None:
     monkeypatch.setitem(PATIENTS, "pneumonia", 240)
     monkeypatch.setitem(quality_judges.DRAWN, "pneumonia", 200)
-    choice = Choice(data="pneumonia", setting="16 latents", seed=0)
+    choice = Choice(data="pneumonia", method="moments", setting="16 latents", seed=0)
     used, aside = (part(choice.cell).pixels for part in (quality_data.train_part, quality_data.held_back))
     whole = quality_data.data_set("pneumonia").train.pixels
     assert (len(used), len(aside)) == (200, 40)
@@ -264,7 +264,7 @@ def test_a_setting_is_scored_on_training_images_that_its_study_never_saw(
 
 
 def a_choice(setting: str, *, aside: float, test: float) -> dict[str, Any]:
-    choice = Choice(data="mnist", setting=setting, seed=0)
+    choice = Choice(data="mnist", method="moments", setting=setting, seed=0)
     return {**choice.identity(), "setting": setting, "aside": aside, "test": test}
 
 
