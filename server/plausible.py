@@ -20,6 +20,9 @@ _SLACK = 6.0
 """Deviations that honest noise may take a figure beyond its bound."""
 ROUNDED = 1 + 1e-5
 """How much float32 may add to a figure where there is no noise, and a cohort's patients all agree."""
+_DUST = 1e-6
+"""Patients by which moments may pass their count: a far component's share may be below 1e-38, where float32 rounds a
+count by any part of itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +79,7 @@ def _found(plan: StudyPlan, claim: _Claim, deviation: float) -> Iterator[str]:
         yield "it counts fewer patients than none"
     if claim.counts.sum() > plan.aggregation.max_patients * ROUNDED + blur * math.sqrt(claim.counts.size):
         yield f"it speaks for more than {plan.aggregation.max_patients} patients"
-    most = claim.counts.sum(axis=1) * ROUNDED + blur * math.sqrt(claim.counts.shape[1])
+    most = claim.counts.sum(axis=1) * ROUNDED + blur * math.sqrt(claim.counts.shape[1]) + _DUST
     for moments in (claim.sums, claim.scatters):
         if (np.linalg.norm(moments, axis=1) > most + deviation * (math.sqrt(moments.shape[1]) + _SLACK)).any():
             yield "its moments are larger than its patients could make them"

@@ -1,5 +1,6 @@
 """A site whose moments are not an honest site's is left out, the others go on, and the card says who and why."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,9 +10,10 @@ from flwr.app import Array, RecordDict
 from numpy.typing import NDArray
 
 from common.messages import Hello, TrainRequest
-from common.moments import release_length, triangle, unpack_matrix
+from common.moments import COUNT_WEIGHT, release_length, triangle, unpack_matrix
 from common.schedule import schedule
 from server import release, rounds
+from server.plausible import contradiction
 from server.study import Study
 from tests.server.sites import PLAN, Fault, ScriptedExchange
 
@@ -147,3 +149,17 @@ def test_a_packed_matrix_cannot_be_anything_but_symmetric(tmp_path: Path) -> Non
     whatever = np.random.default_rng(0).normal(size=triangle(base)) * 1e6
     matrix = unpack_matrix(whatever, base)
     np.testing.assert_array_equal(matrix, matrix.T)
+
+
+def test_a_component_that_has_next_to_nothing_of_anybody_is_no_contradiction(tmp_path: Path) -> None:
+    """Without noise a far component's share may be a number that float32 holds with few bits: 5e-41 was refused."""
+    plan = begin(tmp_path, components=2).plan
+    plan = dataclasses.replace(plan, privacy=dataclasses.replace(plan.privacy, enabled=False))
+    step = schedule(plan)[3]
+    direction = np.random.default_rng(0).normal(size=plan.model.latent)
+    vector = np.append(direction / np.linalg.norm(direction), COUNT_WEIGHT)
+    rows = np.stack([share * vector for share in np.geomspace(1e-44, 1e-37, num=2 * len(plan.data.labels))])
+    sent = rows.astype(np.float32).astype(np.float64)
+    passes = np.linalg.norm(sent[:, :-1], axis=1) / (sent[:, -1] / COUNT_WEIGHT)
+    assert passes.max() > 1.001, "float32 holds all of these well"
+    assert contradiction(plan, step, sent.reshape(-1)) is None
