@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.cache import Cache
+from client.parts import parts
 from client.randomness import SecureRandom
 from common.moments import (
     COUNT_WEIGHT,
@@ -65,22 +66,9 @@ def patient_sum(plan: StudyPlan, step: Round, weights: Weights, cache: Cache) ->
         "mixture": _mixture,
     }[step.phase]
     total = np.zeros(release_length(plan, step.phase))
-    for images, labels, share in _blocks(cache):
-        total += contribute(plan, weights, images, labels, share)
+    for part in parts(cache, at_once=_IMAGES_AT_ONCE):
+        total += contribute(plan, weights, part.images.numpy(), part.labels.numpy(), part.shares)
     return total
-
-
-def _blocks(cache: Cache) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64], Array]]:
-    """Images [n, size, size], labels [n] and each image's share of its patient [n], so many images at once at most.
-
-    A patient of more is in several blocks: what a round needs of memory does not grow with anybody's scans.
-    """
-    rows, owners = cache.every_row()
-    shares = 1.0 / np.bincount(owners)[owners]
-    for first in range(0, len(rows), _IMAGES_AT_ONCE):
-        part = slice(first, first + _IMAGES_AT_ONCE)
-        images, labels = cache.at(rows[part])
-        yield images[:, 0].numpy(), labels.numpy(), shares[part]
 
 
 def _mean(plan: StudyPlan, _: Weights, images: NDArray[np.float32], labels: NDArray[np.int64], share: Array) -> Array:

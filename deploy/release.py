@@ -10,7 +10,7 @@ import torch
 
 from client.evaluation.fidelity import kernel, manifold
 from client.evaluation.judge import FOLDER, candidate_of
-from client.evaluation.parts import gathered
+from client.parts import gathered
 from client.site import Site
 from common.bundle import Bundle
 from common.encoder_lite import NAME, lite_features

@@ -291,7 +291,7 @@ MECHANISMS = [
     ),
     Mutation(
         name="unit: an image weighs as a patient in the moments",
-        file="client/moments.py",
+        file="client/parts.py",
         old="1.0 / np.bincount(owners)[owners]",
         new="np.ones(len(owners))",
         tests=(MOMENTS,),

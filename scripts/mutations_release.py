@@ -53,7 +53,7 @@ RELEASE = [
     _guard("gate: a no is no hindrance", _G, "if verdict.outcome != PASSED:", "if False:", _GATE),
     _guard("gate: a silence is a yes", _G, "    if missing:\n", "    if False:\n", _GATE),
     _guard("verdict: no sum is ever too low", _V, "if value < -MARGIN * spread and", "if False and", _VERDICT),
-    _guard("verdict: a patient's vote is not a mean of images", "client/evaluation/parts.py",
+    _guard("verdict: a patient's vote is not a mean of images", "client/parts.py",
            "return total / counts.reshape(-1, *[1] * (values.ndim - 1))", "return total", _VERDICT),
     _guard("verdict: a pass is as large as what is left, so rounding depends on who is there", _Y,
            "        count = len(part.labels)\n", "        count = slots = len(part.labels)\n", _YARDSTICK),

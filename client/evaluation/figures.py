@@ -14,8 +14,8 @@ from client.evaluation import diversity, fidelity, nearness, utility
 from client.evaluation.candidate import Candidate
 from client.evaluation.curves import curves
 from client.evaluation.membership import loss_attack, losses
-from client.evaluation.parts import Part, gathered
 from client.evaluation.utility import Classifier
+from client.parts import Part, gathered
 from common.encoder import NAME, encoder_digest, features
 from common.plan import StudyPlan
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from client.cache import Cache
 from client.evaluation.intervals import Figure, bootstrap
 from client.evaluation.nearness import membership_area
-from client.evaluation.parts import mean_by_patient, parts
+from client.parts import mean_by_patient, parts
 from common.vae import Vae
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from client.cache import Cache
 from client.evaluation.candidate import Candidate
-from client.evaluation.parts import gathered
+from client.parts import gathered
 from common.errors import by_name
 from common.files import PRIVATE, write_atomically
 from common.images import unit_to_uint8

@@ -24,8 +24,8 @@ from client.apart import errors, most_apart
 from client.cache import Cache
 from client.evaluation.candidate import Candidate
 from client.evaluation.nearness import Points
-from client.evaluation.parts import mean_by_patient, parts
 from client.evaluation.utility import Classifier
+from client.parts import mean_by_patient, parts
 from client.views import images_at_once
 from common.encoder import features
 from common.plan import StudyPlan

@@ -13,7 +13,7 @@ from client.evaluation.candidate import Candidate
 from client.evaluation.curves import curves
 from client.evaluation.figures import figures
 from client.evaluation.membership import lira, losses
-from client.evaluation.parts import gathered, parts
+from client.parts import gathered, parts
 from common.encoder import features
 from common.phantoms import public_phantoms
 from common.vae import initial

@@ -7,8 +7,8 @@ from client.cache import Cache
 from client.evaluation import votes
 from client.evaluation.judge import candidate_of
 from client.evaluation.membership import loss_attack, losses
-from client.evaluation.parts import gathered
 from client.held_out import split
+from client.parts import gathered
 from client.randomness import SecureRandom
 from client.trainer import PatientTrainer
 from common.plan import StudyPlan

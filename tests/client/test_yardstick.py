@@ -18,9 +18,9 @@ from client.consent import ConsentingCohort
 from client.evaluation import votes, yardstick
 from client.evaluation.candidate import Candidate
 from client.evaluation.nearness import Points
-from client.evaluation.parts import parts
 from client.evaluation.utility import Classifier
 from client.evaluation.yardstick import Yardstick
+from client.parts import parts
 from common.encoder import Encoder
 from common.evaluation_plan import EvaluationPlan
 from common.plan import StudyPlan

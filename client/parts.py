@@ -20,11 +20,13 @@ class Part:
         images: [n, size, size] in [-1, 1].
         labels: [n] int64.
         patients: [n] number of each image's patient within the cohort.
+        shares: [n] what each image counts of its patient, whose images together count as one.
     """
 
     images: Tensor
     labels: Tensor
     patients: NDArray[np.intp]
+    shares: NDArray[np.float64]
 
 
 def parts(cohort: Cache, *, at_once: int | None = None, most: int | None = None) -> Iterator[Part]:
@@ -37,11 +39,12 @@ def parts(cohort: Cache, *, at_once: int | None = None, most: int | None = None)
     """
     step = at_once or images_at_once(cohort.image_size)
     rows, owners = cohort.every_row()
+    shares = 1.0 / np.bincount(owners)[owners]
     last = len(rows) if most is None else min(most, len(rows))
     for first in range(0, last, step):
         part = slice(first, min(first + step, last))
         images, labels = cohort.at(rows[part])
-        yield Part(images[:, 0], labels, owners[part])
+        yield Part(images[:, 0], labels, owners[part], shares[part])
 
 
 def gathered(cohort: Cache, *, most: int) -> Part:
@@ -49,11 +52,12 @@ def gathered(cohort: Cache, *, most: int) -> Part:
     found = list(parts(cohort, most=most))
     if not found:
         size = cohort.image_size
-        return Part(torch.zeros(0, size, size), torch.zeros(0, dtype=torch.int64), np.zeros(0, np.intp))
+        return Part(torch.zeros(0, size, size), torch.zeros(0, dtype=torch.int64), np.zeros(0, np.intp), np.zeros(0))
     return Part(
         torch.cat([part.images for part in found]),
         torch.cat([part.labels for part in found]),
         np.concatenate([part.patients for part in found]),
+        np.concatenate([part.shares for part in found]),
     )
 
 
