@@ -93,7 +93,7 @@ class Roster:
     def absent(self) -> dict[str, str]:
         """Reason by name for everyone who is known and takes no part: refused, silent, or not connected (any more)."""
         absent = {
-            known.name or known.node.name or f"node-{node}": known.reason or SILENT
+            self._called(node, known): known.reason or SILENT
             for node, known in self._asked.items()
             if node not in self.sites and (known.reason or node in self.online)
         }
@@ -146,6 +146,11 @@ class Roster:
             known.name, known.reason = reply.site, ""
             self.sites[node] = reply.site
             log.info("site %s takes part", reply.site)
+
+    def _called(self, node: int, known: _Known) -> str:
+        """The site of a node that takes no part, or its number where it never said and where another has that name."""
+        name = known.name or known.node.name
+        return name if name and name not in self.sites.values() else f"node-{node}"
 
     def _holder(self, name: str) -> int | None:
         """The node that has this name; a node that is gone gives it up, its site may have come back under a new key."""

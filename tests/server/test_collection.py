@@ -129,6 +129,19 @@ def test_an_enrolled_site_that_never_connects_is_missing_from_every_round_and_ho
     assert (study.sites(), study.joined()) == ([*NAMES[:1], "marsh", *NAMES[1:]], set(NAMES))
 
 
+def test_a_node_that_never_says_its_name_is_called_by_its_enrolled_site_unless_another_has_that_name(
+    tmp_path: Path,
+) -> None:
+    study = begin(tmp_path, PATIENT)
+    enrolled.save(tmp_path, NAMES)
+    dumb = {"hill": lambda _q, _r: Refused(plan="", site="", reason="PlanRefused").to_record()}
+    names = ("hill", "north", "river", "north")
+    sites = ScriptedExchange(study.plan, names, dumb, enrolled=dict(enumerate(names, start=1)))
+    rounds.run(study, sites)
+    missing = {"hill": "PlanRefused", "node-4": "DuplicateName"}
+    assert all(record.missing == missing for record in study.records)
+
+
 def test_too_few_names_the_enrolled_sites_that_never_came(tmp_path: Path) -> None:
     study = begin(tmp_path)
     enrolled.save(tmp_path, ["hill", "marsh"])
