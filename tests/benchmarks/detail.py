@@ -10,7 +10,6 @@ mean alone has 0) and of all above them (where a blank has 0, as the moments hav
 """
 
 import argparse
-import dataclasses
 import sys
 import tempfile
 import time
@@ -26,7 +25,7 @@ from common.vae import Vae
 from deploy.simulate import start
 from server.study import Study
 from tests.benchmarks import quality, quality_data
-from tests.benchmarks.quality_plans import IID, Cell, plan_of
+from tests.benchmarks.quality_plans import IID, Cell, changed, plan_of
 from tests.benchmarks.quality_runs import epsilon_of_ledgers, prepare
 
 _AS_IT_IS: dict[str, dict[str, Any]] = {}
@@ -67,10 +66,7 @@ def measured(name: str, asked: str, *, seed: int, store: Path) -> tuple[float, f
     """Shares of low and of high frequencies that come back right, epsilon, and seconds of the study."""
     method, changes = SETTINGS[name]
     cell = Cell(data="mednist", method=method, sites=1, split=IID, epsilon=None if asked == "none" else float(asked))  # type: ignore[arg-type]
-    plan = plan_of(cell)
-    plan = dataclasses.replace(
-        plan, **{part: dataclasses.replace(getattr(plan, part), **change) for part, change in changes.items()}
-    )
+    plan = changed(plan_of(cell), changes)
     with tempfile.TemporaryDirectory(dir=store) as scratch:
         run = Path(scratch) / "run"
         prepare(plan, quality_data.caches(cell, plan, store), run, seed=seed)

@@ -13,7 +13,7 @@ Results are lines of docs/quality-choice.jsonl, where one of the same plan and s
 """
 
 import argparse
-import dataclasses
+import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ import torch
 
 from common.plan import StudyPlan
 from tests.benchmarks import quality, quality_data, quality_judges, quality_runs
-from tests.benchmarks.quality_plans import IID, PATIENTS, SEEDS, Cell, Method, plan_of
+from tests.benchmarks.quality_plans import IID, PATIENTS, SEEDS, Cell, Method, changed, plan_of
 from tests.benchmarks.quality_results import append, key, lines
 
 RESULTS = quality.ROOT / "docs" / "quality-choice.jsonl"
@@ -109,9 +109,7 @@ class Choice:
 
     def plan(self) -> StudyPlan:
         """The cell's plan, changed as the setting says."""
-        plan, changes = plan_of(self.cell), SETTINGS[self.data][self.method][self.setting]
-        parts = {name: dataclasses.replace(getattr(plan, name), **change) for name, change in changes.items()}
-        return dataclasses.replace(plan, **parts)
+        return changed(plan_of(self.cell), SETTINGS[self.data][self.method][self.setting])
 
     def identity(self) -> dict[str, Any]:
         """What makes two results the same measurement."""
@@ -171,6 +169,21 @@ def holds(line: dict[str, Any]) -> bool:
         return False
     choice = Choice(data=line["data"], method=method, setting=line["setting"], seed=line["seed"])
     return key(choice.identity()) == key(line)
+
+
+def figures(results: list[dict[str, Any]], data: str, method: Method) -> dict[str, dict[str, list[float]]]:
+    """What was measured by setting, in their order: a figure for each seed, on images set aside and on test images."""
+    mine = [line for line in results if (line["data"], line["cell"]["method"]) == (data, method) and holds(line)]
+    found = {
+        setting: {what: [line[what] for line in mine if line["setting"] == setting] for what in ("aside", "test")}
+        for setting in SETTINGS[data][method]
+    }
+    return {setting: parts for setting, parts in found.items() if parts["aside"]}
+
+
+def chosen(found: dict[str, dict[str, list[float]]]) -> str:
+    """The setting that the images set aside choose, by the mean over the seeds."""
+    return max(found, key=lambda setting: statistics.mean(found[setting]["aside"]))
 
 
 if __name__ == "__main__":

@@ -241,20 +241,13 @@ def choice(results: list[Line]) -> str:
     """Each setting on training images set aside and on test images, and which of them the former choose."""
     rows, said = [], []
     for data, method in ((data, method) for data, methods in quality_choice.SETTINGS.items() for method in methods):
-        mine = [
-            line
-            for line in results
-            if (line["data"], line["cell"]["method"]) == (data, method) and quality_choice.holds(line)
-        ]
-        figures = {
-            name: [[line[what] for line in mine if line["setting"] == name] for what in ("aside", "test")]
-            for name in quality_choice.SETTINGS[data][method]
-            if any(line["setting"] == name for line in mine)
+        figures = quality_choice.figures(results, data, method)
+        shown = {
+            name: [spread(parts[what], data=data) for what in ("aside", "test")] for name, parts in figures.items()
         }
-        shown = {name: [spread(values, data=data) for values in parts] for name, parts in figures.items()}
         rows += [[TITLES[data], method, name, *parts] for name, parts in shown.items()]
         if taken := shown.get(quality_choice.TAKEN):
-            best = max(figures, key=lambda name: statistics.mean(figures[name][0]))
+            best = quality_choice.chosen(figures)
             said.append(
                 f"- {TITLES[data]}, {method}: the images set aside choose {best!r}, which has {shown[best][1]} on the "
                 f"test images; the table's setting has {taken[1]}."

@@ -16,7 +16,7 @@ Plain is drawn as it comes, which looks better (docs/decisions/0008).
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -145,6 +145,12 @@ def plan_of(cell: Cell) -> StudyPlan:
         aggregation=dataclasses.replace(base.aggregation, min_sites=cell.sites),
         release=dataclasses.replace(base.release, **plain.get("release", {}), images_per_label=0),
     )
+
+
+def changed(plan: StudyPlan, changes: Mapping[str, Mapping[str, Any]]) -> StudyPlan:
+    """The plan with some settings of some of its tables replaced."""
+    parts = {table: dataclasses.replace(getattr(plan, table), **settings) for table, settings in changes.items()}
+    return dataclasses.replace(plan, **parts)
 
 
 def to_toml(plan: StudyPlan) -> str:

@@ -133,17 +133,13 @@ def test_the_readme_shows_the_default_beside_plain_and_the_page_how_much_of_the_
 
 def test_what_the_images_set_aside_choose_is_worth_no_less_on_the_test_than_what_the_table_has() -> None:
     """The page says so in words; more results may make it otherwise."""
-    found = [line for line in quality_results.lines(quality_choice.RESULTS) if quality_choice.holds(line)]
+    results = quality_results.lines(quality_choice.RESULTS)
     for data, methods in quality_choice.SETTINGS.items():
         for method, settings in methods.items():
-            mine = [line for line in found if (line["data"], line["cell"]["method"]) == (data, method)]
-            mean = {
-                what: {name: np.mean([line[what] for line in mine if line["setting"] == name]) for name in settings}
-                for what in ("aside", "test")
-            }
-            assert len(mine) == len(SEEDS) * len(settings)
-            chosen = max(settings, key=lambda name: mean["aside"][name])
-            assert mean["test"][chosen] >= mean["test"][quality_choice.TAKEN], (data, method)
+            found = quality_choice.figures(results, data, method)
+            assert sum(len(parts["test"]) for parts in found.values()) == len(SEEDS) * len(settings)
+            worth = {setting: np.mean(parts["test"]) for setting, parts in found.items()}
+            assert worth[quality_choice.chosen(found)] >= worth[quality_choice.TAKEN], (data, method)
     assert "at least as much on the test images as ours" in " ".join(quality_page.PAGE.read_text().split())
 
 
