@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from common.canonical import later
 from common.plan_rules import require
 
 
@@ -22,7 +23,7 @@ class ModelPlan:
 
     latent: int = 16
     channels: tuple[int, ...] = (16, 32)
-    hidden: tuple[int, ...] = ()
+    hidden: tuple[int, ...] = later((), since="0.1.0")
     base: int = 16
     components: int = 1
     observation_std: float = 0.25

@@ -4,7 +4,6 @@ Each table of `plan.toml` is a dataclass in a module of its own, which documents
 `model_plan`, `warm_plan`, `training_plan`, `privacy_plan`, `aggregation_plan`, `release_plan`, `evaluation_plan`.
 """
 
-import dataclasses
 import hashlib
 import json
 import re
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from common.aggregation_plan import AggregationPlan
+from common.canonical import canonical
 from common.data_plan import DataPlan
 from common.errors import PlanError
 from common.evaluation_plan import EvaluationPlan
@@ -135,14 +135,8 @@ class StudyPlan:
         return build(cls, table, what="plan", error=PlanError)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the plan as plain JSON types, every default written out.
-
-        Keys that came after plans had been agreed to (`model.hidden`) are left out at their defaults, so that the
-        digest of such a plan, by which consents and ledgers know it, is what it was.
-        """
-        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        if not self.model.hidden:
-            del plain["model"]["hidden"]
+        """Return the plan as plain JSON types: every default but those of later keys (`common.canonical`)."""
+        plain: dict[str, Any] = canonical(self)
         return plain
 
     @property

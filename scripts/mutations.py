@@ -18,6 +18,7 @@ from mutation import (
 )
 from mutations_deployment import DEPLOYMENT
 from mutations_mechanisms import MECHANISMS
+from mutations_plan import PLANS
 from mutations_release import RELEASE
 
 _ENTRY_TAIL = """
@@ -31,6 +32,7 @@ MUTATIONS = [
     *MECHANISMS,
     *DEPLOYMENT,
     *RELEASE,
+    *PLANS,
     # --- booking ---
     Mutation(
         name="reserve: rounds are not booked",

@@ -1,9 +1,31 @@
 """A plan is checked on load, and its digest is its identity."""
 
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
 import pytest
 
+from common.canonical import canonical, later, later_keys
 from common.errors import PlanError
 from common.plan import StudyPlan
+
+ROOT = Path(__file__).resolve().parents[2]
+DIGESTS = {
+    "deploy/examples/chest-phantoms-released.toml": "dcd323a9c0d67495d850a2a4165b0f3814886352869db9647eef6bf02f428b44",
+    "deploy/examples/chest-phantoms.toml": "09fbdb820e9f4646296bf5ab873d7d09c595a0da97571a6acea854521edcdb8a",
+    "deploy/examples/ct-and-mr.toml": "0b6034706db333bd4daffaf2ea4b96f3724069e618fcd8296be3baac8328f39b",
+    "deploy/examples/hannover.toml": "71bde67727eeef66edab8d033824769e966987840f00cd1a6237717eb9a87bbd",
+    "deploy/examples/mednist.toml": "54dca500c717baa7fa643ba4105fb85ee9dfe7a5e24dcc456c0e75ce0f0449fd",
+    "deploy/examples/pneumonia-released.toml": "0c891cfcee3bc1c6eadeab940ef0a9b86d571f113e89d57028b8a6fceb0a5bee",
+    "deploy/examples/pneumonia.toml": "e710da6e97ea277a2f117ee9e78e89b5a0a8a076a36db5cf48977572135dc84d",
+    "tests/benchmarks/plans/fashion-mnist.toml": "a7a7404f377ebdaae63f696f70e5e187d260885ec2d858ada93ba99461a68af6",
+    "tests/benchmarks/plans/mnist.toml": "b244fba56f05e03206ca5359e9b701d14f3a1aa1ac869bc944cf5c1146ed44fd",
+}
+"""Digests that hospitals' approvals and ledgers know; a line is added with a new plan, and none ever changes."""
+LATER = {"model.hidden": ("0.1.0", ())}
+"""Version and default of each later key; neither ever changes, or a digest would name another study."""
 
 GOOD = """
 name = "chest"
@@ -33,6 +55,20 @@ def test_digest_depends_on_content_and_not_on_layout_or_spelled_out_defaults() -
     assert plan.digest != StudyPlan.parse(GOOD.replace("epsilon = 4", "epsilon = 5")).digest
 
 
+@pytest.mark.parametrize("name", DIGESTS)
+def test_a_published_plan_keeps_its_digest(name: str) -> None:
+    assert StudyPlan.load(ROOT / name).digest == DIGESTS[name]
+
+
+def test_every_published_plan_has_its_digest_pinned() -> None:
+    folders = (ROOT / "deploy/examples", ROOT / "tests/benchmarks/plans")
+    assert {path.relative_to(ROOT).as_posix() for folder in folders for path in folder.glob("*.toml")} == set(DIGESTS)
+
+
+def test_a_later_key_keeps_its_version_and_its_default() -> None:
+    assert later_keys(StudyPlan) == LATER
+
+
 def test_a_plan_agreed_to_before_a_key_was_known_keeps_its_digest() -> None:
     plan = StudyPlan.parse(GOOD)
     assert "hidden" not in plan.to_dict()["model"]
@@ -40,6 +76,48 @@ def test_a_plan_agreed_to_before_a_key_was_known_keeps_its_digest() -> None:
     dense = StudyPlan.parse(GOOD + "\n[model]\nchannels = []\nhidden = [64]\n")
     assert dense.to_dict()["model"]["hidden"] == [64]
     assert dense.digest != plan.digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    old: tuple[float, ...] = (1.0,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewTable:
+    size: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    table: Table = field(default_factory=Table)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableOfNow(Table):
+    new: str = later("as before", since="0.2.0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingsOfNow:
+    table: TableOfNow = field(default_factory=TableOfNow)
+    another: NewTable = later(NewTable(), since="0.2.0")
+
+
+def test_keys_and_tables_of_a_later_version_show_in_the_canonical_form_only_where_they_are_used() -> None:
+    assert canonical(SettingsOfNow()) == canonical(Settings()) == {"table": {"old": [1.0]}}
+    used = SettingsOfNow(table=TableOfNow(new="otherwise"), another=NewTable(size=4))
+    assert canonical(used) == {"table": {"old": [1.0], "new": "otherwise"}, "another": {"size": 4}}
+    assert later_keys(SettingsOfNow) == {"table.new": ("0.2.0", "as before"), "another": ("0.2.0", NewTable())}
+
+
+def test_every_key_that_is_not_later_is_written_out() -> None:
+    plan = StudyPlan.parse(GOOD)
+    whole = json.loads(json.dumps(dataclasses.asdict(plan)))
+    for name in LATER:
+        table, key = name.split(".")
+        del whole[table][key]
+    assert plan.to_dict() == whole
 
 
 @pytest.mark.parametrize(
