@@ -17,6 +17,7 @@ from mutation import (
     Mutation,
 )
 from mutations_deployment import DEPLOYMENT
+from mutations_gateway import GATEWAY
 from mutations_mechanisms import MECHANISMS
 from mutations_plan import PLANS
 from mutations_release import RELEASE
@@ -31,6 +32,7 @@ _ENTRY_TAIL = """
 MUTATIONS = [
     *MECHANISMS,
     *DEPLOYMENT,
+    *GATEWAY,
     *RELEASE,
     *PLANS,
     # --- booking ---

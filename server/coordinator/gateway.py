@@ -5,7 +5,8 @@ request passes here only if
     its connection brought a certificate of our authority that is in force for an enrolled site,
     it is a POST to one of the fleet paths a SuperNode needs, registering itself not among them,
     the node key it is signed by is the one recorded for that very site (the SuperLink checks the signature itself),
-    and its body is neither too large nor too slow.
+    its body is neither too large nor too slow,
+    and its site holds no more connections and requests than its share (`server.coordinator.shares`).
 Everything else gets a status and an empty body.
 """
 
@@ -15,21 +16,25 @@ import binascii
 import contextlib
 import logging
 import ssl
-from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from common import logs
-from server.coordinator.admission import Admission
-from server.coordinator.connection import PEER, GuardedConnection
+from server.coordinator.admission import Admission, Admitted
+from server.coordinator.connection import DOOR, PEER, GuardedConnection
 from server.coordinator.home import Home, split_address
+from server.coordinator.relay import Relay
+from server.coordinator.shares import Shares
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +53,6 @@ NODE_KEY = "flwr-public-key"
 
 BODY_S, PAUSE_S = 600.0, 60.0
 """Longest time that one body may take, and longest silence within it, seconds."""
-PER_SITE = 16
-"""Most requests of one site at a time."""
-CONNECTIONS = 1024
 _HOP_BY_HOP = frozenset(
     ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding",
      "upgrade", "host", "date", "server")
@@ -72,11 +74,11 @@ class Gateway:
         self._home = home
         self._limit = home.settings.max_body_mib * 1024 * 1024
         self._admission = Admission(home.nodes)
-        self._busy: Counter[str] = Counter()
+        self._shares = Shares()
         self._client: httpx.AsyncClient
 
     @contextlib.asynccontextmanager
-    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
+    async def lifespan(self, _: Starlette) -> AsyncIterator[dict[str, Any]]:
         """Hold the connections to the SuperLink, whose certificate must be of our authority."""
         context = ssl.create_default_context(cafile=self._home.ca_certificate)
         self._client = httpx.AsyncClient(
@@ -87,26 +89,46 @@ class Gateway:
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
         )
         async with self._client:
-            yield
+            yield {DOOR: self}
 
-    async def answer(self, request: Request) -> Response:
-        """Answer one request."""
+    def let_in(self, certificate: bytes) -> Callable[[], None] | None:
+        """Count a connection against its site's share; return what gives it back, or None where that is used up."""
+        admitted = self._admission.of(certificate)
+        site = admitted.site if admitted else ""
+        if not self._shares.connect(site):
+            self._shares.say("connections", site)
+            return None
+        return partial(self._shares.disconnect, site)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; it counts against its site's share until the last byte of its answer was passed on."""
+        request = Request(scope, receive, send)
+        admitted = self._admit(request)
+        if isinstance(admitted, Response):
+            await admitted(scope, receive, send)
+            return
+        if not self._shares.begin(admitted.site):
+            await self._refuse(429, "busy", admitted.site)(scope, receive, send)
+            return
+        try:
+            await asyncio.sleep(self._shares.wait_s(admitted.site))
+            answer = await self._forward(request, admitted.site)
+            await answer(scope, receive, send)
+        finally:
+            self._shares.end(admitted.site)
+
+    def _admit(self, request: Request) -> Admitted | Response:
+        """Whose request this is, or the refusal."""
         if request.method != "POST" or request.scope["raw_path"] not in PATHS or request.scope["query_string"]:
-            return _refuse(404, "path")
+            return self._refuse(404, "path")
         admitted = self._admission.of(request.scope["state"].get(PEER, b""))
         if admitted is None:
-            return _refuse(403, "certificate")
+            return self._refuse(403, "certificate")
         if _claimed_key(request) != admitted.node_key:
-            return _refuse(403, "node-key", admitted.site)
+            return self._refuse(403, "node-key", admitted.site)
         if (size := request.headers.get("content-length", "0")).isdigit() and int(size) > self._limit:
-            return _refuse(413, "size", admitted.site)
-        if self._busy[admitted.site] >= PER_SITE:
-            return _refuse(429, "busy", admitted.site)
-        self._busy[admitted.site] += 1
-        try:
-            return await self._forward(request, admitted.site)
-        finally:
-            self._busy[admitted.site] -= 1
+            return self._refuse(413, "size", admitted.site)
+        return admitted
 
     async def _forward(self, request: Request, site: str) -> Response:
         headers = [(key, value) for key, value in request.headers.items() if key not in _HOP_BY_HOP]
@@ -115,14 +137,14 @@ class Gateway:
             async with asyncio.timeout(BODY_S):
                 answer = await self._client.send(forwarded, stream=True)
         except _TooLargeError:
-            return _refuse(413, "size", site)
+            return self._refuse(413, "size", site)
         except (TimeoutError, ClientDisconnect):
-            return _refuse(408, "slow", site)
+            return self._refuse(408, "slow", site)
         except httpx.HTTPError as error:
             log.warning("the SuperLink does not answer: %s", type(error).__name__)
             return Response(status_code=502)
         kept = {key: value for key, value in answer.headers.items() if key not in _HOP_BY_HOP}
-        return StreamingResponse(_relayed(answer), answer.status_code, kept)
+        return Relay(answer, kept, request)
 
     async def _body(self, request: Request) -> AsyncIterator[bytes]:
         """Pass the body on as it comes, within its limits."""
@@ -138,12 +160,17 @@ class Gateway:
                 raise _TooLargeError
             yield part
 
+    def _refuse(self, status: int, reason: str, site: str = "") -> Response:
+        """A status without a body. The connection ends with it: what is left of the request is not waited for."""
+        self._shares.say(reason, site)
+        return Response(status_code=status, headers={"connection": "close"})
+
 
 def application(home: Home) -> Starlette:
     """The gateway as an ASGI application; its server must put the peer's certificate into the request's state."""
     gateway = Gateway(home)
     methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
-    return Starlette(routes=[Route("/{path:path}", gateway.answer, methods=methods)], lifespan=gateway.lifespan)
+    return Starlette(routes=[Route("/{path:path}", gateway, methods=methods)], lifespan=gateway.lifespan)
 
 
 def tls_context(home: Home) -> ssl.SSLContext:
@@ -173,7 +200,6 @@ def config(home: Home) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=CONNECTIONS,
         timeout_keep_alive=75,
         h11_max_incomplete_event_size=32 * 1024,
         timeout_graceful_shutdown=10,
@@ -187,24 +213,9 @@ def main(arguments: list[str]) -> None:
     uvicorn.Server(config(Home.open(Path(arguments[0])))).run()
 
 
-async def _relayed(answer: httpx.Response) -> AsyncIterator[bytes]:
-    """Pass an answer on as it comes; the connection to the SuperLink is freed however the hospital's ends."""
-    try:
-        async for part in answer.aiter_raw():
-            yield part
-    finally:
-        await answer.aclose()
-
-
 def _claimed_key(request: Request) -> bytes:
     """The node key a request is signed by, as Flower sends it; b"" when it has none."""
     try:
         return base64.b64decode(request.headers.get(NODE_KEY, ""), validate=True)
     except (binascii.Error, ValueError):
         return b""
-
-
-def _refuse(status: int, reason: str, site: str = "") -> Response:
-    """A status without a body. The connection ends with it: what is left of the request is not waited for."""
-    log.warning("refused a request: %s %s", reason, site)
-    return Response(status_code=status, headers={"connection": "close"})
