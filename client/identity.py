@@ -5,11 +5,12 @@ import hmac
 import io
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 from client.ledger_store import LedgerStore
+from client.patient_ids import PatientId
 from common.errors import DataError, StateError
 from common.files import write_once
 
@@ -63,12 +64,52 @@ def _in_use(home: Path) -> bool:
 
 
 def patient_key(secret: bytes, patient_id: str, issuer: str = "") -> str:
-    """Return the patient's key: HMAC-SHA256 (hex) of PatientID and, where present, IssuerOfPatientID.
+    """Return the key of a PatientID and, where present, its issuer; see `Keys.of`."""
+    return Keys.of(secret, PatientId.read(patient_id, issuer)).full
 
-    Blanks around either are padding by the standard (PS3.5 6.2, VR LO) and do not count.
-    """
-    parts = [patient_id.strip(), issuer.strip()] if issuer.strip() else [patient_id.strip()]
+
+def trait_key(secret: bytes, kind: str, value: str) -> str:
+    """Return a key (16 hexadecimal digits) of something else that a header says of its patient; "" of nothing."""
+    word = f"{kind}\0{value}".encode("utf-8", "surrogatepass")
+    return hmac.digest(secret, word, "sha256").hex()[:16] if value else ""
+
+
+def _keyed(secret: bytes, *parts: str) -> str:
     return hmac.digest(secret, b"patient\0" + "\0".join(parts).encode("utf-8", "surrogatepass"), "sha256").hex()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keys:
+    """What one header's patient may be known by, each an HMAC-SHA256 (hex) under the site's secret.
+
+    Attributes:
+        bare: Of the id alone.
+        full: Of id and issuer; `bare` where no issuer is named.
+        second: Of the id and a second issuer that the same header names; "" without one.
+        was: What versions before "one rule" (docs/admission.md) knew the same patient by, where that differs.
+    """
+
+    bare: str
+    full: str
+    second: str = ""
+    was: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, secret: bytes, patient: PatientId) -> Self:
+        """Return the keys of an id; older ones are known to `read` only."""
+        bare = _keyed(secret, patient.id)
+        full = _keyed(secret, patient.id, patient.issuer) if patient.issuer else bare
+        return cls(bare=bare, full=full, second=_keyed(secret, patient.id, patient.second) if patient.second else "")
+
+    @classmethod
+    def read(cls, secret: bytes, patient_id: str, issuer: str = "") -> Self:
+        """Return the keys of PatientID and IssuerOfPatientID as they stand in a header, a file or a command."""
+        now, text, named = cls.of(secret, PatientId.read(patient_id, issuer)), patient_id.strip(), issuer.strip()
+        lost = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        before = {_keyed(secret, text), _keyed(secret, lost)}
+        if named:
+            before |= {_keyed(secret, text, named), _keyed(secret, lost, named)}
+        return replace(now, was=tuple(sorted(before - {now.bare, now.full})))
 
 
 def cohort_identity(secret: bytes, patients: Iterable[str]) -> str:
@@ -76,11 +117,20 @@ def cohort_identity(secret: bytes, patients: Iterable[str]) -> str:
     return hmac.digest(secret, b"cohort\0" + "\n".join(sorted(set(patients))).encode(), "sha256").hex()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Merge:
+    """One line of `merges.csv`: two ids of one person, and its number; 0 where it comes from no file."""
+
+    left: Keys
+    right: Keys
+    line: int = 0
+
+
 @dataclass(frozen=True)
 class Merges:
-    """Ids that are one person: each known key leads to the smallest key of its group."""
+    """Ids that the hospital says are one person."""
 
-    leaders: dict[str, str] = field(default_factory=dict)
+    lines: tuple[Merge, ...] = ()
 
     @classmethod
     def read(cls, path: Path, secret: bytes) -> Self:
@@ -97,35 +147,11 @@ class Merges:
             raise DataError(f"{path.name}: not a UTF-8 CSV file ({type(error).__name__}). Save it as such") from error
         if not rows or [cell.strip() for cell in rows[0]] != _HEADER:
             raise DataError(f"{path.name}: the first line must be `{','.join(_HEADER)}`")
-        pairs: list[tuple[str, str]] = []
+        lines: list[Merge] = []
         for number, row in enumerate(rows[1:], start=2):
-            if row and (len(row) != len(_HEADER) or not all(cell.strip() for cell in row)):
+            if row and (len(row) != len(_HEADER) or not all(PatientId.read(cell).id for cell in row)):
                 raise DataError(f"{path.name}: line {number} must hold two ids")
             if row:
-                pairs.append((patient_key(secret, row[0]), patient_key(secret, row[1])))
-        return cls.of(pairs)
-
-    @classmethod
-    def of(cls, pairs: Iterable[tuple[str, str]]) -> Self:
-        """Join pairs of equal keys into groups, chains included."""
-        leaders: dict[str, str] = {}
-
-        def leader(key: str) -> str:
-            while leaders.get(key, key) != key:
-                key = leaders[key]
-            return key
-
-        for left, right in pairs:
-            low, high = sorted((leader(left), leader(right)))
-            leaders[high] = low
-            leaders.setdefault(low, low)
-        return cls({key: leader(key) for key in leaders})
-
-    def key(self, bare: str, full: str) -> str:
-        """Return the key a patient is kept under.
-
-        Args:
-            bare: Key of the PatientID alone, which is what a merge file names.
-            full: Key of PatientID and issuer.
-        """
-        return self.leaders.get(bare, full)
+                left, right = (Keys.read(secret, cell) for cell in row)
+                lines.append(Merge(left=left, right=right, line=number))
+        return cls(tuple(lines))

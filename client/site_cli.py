@@ -8,6 +8,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from client.admission.doubts import DOUBTS_TITLE, TOLD, Doubt
 from client.admission.reasons import EXPLAINED, Reason
 from client.admission.steward_cli import inspect_, plan_option, quarantine, settings_of
 from client.options import home_option
@@ -65,8 +66,16 @@ def _table(summary: "IngestSummary", *, dry_run: bool) -> Callable[[], str]:
         for code, count in summary.reasons.items():
             table.add_row(code, str(count), EXPLAINED[Reason(code)])
         table.add_row("all", str(summary.files), "")
+        doubts = Table(title=DOUBTS_TITLE)
+        doubts.add_column("doubt")
+        doubts.add_column("number", justify="right")
+        doubts.add_column("meaning")
+        for code, count in summary.doubts.items():
+            doubts.add_row(code, str(count), TOLD[Doubt(code)])
         with console.capture() as captured:
             console.print(table)
+            if summary.doubts:
+                console.print(doubts)
         return captured.get().rstrip()
 
     return draw

@@ -18,6 +18,7 @@ from mutation import (
 )
 from mutations_deployment import DEPLOYMENT
 from mutations_gateway import GATEWAY
+from mutations_identity import IDENTITY
 from mutations_mechanisms import MECHANISMS
 from mutations_plan import PLANS
 from mutations_release import RELEASE
@@ -33,6 +34,7 @@ MUTATIONS = [
     *MECHANISMS,
     *DEPLOYMENT,
     *GATEWAY,
+    *IDENTITY,
     *RELEASE,
     *PLANS,
     # --- booking ---

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -11,14 +11,16 @@ from torch.nn import functional
 
 from client.admission.cache_writer import Spool, Stored
 from client.admission.decode_pool import DecodePool, Limits, Picture
+from client.admission.doubts import Doubt
 from client.admission.folder import Entry
 from client.admission.quarantine import Decisions
 from client.admission.reasons import QUARANTINE, Reason
 from client.admission.records import Admission, FileRecord
-from client.admission.scan import Job, Outcome
+from client.admission.scan import Facts, Job, Outcome
 from client.admission.settings import IngestSettings
 from client.cache import Cache
-from client.identity import patient_key
+from client.identity import Keys, trait_key
+from client.patient_ids import PatientId
 from common.images import fit_square, unit_to_uint16
 
 Progress = Callable[[int, int], None]
@@ -142,7 +144,7 @@ class Batch:
                 cleared.append(Job(number=number, path=entry.path, cleared=outcome.digest))
             elif decision == "drop":
                 outcome = Outcome(reason=Reason.DROPPED, facts=outcome.facts, digest=outcome.digest)
-            seal = self.seals.pop(entry.name, None)
+            seal, content = self.seals.pop(entry.name, None), outcome.digest
             if outcome.reason is not None:
                 self.rows.pop(entry.name, None)
             elif seal is None:
@@ -150,7 +152,8 @@ class Batch:
             else:
                 outcome = Outcome(reason=None, facts=outcome.facts, digest=seal.hexdigest())
             pictures = len(self.rows.get(entry.name, ()))
-            self.records[entry.name] = _record(entry, outcome, how.secret, pictures=pictures, cleared=job.cleared)
+            self.records[entry.name] = _record(entry, outcome, how.secret, pictures=pictures, cleared=job.cleared,
+                                                content=content)  # fmt: skip
             if how.progress is not None:
                 how.progress(done, len(jobs))
         return cleared
@@ -181,23 +184,38 @@ def _still_valid(record: FileRecord, decisions: Decisions) -> bool:
     if record.verdict in QUARANTINE:
         return decisions.of(record.digest) is None
     if record.verdict == Reason.DROPPED:
-        return decisions.of(record.digest) == "drop"
+        return decisions.of(record.decided_by) == "drop"
     return not record.cleared or decisions.of(record.cleared) == "admit"
 
 
-def _record(entry: Entry, outcome: Outcome, secret: bytes, *, pictures: int, cleared: str) -> FileRecord:
+def _record(entry: Entry, outcome: Outcome, secret: bytes, *, pictures: int, cleared: str, content: str) -> FileRecord:
     """Build the record of a freshly read file; from here on there is no PatientID."""
     facts = outcome.facts
     reason = "" if outcome.reason is None else str(outcome.reason)
     if facts is None:
         return FileRecord(name=entry.name, stamp=entry.stamp, reason=reason, readable=outcome.reason in _NO_DICOM)
-    named = bool(facts.patient_id.strip())
-    return FileRecord(
-        name=entry.name, stamp=entry.stamp, reason=reason, uid=facts.sop_uid, digest=outcome.digest,
-        bare=patient_key(secret, facts.patient_id) if named else "",
-        full=patient_key(secret, facts.patient_id, facts.issuer) if named else "",
+    patient = PatientId.read(facts.patient_id, facts.issuer)
+    record = FileRecord(
+        name=entry.name, stamp=entry.stamp, reason=reason, uid=facts.sop_uid, digest=outcome.digest, content=content,
         label=facts.label, modality=facts.modality, body_part=facts.body_part, view=facts.view, pictures=pictures,
-        readable=named or bool(facts.sop_class), cleared=cleared,
+        readable=bool(patient.id or facts.sop_class), cleared=cleared,
+    )  # fmt: skip
+    return _named(record, facts, patient, secret) if patient.id and not patient.damaged else record
+
+
+def _named(record: FileRecord, facts: Facts, patient: PatientId, secret: bytes) -> FileRecord:
+    """Add the keys that its patient is known by, and what is to doubt about the id."""
+    keys = Keys.read(secret, facts.patient_id, facts.issuer)
+    found = {
+        Doubt.TWO_ISSUERS: bool(patient.second),
+        Doubt.PLACEHOLDER_ID: patient.placeholder,
+        Doubt.UNDECODABLE_ID: patient.undecodable,
+    }
+    return replace(
+        record, bare=keys.bare, full=keys.full, second=keys.second, was=keys.was,
+        loose=trait_key(secret, "loose", patient.loose or patient.id),
+        born=trait_key(secret, "born", facts.born), sex=trait_key(secret, "sex", facts.sex),
+        doubts=tuple(code for code, there in found.items() if there),
     )  # fmt: skip
 
 

@@ -1,11 +1,15 @@
 """From single files to a cohort: who is one person, what counts once, which label applies, in which order."""
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from client.admission.doubts import Doubt
 from client.admission.labels import Labels
+from client.admission.persons import Persons, doubts_of
+from client.admission.quarantine import Decisions
 from client.admission.reasons import Reason
-from client.admission.records import FileRecord
+from client.admission.records import Concern, FileRecord
 from client.identity import Merges
 
 
@@ -24,51 +28,102 @@ class Place:
     label: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """A folder's files with their verdicts.
+
+    Attributes:
+        records: Every file.
+        places: The admitted files in the cache's order.
+        persons: Who is who.
+        concerns: Doubt code -> what the steward should look at.
+    """
+
+    records: list[FileRecord]
+    places: list[Place]
+    persons: Persons
+    concerns: dict[str, Concern]
+
+
 def judge(
-    records: Iterable[FileRecord], *, merges: Merges, labels: Labels | None, names: tuple[str, ...]
-) -> tuple[list[FileRecord], list[Place]]:
+    records: Iterable[FileRecord],
+    *,
+    merges: Merges,
+    labels: Labels | None,
+    names: tuple[str, ...],
+    decisions: Decisions | None = None,
+) -> Judgement:
     """Give every record its verdict.
 
-    A picture that two patients share is kept with the smaller key: it must not count against both, and which one
-    keeps it may not depend on file names.
+    A SOP instance UID counts within one patient only: whoever bears another's UIDs takes nothing from anybody, and the
+    files of both are shown to a human. A picture that two patients share is kept with the smaller key: it must not
+    count against both, and which one keeps it may not depend on file names.
 
     Args:
         records: Every file of the folder, sorted by name.
         merges: Ids that are one person.
         labels: The label file; None where the plan has no labels or names an attribute.
         names: The plan's classes; empty gives every image label 0.
+        decisions: What humans have decided on files; None for nothing.
 
-    Returns:
-        The same records with their verdicts, and the admitted files in the cache's order.
+    Raises:
+        DataError: A line of `merges.csv` names an id of several issuers' persons.
     """
+    everything, decided = list(records), decisions or Decisions()
+    persons = Persons(everything, merges)
     verdicts: dict[str, str] = {}
     usable: list[tuple[str, FileRecord]] = []
-    for record in records:
+    for record in everything:
         verdicts[record.name] = record.reason
-        if not record.reason:
-            usable.append((merges.key(record.bare, record.full), record))
+        if not record.reason and decided.of(record.decided_by) == "drop":
+            verdicts[record.name] = Reason.DROPPED
+        elif not record.reason:
+            usable.append((persons.key(record), record))
     usable.sort(key=lambda pair: (pair[0], pair[1].uid, pair[1].digest, pair[1].name))
-    uids: set[str] = set()
-    pictures: set[str] = set()
+    doubts = doubts_of([record for _, record in usable], persons)
+    uids: set[tuple[str, str]] = set()
+    pictures: dict[str, str] = {}
     places: list[Place] = []
     for patient, record in usable:
         label = _label(record, labels, names)
         if isinstance(label, Reason):
             verdicts[record.name] = label
-        elif record.uid in uids or record.digest in pictures:
+        elif record.digest in pictures or (patient, record.uid) in uids:
             verdicts[record.name] = Reason.DUPLICATE
+            if pictures.get(record.digest, patient) != patient:
+                doubts[Doubt.SHARED_PICTURE].setdefault(patient, []).append(record.name)
         else:
             places.append(Place(name=record.name, patient=patient, label=label))
-            uids.update({record.uid} - {""})
-            pictures.add(record.digest)
-    return [replace(record, verdict=verdicts[record.name]) for record in records], places
+            uids.update({(patient, record.uid)} if record.uid else ())
+            pictures[record.digest] = patient
+    doubts[Doubt.UID_CLASH].update(_clashing(usable, verdicts, decided))
+    concerns = {str(code): Concern.of(whom) for code, whom in sorted(doubts.items()) if whom}
+    judged = [replace(record, verdict=verdicts[record.name]) for record in everything]
+    return Judgement(records=judged, places=places, persons=persons, concerns=concerns)
+
+
+def _clashing(
+    usable: list[tuple[str, FileRecord]], verdicts: dict[str, str], decisions: Decisions
+) -> dict[str, list[str]]:
+    """By patient, the admitted files that share a SOP instance UID with another patient's and wait for a human."""
+    bearers: dict[str, list[tuple[str, FileRecord]]] = defaultdict(list)
+    for patient, record in usable:
+        if record.uid and not verdicts[record.name]:
+            bearers[record.uid].append((patient, record))
+    found: dict[str, list[str]] = defaultdict(list)
+    for same in bearers.values():
+        if len({patient for patient, _ in same}) > 1:
+            for patient, record in same:
+                if decisions.of(record.decided_by) is None:
+                    found[patient].append(record.name)
+    return found
 
 
 def _label(record: FileRecord, labels: Labels | None, names: tuple[str, ...]) -> int | Reason:
     if not names:
         return 0
     if labels is not None:
-        return labels.of(record.bare, record.uid)
+        return labels.of((record.full, record.bare), record.uid)
     lowered = [name.casefold() for name in names]
     value = record.label.casefold()
     return lowered.index(value) if value in lowered else Reason.UNLABELLED

@@ -118,7 +118,7 @@ class Decoder:
             reason = Reason.UNREADABLE
         except Exception:  # noqa: BLE001  hostile values surface wherever they are first used
             reason = Reason.MALFORMED
-        digest = hashlib.sha256(data).hexdigest() if reason in QUARANTINE else ""
+        digest = hashlib.sha256(data).hexdigest() if reason is None or reason in QUARANTINE else ""
         return {"job": job.number, "reason": reason, "facts": facts and facts.to_dict(), "digest": digest}
 
     def _admit(self, job: Job, header: dicom_reader.Header, facts: Facts, *, cleared: bool) -> None:

@@ -17,6 +17,7 @@ from pydicom.filereader import read_dataset, read_partial
 from pydicom.multival import MultiValue
 from pydicom.uid import UID
 
+from client import patient_ids
 from client.admission import dicom_tags
 from client.admission.dicom_tags import value_of
 from client.admission.reasons import Reason
@@ -215,6 +216,11 @@ def text_of(dataset: Dataset, keyword: str) -> str:
     return "\\".join(map(str, value)).strip() if isinstance(value, MultiValue) else str(value).strip()
 
 
+def _id_of(dataset: Dataset, keyword: str) -> str:
+    raw = dicom_tags.bytes_of(dataset, keyword)  # before `text_of`, which decodes it in place
+    return patient_ids.of_bytes(raw, text_of(dataset, keyword))
+
+
 def facts_of(header: Header, *, label_attribute: str = "") -> Facts:
     """Return the header values that admission decides on.
 
@@ -224,8 +230,10 @@ def facts_of(header: Header, *, label_attribute: str = "") -> Facts:
     dataset = header.dataset
     try:
         return Facts.from_dict({
-            "patient_id": text_of(dataset, "PatientID"),
-            "issuer": text_of(dataset, "IssuerOfPatientID"),
+            "patient_id": _id_of(dataset, "PatientID"),
+            "issuer": _id_of(dataset, "IssuerOfPatientID"),
+            "born": text_of(dataset, "PatientBirthDate"),
+            "sex": text_of(dataset, "PatientSex").upper(),
             "sop_uid": text_of(dataset, "SOPInstanceUID"),
             "sop_class": text_of(dataset, "SOPClassUID"),
             "modality": text_of(dataset, "Modality"),

@@ -4,6 +4,7 @@ import functools
 from typing import Any
 
 from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
@@ -16,6 +17,8 @@ _KEYWORDS = (
     "SOPInstanceUID",
     "PatientID",
     "IssuerOfPatientID",
+    "PatientBirthDate",
+    "PatientSex",
     "Modality",
     "ConversionType",
     "Manufacturer",
@@ -85,6 +88,12 @@ def value_of(dataset: Dataset, keyword: str) -> Any:
     """Return the value of an element, None where it is absent; there it is ten times as fast as `Dataset.get`."""
     tag = _tag(keyword)
     return dataset[tag].value if tag in dataset else None
+
+
+def bytes_of(dataset: Dataset, keyword: str) -> bytes:
+    """Return the value of a text element as it lies in the file; empty once `value_of` has decoded it, or if absent."""
+    element = dataset.get_item(_tag(keyword))
+    return element.value if isinstance(element, RawDataElement) and isinstance(element.value, bytes) else b""
 
 
 PIXELS = {int(_tag(keyword)): keyword for keyword in _PIXEL_KEYWORDS}

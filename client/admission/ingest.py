@@ -17,12 +17,12 @@ from pathlib import Path
 from client.admission import text_finder
 from client.admission.batch import Batch, Progress, Reading
 from client.admission.cache_writer import Content, Spool, exclusive, write_generation
-from client.admission.cohort import Place, judge
+from client.admission.cohort import Judgement, judge
 from client.admission.decode_pool import Limits
 from client.admission.folder import list_folder
 from client.admission.labels import LABELS_FILE, Labels
 from client.admission.quarantine import QUARANTINE_FILE, Decisions
-from client.admission.records import Admission, FileRecord, IngestSummary
+from client.admission.records import Admission, IngestSummary
 from client.admission.settings import IngestSettings
 from client.cache import Cache
 from client.identity import MERGES_FILE, SECRET_BYTES, Merges, cohort_identity, site_secret
@@ -31,6 +31,8 @@ from common.errors import CacheCorrupt, NoUsableScans, StateError
 __all__ = ["IngestSettings", "IngestSummary", "Limits", "ingest"]
 
 _log = logging.getLogger(__name__)
+_RULE = "who is who 1"
+"""Raised whenever the same file would get other keys than before; records of another rule are read afresh."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +93,7 @@ def ingest(
     Raises:
         NoUsableScans: The folder is missing, empty, or nothing in it can be admitted; an old cache stays as it is.
         LabelsError: `labels.csv` is missing, malformed, or names what is in no file.
-        DataError: `merges.csv` is malformed.
+        DataError: `merges.csv` is malformed, or names an id that two issuers gave to different persons.
         StateError: The disk refuses, another ingest runs, or decoder processes do not start.
     """
     entries = list_folder(folder, leave_out=home)
@@ -103,7 +105,8 @@ def ingest(
         prior, cache = _prior(context)
         stamps = [(entry.name, entry.stamp) for entry in entries]
         if prior is not None and prior.judging == context.judging and prior.stamps == stamps:
-            return IngestSummary.of(prior.records, patients=prior.patients, reused=len(entries))
+            return IngestSummary.of(prior.records, patients=prior.patients, reused=len(entries),
+                                    concerns=prior.concerns)  # fmt: skip
         scratch = stack.enter_context(_scratch(place))
         batch = Batch(old=cache)
         if place is not None:
@@ -114,13 +117,14 @@ def ingest(
                       ocr=context.ocr, workers=workers, limits=limits, progress=progress)  # fmt: skip
         with _told_of_the_disk():
             batch.read(changed, how)
-        records, places = judge([batch.records[entry.name] for entry in entries], merges=context.merges,
-                                labels=context.labels, names=settings.labels)  # fmt: skip
-        _check(context, records, places)
+        found = judge([batch.records[entry.name] for entry in entries], merges=context.merges,
+                      labels=context.labels, names=settings.labels, decisions=context.decisions)  # fmt: skip
+        _check(context, found)
         if place is not None:
-            _write(context, place, batch, records, places)
-    patients = len({item.patient for item in places})
-    summary = IngestSummary.of(records, patients=patients, reused=len(entries) - len(changed))
+            _write(context, place, batch, found)
+    patients = len({item.patient for item in found.places})
+    summary = IngestSummary.of(found.records, patients=patients, reused=len(entries) - len(changed),
+                               concerns=found.concerns)  # fmt: skip
     _log.info("ingest done: files=%s admitted=%s refused=%s quarantined=%s patients=%s reused=%s", summary.files,
               summary.admitted, summary.refused, summary.quarantined, summary.patients, summary.reused)  # fmt: skip
     return summary
@@ -144,7 +148,7 @@ def _context(folder: Path, home: Path, settings: IngestSettings, *, dry_run: boo
 
 
 def _digests(folder: Path, home: Path, settings: IngestSettings, *, ocr: bool) -> tuple[str, str]:
-    reading = hashlib.sha256(f"{settings.digest} {ocr}".encode()).hexdigest()
+    reading = hashlib.sha256(f"{settings.digest} {ocr} {_RULE}".encode()).hexdigest()
     judging = hashlib.sha256(reading.encode())
     for path in (folder / LABELS_FILE, folder / MERGES_FILE, home / QUARANTINE_FILE):
         judging.update(hashlib.sha256(path.read_bytes()).digest() if path.exists() else bytes(32))
@@ -182,13 +186,14 @@ def _told_of_the_disk() -> Iterator[None]:
         ) from error
 
 
-def _check(context: _Context, records: list[FileRecord], places: list[Place]) -> None:
+def _check(context: _Context, found: Judgement) -> None:
     """All that can be wrong with the cohort as a whole, before the first write."""
+    records = found.records
     if context.labels is not None:
         hidden = sum(not record.readable for record in records)
-        known = ((record.bare, record.full, record.uid) for record in records if record.bare)
+        known = ((item.bare, item.full, item.uid, found.persons.key(item)) for item in records if item.bare)
         context.labels.check(known, hidden=hidden)
-    if not places:
+    if not found.places:
         counts = IngestSummary.of(records, patients=0, reused=0).reasons
         listed = ", ".join(f"{reason} {count}" for reason, count in counts.items())
         raise NoUsableScans(
@@ -196,13 +201,13 @@ def _check(context: _Context, records: list[FileRecord], places: list[Place]) ->
         )
 
 
-def _write(context: _Context, place: Path, batch: Batch, records: list[FileRecord], places: list[Place]) -> None:
+def _write(context: _Context, place: Path, batch: Batch, found: Judgement) -> None:
     """Write the new generation, switch to it, and record what became of every file."""
-    by_name = {record.name: record for record in records}
+    by_name = {record.name: record for record in found.records}
     keys: list[str] = []
     counts: list[int] = []
     labels: list[int] = []
-    for item in places:
+    for item in found.places:
         record = by_name[item.name]
         if not keys or keys[-1] != item.patient:
             keys.append(item.patient)
@@ -214,9 +219,10 @@ def _write(context: _Context, place: Path, batch: Batch, records: list[FileRecor
         image_size=context.settings.image_size, keys=keys, counts=counts, labels=labels,
         settings=context.settings.digest, identity=cohort_identity(context.secret, keys),
     )  # fmt: skip
-    images = (image for item in places for image in batch.pictures(item.name))
+    images = (image for item in found.places for image in batch.pictures(item.name))
     generation = write_generation(place, content, images)
     Admission(
         folder=str(context.folder.resolve()), generation=generation, reading=context.reading, judging=context.judging,
-        patients=len(keys), records=[by_name[record.name] for record in records],
+        patients=len(keys), concerns=found.concerns,
+        records=[by_name[record.name] for record in found.records],
     ).save(context.home)  # fmt: skip

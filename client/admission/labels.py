@@ -60,46 +60,50 @@ class Labels:
             lines.setdefault(place, number)
         return cls(classes, lines)
 
-    def of(self, patient: str, uid: str) -> int | Reason:
+    def of(self, patient: Iterable[str], uid: str) -> int | Reason:
         """Return the class of an image, or why it has none.
 
         Args:
-            patient: Key of the PatientID alone.
+            patient: Keys that a line may name the patient by; the first that one does counts.
             uid: SOP instance UID.
         """
-        found = self.classes.get((patient, uid)) if uid else None
-        found = found or self.classes.get((patient, ""))
+        keys = tuple(patient)
+        named = [(key, uid) for key in keys if uid] + [(key, "") for key in keys]
+        found = next((self.classes[place] for place in named if place in self.classes), None)
         if not found:
             return Reason.UNLABELLED
         return next(iter(found)) if len(found) == 1 else Reason.CONTRADICTORY_LABEL
 
-    def check(self, known: Iterable[tuple[str, str, str]], *, hidden: int) -> None:
+    def check(self, known: Iterable[tuple[str, str, str, str]], *, hidden: int) -> None:
         """Compare the label file with what lies in the folder.
 
         Args:
-            known: Key of the PatientID alone, key with the issuer, and SOP instance UID of every readable header.
+            known: Of every readable header the key of the PatientID alone, that with the issuer, the SOP instance UID,
+                and the key of the person.
             hidden: Files whose header could not be read; as many unknown places are forgiven.
 
         Raises:
-            LabelsError: More places than `hidden` are in no file, or a PatientID without UID belongs to two issuers.
+            LabelsError: More places than `hidden` are in no file, or a PatientID without UID belongs to patients of
+                two issuers.
         """
         places: set[tuple[str, str]] = set()
-        issuers: dict[str, set[str]] = {}
-        for bare, full, uid in known:
-            places.update(((bare, uid), (bare, "")))
-            issuers.setdefault(bare, set()).add(full)
+        persons: dict[str, set[str]] = {}
+        for bare, full, uid, person in known:
+            for key in (bare, full):
+                places.update(((key, uid), (key, "")))
+                persons.setdefault(key, set()).add(person)
         lost = sorted(line for place, line in self.lines.items() if place not in places)
         if len(lost) > hidden:
-            patients = len({place[0] for place in self.lines if place[0] not in issuers})
+            patients = len({place[0] for place in self.lines if place[0] not in persons})
             raise LabelsError(
                 f"{LABELS_FILE}: {len(lost)} lines name an image that is in no file ({patients} unknown patients). "
                 f"Look at {_shown(lost)}, or bring the files back"
             )
-        shared = sorted(line for (bare, uid), line in self.lines.items() if not uid and len(issuers.get(bare, ())) > 1)
+        shared = sorted(line for (key, uid), line in self.lines.items() if not uid and len(persons.get(key, ())) > 1)
         if shared:
             raise LabelsError(
                 f"{LABELS_FILE}: {len(shared)} ids belong to patients of two issuers. "
-                f"Name their images by SOP instance UID: {_shown(shared)}"
+                f"Name their images by SOP instance UID, or the issuer as in `id^^^ISSUER`: {_shown(shared)}"
             )
 
 

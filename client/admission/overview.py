@@ -16,8 +16,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 from rich.table import Table
 
+from client.admission.doubts import DOUBTS_TITLE, TOLD
 from client.admission.reasons import EXPLAINED
-from client.admission.records import Admission, FileRecord, IngestSummary
+from client.admission.records import Admission, Concern, FileRecord, IngestSummary
 from client.admission.settings import IngestSettings
 from client.cache import Cache
 from common.errors import CacheCorrupt
@@ -30,7 +31,8 @@ LISTED_FILES = 500
 """File names a page lists of one reason."""
 _BANDS = ((1, 1), (2, 2), (3, 5), (6, 10), (11, 20), (21, 50), (51, None))
 EXPLAINED_BY_CODE = {str(reason): text for reason, text in EXPLAINED.items()}
-"""What each reason code means, for people."""
+TOLD_BY_CODE = {str(doubt): text for doubt, text in TOLD.items()}
+"""What each code means, for people."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,7 @@ class View:
         tables: Title and counts of each way to cut the cohort.
         left_out: Reason code -> file names.
         demands: What the plan asks for; empty without a plan.
+        concerns: Doubt code -> what the steward should look at.
     """
 
     folder: str
@@ -75,12 +78,15 @@ class View:
     tables: tuple[tuple[str, dict[str, int]], ...]
     left_out: dict[str, list[str]]
     demands: tuple[Demand, ...]
+    concerns: dict[str, Concern]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as plain JSON types, without folder and file names."""
         plain = asdict(self)
         del plain["folder"]
         plain["tables"] = dict(self.tables)
+        del plain["concerns"]
+        plain["doubts"] = {code: concern.patients for code, concern in self.concerns.items()}
         plain["left_out"] = {reason: len(names) for reason, names in self.left_out.items()}
         return plain
 
@@ -90,6 +96,9 @@ class View:
             yield _table(title, ("", "number"), ((name, str(count)) for name, count in counts.items()))
         reasons = ((reason, str(len(names)), EXPLAINED_BY_CODE[reason]) for reason, names in self.left_out.items())
         yield _table("left out (file names: --html)", ("reason", "files", "meaning"), reasons)
+        if self.concerns:
+            rows = ((code, str(concern.patients), TOLD_BY_CODE[code]) for code, concern in self.concerns.items())
+            yield _table(DOUBTS_TITLE, ("doubt", "number", "meaning"), rows)
         if self.demands:
             rows = ((demand.asked, demand.there, "yes" if demand.met else "NO") for demand in self.demands)
             yield _table("what the plan asks for", ("asked", "there", "met"), rows)
@@ -121,7 +130,7 @@ def look(home: Path, plan: StudyPlan | None = None) -> View:
         folder=admission.folder, patients=cache.patients, images=cache.images, files=summary.files,
         admitted=summary.admitted, refused=summary.refused, quarantined=summary.quarantined,
         tables=_tables(cache, inside, names), left_out=dict(sorted(left_out.items())),
-        demands=() if plan is None else tuple(_demands(cache, inside, plan)),
+        demands=() if plan is None else tuple(_demands(cache, inside, plan)), concerns=admission.concerns,
     )  # fmt: skip
 
 
@@ -179,7 +188,7 @@ def write_page(view: View, home: Path, path: Path) -> None:
     """
     environment = Environment(loader=PackageLoader("client.admission"), autoescape=True, undefined=StrictUndefined)
     page = environment.get_template("overview.html").render(
-        view=view, sheet=_sheet(Cache.open(home)), explained=EXPLAINED_BY_CODE, listed=LISTED_FILES
+        view=view, sheet=_sheet(Cache.open(home)), explained=EXPLAINED_BY_CODE, told=TOLD_BY_CODE, listed=LISTED_FILES
     )
     write_atomically(path, page.encode("utf-8", "replace"), mode=PRIVATE)
 

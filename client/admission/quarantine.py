@@ -8,7 +8,7 @@ import getpass
 import io
 import json
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from client.admission.decode_pool import DecodePool, Picture
-from client.admission.reasons import QUARANTINE
+from client.admission.reasons import NOTICED, QUARANTINE, Reason
 from client.admission.records import Admission, FileRecord
 from client.admission.scan import Job
 from client.admission.settings import IngestSettings
@@ -73,11 +73,18 @@ class Decisions:
 
 
 def waiting(home: Path) -> list[FileRecord]:
-    """Return the files in quarantine after the last ingest that nobody has decided on."""
+    """Return the files that nobody has decided on after the last ingest: in quarantine, or noticed (`NOTICED`)."""
     admission = Admission.load(home)
     decisions = Decisions.load(home)
-    records = () if admission is None else admission.records
-    return [record for record in records if record.verdict in QUARANTINE and decisions.of(record.digest) is None]
+    if admission is None:
+        return []
+    noticed = {name for code in NOTICED if code in admission.concerns for name in admission.concerns[code].files}
+    return [
+        record if record.verdict else replace(record, verdict=Reason.UID_CLASH)
+        for record in admission.records
+        if (record.verdict in QUARANTINE or (not record.verdict and record.name in noticed))
+        and decisions.of(record.decided_by) is None
+    ]
 
 
 def find(home: Path, short: str) -> FileRecord:
@@ -86,12 +93,13 @@ def find(home: Path, short: str) -> FileRecord:
     Raises:
         DataError: None or several do.
     """
-    found = {record.digest: record for record in waiting(home) if short and record.digest.startswith(short.lower())}
+    waits = {record.decided_by: record for record in waiting(home)}
+    found = [record for digest, record in waits.items() if short and digest.startswith(short.lower())]
     if len(found) != 1:
         raise DataError(
             f"{len(found)} files in quarantine are called {short[:64]!r}. See `wardround site quarantine list`"
         )
-    return next(iter(found.values()))
+    return found[0]
 
 
 def decide(home: Path, digests: list[str], decision: Verdict) -> None:
@@ -121,7 +129,7 @@ def picture_of(home: Path, record: FileRecord, target: Path) -> None:
         if not pictures:
             pictures.append(picture.copy())
 
-    job = Job(number=0, path=Path(admission.folder) / record.name, cleared=record.digest)
+    job = Job(number=0, path=Path(admission.folder) / record.name, cleared=record.decided_by)
     with (
         tempfile.TemporaryDirectory(prefix="wardround-") as scratch,
         DecodePool(IngestSettings(image_size=64), scratch=Path(scratch), workers=1) as pool,

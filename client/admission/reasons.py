@@ -29,6 +29,7 @@ class Reason(StrEnum):
     WRONG_VIEW = "wrong_view"
     TOO_SMALL = "too_small"
     NO_PATIENT_ID = "no_patient_id"
+    DAMAGED_PATIENT_ID = "damaged_patient_id"
     UNSUPPORTED_SYNTAX = "unsupported_syntax"
     DECODE_FAILED = "decode_failed"
     TIMED_OUT = "timed_out"
@@ -36,6 +37,7 @@ class Reason(StrEnum):
     CONSTANT_IMAGE = "constant_image"
     BURNED_IN = "burned_in"
     TEXT_FOUND = "text_found"
+    UID_CLASH = "uid_clash"
     DROPPED = "dropped"
     DUPLICATE = "duplicate"
     UNLABELLED = "unlabelled"
@@ -62,6 +64,7 @@ EXPLAINED = {
     Reason.WRONG_VIEW: "a view or projection the plan does not ask for",
     Reason.TOO_SMALL: "fewer rows or columns than the plan asks for",
     Reason.NO_PATIENT_ID: "no PatientID, so it belongs to nobody's privacy budget",
+    Reason.DAMAGED_PATIENT_ID: "letters of the PatientID were lost before it came here, so it may be of two people",
     Reason.UNSUPPORTED_SYNTAX: "a transfer syntax without an installed decoder",
     Reason.DECODE_FAILED: "the pixel data cannot be decoded",
     Reason.TIMED_OUT: "decoding took longer than the limit",
@@ -69,8 +72,9 @@ EXPLAINED = {
     Reason.CONSTANT_IMAGE: "all pixels are equal, before or after the window",
     Reason.BURNED_IN: "the header says or implies text in the picture; waits for a human",
     Reason.TEXT_FOUND: "text was read in the picture; waits for a human",
+    Reason.UID_CLASH: "two patients' images bear one SOP instance UID; both count until a human drops one",
     Reason.DROPPED: "a human dropped it from quarantine",
-    Reason.DUPLICATE: "same SOP instance UID or same pixels as a file already admitted",
+    Reason.DUPLICATE: "same pixels as a file already admitted, or same SOP instance UID as one of the same patient",
     Reason.UNLABELLED: "no label of the plan applies",
     Reason.CONTRADICTORY_LABEL: "labels.csv gives it two labels",
 }
@@ -78,3 +82,6 @@ EXPLAINED = {
 
 QUARANTINE = frozenset({Reason.BURNED_IN, Reason.TEXT_FOUND})
 """Reasons that set a file aside for `wardround site quarantine` in place of refusing it."""
+
+NOTICED = frozenset({Reason.UID_CLASH})
+"""Reasons to show a file that counts to a human: to take it out would let one patient's files remove another's."""

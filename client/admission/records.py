@@ -5,6 +5,7 @@ Kept in `home/admission.json` (mode 0600). It holds file names, which may hold a
 
 import dataclasses
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -13,7 +14,14 @@ from client.admission.reasons import QUARANTINE, Reason
 from common.files import PRIVATE, write_atomically
 
 ADMISSION_FILE = "admission.json"
-SCHEMA = 1
+SCHEMA = 2
+LISTED = 500
+"""File names that are kept of one concern."""
+_OLD_COLUMNS = (
+    "name", "stamp", "reason", "bare", "full", "uid", "digest", "label", "modality", "body_part", "view", "readable",
+    "verdict", "first", "pictures", "cleared",
+)  # fmt: skip
+"""What a record of schema 1 holds, which named no columns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +33,16 @@ class FileRecord:
         stamp: Size, modification and change time (ns), inode.
         reason: What reading it alone came to: a reason code, "" for pictures that can be used.
         bare: Key of its PatientID alone; "" where the header is unreadable or names nobody.
-        full: Key of PatientID and issuer.
+        full: Key of PatientID and issuer; `bare` where no issuer is named.
+        second: Key of the id and a second issuer that the header names; "" without one.
+        was: Keys that earlier versions knew the same patient by (`client.identity.Keys`).
+        loose: Key of what typing errors seldom change in the id.
+        born: Key of the birth date; "" where none is named. So for sex.
+        sex: Key of the sex.
+        doubts: Doubts that hang on this header alone (`client.admission.doubts`).
         uid: SOP instance UID.
         digest: Digest of its pictures as the cache holds them; in quarantine, SHA-256 (hex) of its bytes.
+        content: SHA-256 (hex) of its bytes, where its pictures could be read.
         label: Value of the attribute that the plan names as label.
         modality: Modality.
         body_part: BodyPartExamined.
@@ -55,6 +70,49 @@ class FileRecord:
     first: int = -1
     pictures: int = 0
     cleared: str = ""
+    content: str = ""
+    second: str = ""
+    was: tuple[str, ...] = ()
+    loose: str = ""
+    born: str = ""
+    sex: str = ""
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def decided_by(self) -> str:
+        """SHA-256 (hex) of the bytes, which a human's decision is about."""
+        return self.content or self.digest
+
+    @classmethod
+    def from_row(cls, columns: Sequence[str], row: Sequence[Any]) -> Self:
+        """Undo `to_row`."""
+        values: dict[str, Any] = dict(zip(columns, row, strict=True))
+        for name, value in values.items():
+            values[name] = tuple(value) if isinstance(value, list) else value
+        return cls(**values)
+
+    def to_row(self) -> list[Any]:
+        """Return the values in the order of the fields."""
+        return [getattr(self, item.name) for item in dataclasses.fields(self)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Concern:
+    """What one doubt is about.
+
+    Attributes:
+        patients: How many patients, or ids, it concerns.
+        files: Names of the files, for the steward's eyes; not more than `LISTED`.
+    """
+
+    patients: int
+    files: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, whom: Mapping[str, Sequence[str]]) -> Self:
+        """Return the concern about these patients, each with its files."""
+        files = sorted({name for names in whom.values() for name in names})
+        return cls(patients=len(whom), files=tuple(files[:LISTED]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +129,7 @@ class IngestSummary:
         refusals: Name (relative to the folder) and reason of each file not admitted; stays at the site.
         reused: Files that had not changed since the last ingest and were not read again.
         contradictory_patients: Patients with an image that has two labels.
+        doubts: Doubt code -> number of patients or ids that the steward should look at.
     """
 
     files: int
@@ -82,9 +141,12 @@ class IngestSummary:
     refusals: list[tuple[str, str]] = field(default_factory=list, repr=False)
     reused: int = 0
     contradictory_patients: int = 0
+    doubts: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, records: list[FileRecord], *, patients: int, reused: int) -> Self:
+    def of(
+        cls, records: list[FileRecord], *, patients: int, reused: int, concerns: Mapping[str, Concern] | None = None
+    ) -> Self:
         """Count records that have their verdicts."""
         out = [(record.name, str(record.verdict)) for record in records if record.verdict]
         reasons: dict[str, int] = {}
@@ -96,6 +158,7 @@ class IngestSummary:
             files=len(records), admitted=len(records) - len(out), refused=len(out) - waiting, quarantined=waiting,
             patients=patients, reasons=dict(sorted(reasons.items())), refusals=out, reused=reused,
             contradictory_patients=len(torn),
+            doubts={str(code): concern.patients for code, concern in sorted((concerns or {}).items())},
         )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
@@ -116,6 +179,7 @@ class Admission:
         judging: Digest of all that verdicts depend on beside the files.
         patients: Patients in the cache.
         records: Every file, sorted by name.
+        concerns: Doubt code -> what it is about.
     """
 
     folder: str
@@ -124,6 +188,7 @@ class Admission:
     judging: str
     patients: int
     records: list[FileRecord]
+    concerns: dict[str, Concern] = field(default_factory=dict)
 
     @property
     def stamps(self) -> list[tuple[str, tuple[int, int, int, int]]]:
@@ -135,22 +200,25 @@ class Admission:
         """Return the record of the last ingest; None where there is none that can be used."""
         try:
             plain = json.loads((home / ADMISSION_FILE).read_bytes())
-            if plain.pop("schema") != SCHEMA:
+            if plain.pop("schema") not in (1, SCHEMA):
                 return None
-            names = [item.name for item in dataclasses.fields(FileRecord)]
-            rows = (dict(zip(names, row, strict=True)) for row in plain.pop("records"))
-            records = [FileRecord(**{**row, "stamp": tuple(row["stamp"])}) for row in rows]
-            return cls(records=records, **plain)
+            columns = plain.pop("columns", _OLD_COLUMNS)
+            records = [FileRecord.from_row(columns, row) for row in plain.pop("records")]
+            concerns = {
+                code: Concern(patients=item["patients"], files=tuple(item["files"]))
+                for code, item in plain.pop("concerns", {}).items()
+            }
+            return cls(records=records, concerns=concerns, **plain)
         except (OSError, KeyError, TypeError, ValueError, AttributeError):
             return None
 
     def save(self, home: Path) -> None:
         """Replace the record of the last ingest."""
-        names = [item.name for item in dataclasses.fields(FileRecord)]
-        rows = [[getattr(record, name) for name in names] for record in self.records]
         plain = {
             "schema": SCHEMA, "folder": self.folder, "generation": self.generation, "reading": self.reading,
-            "judging": self.judging,
-            "patients": self.patients, "records": rows,
+            "judging": self.judging, "patients": self.patients,
+            "concerns": {code: dataclasses.asdict(concern) for code, concern in self.concerns.items()},
+            "columns": [item.name for item in dataclasses.fields(FileRecord)],
+            "records": [record.to_row() for record in self.records],
         }  # fmt: skip
         write_atomically(home / ADMISSION_FILE, json.dumps(plain).encode(), mode=PRIVATE)

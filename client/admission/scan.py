@@ -15,8 +15,11 @@ class Facts:
     """The header values that admission decides on; text is empty where the header is silent.
 
     Attributes:
-        patient_id: PatientID as it stands; stays in memory and is turned into a key.
+        patient_id: PatientID as it stands, or its bytes (`client.patient_ids.of_bytes`); stays in memory and is turned
+            into a key.
         issuer: IssuerOfPatientID.
+        born: PatientBirthDate; stays in memory and is turned into a key, as sex is.
+        sex: PatientSex, upper case.
         sop_uid: SOPInstanceUID.
         sop_class: SOPClassUID.
         modality: Modality.
@@ -30,6 +33,8 @@ class Facts:
 
     patient_id: str = ""
     issuer: str = ""
+    born: str = ""
+    sex: str = ""
     sop_uid: str = ""
     sop_class: str = ""
     modality: str = ""
@@ -77,7 +82,8 @@ class Outcome:
     Attributes:
         reason: Why it is not admitted; None when its images were handed over.
         facts: Its header, as far as it could be read; None where it could not.
-        digest: SHA-256 (hex) of the bytes of a file in quarantine, which is what a human decides on; else empty.
+        digest: SHA-256 (hex) of the bytes of a file that can be used or is in quarantine, which is what a human decides
+            on; else empty.
     """
 
     reason: Reason | None

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from client.admission.reasons import Reason
 from client.admission.scan import Facts
 from client.admission.settings import IngestSettings
+from client.patient_ids import PatientId
 from common.errors import ScanRefused
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
@@ -107,8 +108,11 @@ def screen(facts: Facts, provenance: Provenance, settings: IngestSettings, *, cl
         ScanRefused: With the first reason that applies, in the order inclusion, identity, burned-in text.
     """
     _screen_inclusion(facts, settings)
-    if not facts.patient_id.strip():
+    patient = PatientId.read(facts.patient_id, facts.issuer)
+    if not patient.id:
         raise ScanRefused(Reason.NO_PATIENT_ID)
+    if patient.damaged:
+        raise ScanRefused(Reason.DAMAGED_PATIENT_ID)
     if not cleared and says_text(facts, provenance):
         raise ScanRefused(Reason.BURNED_IN)
 

@@ -43,8 +43,10 @@ def list_(*, home: Path, as_json: bool) -> None:
     """List the files that wait."""
     from client.admission.quarantine import SHORT, waiting
 
-    rows = [{"id": record.digest[:SHORT], "reason": record.verdict, "modality": record.modality, "file": record.name}
-            for record in waiting(home)]  # fmt: skip
+    rows = [
+        {"id": record.decided_by[:SHORT], "reason": record.verdict, "modality": record.modality, "file": record.name}
+        for record in waiting(home)
+    ]
     emit({"waiting": rows}, as_json=as_json, text=_waiting(rows))
 
 
@@ -70,7 +72,7 @@ def show(short: str, *, target: Path | None, home: Path, as_json: bool) -> None:
     from client.admission.quarantine import SHORT, find, picture_of
 
     record = find(home, short)
-    path = target or home / "quarantine" / f"{record.digest[:SHORT]}.png"
+    path = target or home / "quarantine" / f"{record.decided_by[:SHORT]}.png"
     picture_of(home, record, path)
     emit({"picture": str(path)}, as_json=as_json, text=lambda: str(path))
 
@@ -86,7 +88,7 @@ def _decision(name: str, told: str) -> click.Command:
         if bool(shorts) == everything:
             raise click.UsageError("give IDs, or --all")
         records = waiting(home) if everything else [find(home, short) for short in shorts]
-        decide(home, [record.digest for record in records], "admit" if name == "admit" else "drop")
+        decide(home, [record.decided_by for record in records], "admit" if name == "admit" else "drop")
         result: dict[str, Any] = {"decided": len(records), "decision": name}
         emit(result, as_json=as_json, text=lambda: f"{len(records)} files: {name}. Run `wardround site ingest` again")
 

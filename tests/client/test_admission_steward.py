@@ -11,8 +11,10 @@ from pydicom.uid import BasicTextSRStorage, SecondaryCaptureImageStorage, Ultras
 
 from client.admission.ingest import IngestSettings, ingest
 from client.admission.overview import look, write_page
+from client.admission.persons import Persons
 from client.admission.quarantine import QUARANTINE_FILE
 from client.admission.reasons import EXPLAINED, Reason
+from client.admission.records import FileRecord
 from client.admission.text_finder import identifies
 from client.cache import Cache
 from client.identity import Merges, cohort_identity, patient_key, site_secret
@@ -218,9 +220,13 @@ def test_keys_say_nothing_without_the_secret_and_the_identity_follows_the_cohort
 
 
 def test_merges_form_chains(tmp_path: Path) -> None:
-    merges = Merges.of([("b", "a"), ("d", "c"), ("c", "b")])
-    assert {merges.key(key, key) for key in "abcd"} == {"a"}
-    assert merges.key("x", "x with issuer") == "x with issuer"
+    (tmp_path / "merges.csv").write_text("patient_id,same_as\nb,a\nd,c\nc,b\n")
+    merges = Merges.read(tmp_path / "merges.csv", bytes(32))
+    keys = {name: patient_key(bytes(32), name) for name in "abcdx"}
+    records = [FileRecord(name=name, stamp=(0, 0, 0, 0), bare=key, full=key) for name, key in keys.items()]
+    persons = Persons(records, merges)
+    assert {persons.key(record) for record in records[:4]} == {min(keys[name] for name in "abcd")}
+    assert persons.key(records[4]) == keys["x"]
     (tmp_path / "merges.csv").write_text("patient_id,same_as\nonly-one,\n")
     with pytest.raises(DataError, match="line 2"):
         Merges.read(tmp_path / "merges.csv", bytes(32))
