@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from PIL import Image
 from pydicom.uid import BasicTextSRStorage, SecondaryCaptureImageStorage, UltrasoundImageStorage
 
+from client.admission.doubts import TOLD, Doubt
 from client.admission.ingest import IngestSettings, ingest
 from client.admission.overview import look, write_page
 from client.admission.persons import Persons
@@ -268,3 +269,8 @@ def test_patient_whose_files_vanish_leaves_and_the_identity_changes(tmp_path: Pa
 def test_every_reason_is_in_the_documentation() -> None:
     text = (Path(__file__).parents[2] / "docs" / "admission.md").read_text()
     assert [reason for reason in Reason if f"`{reason}`" not in text] == []
+
+
+def test_every_doubt_is_explained_and_in_the_documentation() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "admission.md").read_text()
+    assert [doubt for doubt in Doubt if f"`{doubt}`" not in text or doubt not in TOLD] == []

@@ -52,7 +52,7 @@ def record(home: Path, index: int, *, bare: str, full: str, generation: str = ""
     first = whole.patient_rows(index).start
     file = FileRecord(name="f", stamp=(1, 1, 1, 1), bare=bare, full=full, first=first, pictures=1)
     values = {field.name: "x" for field in dataclasses.fields(Admission)}
-    values |= {"generation": generation or whole.generation, "patients": 12, "records": [file]}  # type: ignore[dict-item]
+    values |= {"generation": generation or whole.generation, "patients": 12, "records": [file], "concerns": {}}  # type: ignore[dict-item]
     Admission(**values).save(home)  # type: ignore[arg-type]
 
 
