@@ -54,17 +54,23 @@ class Run:
         folder: The study's folder, as the run was told.
         state: "pending", "starting", "running", or "completed", "failed", "stopped" for one that has ended.
         details: Flower's words on how it ended.
+        since: When it came into this state, ISO 8601; "" where Flower does not say.
     """
 
     run_id: int
     folder: Path
     state: str
     details: str
+    since: str = ""
 
     @property
     def ended(self) -> bool:
         """Whether the run is over."""
         return self.state in ("completed", "failed", "stopped")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return id, state, beginning of the state and details as plain JSON types."""
+        return {"run": self.run_id, "state": self.state, "since": self.since, "details": self.details}
 
 
 class SuperLink:
@@ -156,7 +162,10 @@ def _run(run: Any) -> Run:
     config = run.override_config
     folder = config["run-dir"].string if "run-dir" in config else ""
     state = run.status.sub_status if run.status.status == "finished" else run.status.status
-    return Run(run_id=int(run.run_id), folder=Path(folder), state=str(state), details=str(run.status.details))
+    since = max(str(getattr(run, f"{name}_at", "")) for name in ("pending", "starting", "running", "finished"))
+    return Run(
+        run_id=int(run.run_id), folder=Path(folder), state=str(state), details=str(run.status.details), since=since
+    )
 
 
 @contextlib.contextmanager

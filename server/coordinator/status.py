@@ -1,5 +1,6 @@
 """What `server status` and `server logs` show, from the home's files, the health port and the SuperLink."""
 
+import datetime
 import json
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -48,7 +49,9 @@ def table(home: Home) -> dict[str, Any]:
                 for node in nodes
             },
         },
-        "studies": {folder.name: _study(folder) for folder in studies.all_studies(home)},
+        "studies": {
+            folder.name: _study(folder, known.get("runs", {}).get(folder.name)) for folder in studies.all_studies(home)
+        },
         "certificate_days": {
             name: round(pki.days_left(pki.load_certificate(home.root / name)), 1) for name in _CERTIFICATES
         },
@@ -106,9 +109,11 @@ def _state(home: Home) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _study(folder: Path) -> dict[str, Any]:
+def _study(folder: Path, run: dict[str, Any] | None) -> dict[str, Any]:
+    """Where a study stands, and its newest run as the SuperLink knows it; None before the first, or without `serve`."""
     where = progress.read(folder)
     return {
+        "run": run,
         "state": where.state,
         "rounds_saved": studies.rounds_saved(folder),
         "reason": where.reason,
@@ -124,7 +129,28 @@ def _site(site: dict[str, Any]) -> str:
 
 def _words(study: dict[str, Any]) -> str:
     why = f" ({study['message']})" if study["message"] else ""
-    return f"{study['state']}, {study['rounds_saved']} rounds saved{why}"
+    return f"{study['state']}, {study['rounds_saved']} rounds saved{why}{_run_words(study)}"
+
+
+def _run_words(study: dict[str, Any]) -> str:
+    """What the run is doing where the study's folder does not show it: it waits, starts, or has ended by itself."""
+    run = study["run"]
+    if run is None or study["state"] not in ("prepared", "interrupted"):
+        return ""
+    said = f"; run {run['run']} is {run['state']}{_since(run['since'])}"
+    if run["state"] in ("starting", "running"):
+        return f"{said}; its ServerApp loads"
+    return f"{said}: {run['details']}" if run["details"] else said
+
+
+def _since(stamp: str) -> str:
+    try:
+        began = datetime.datetime.fromisoformat(stamp)
+    except ValueError:
+        return ""
+    if began.tzinfo is None:
+        began = began.replace(tzinfo=datetime.UTC)
+    return f" for {max(0.0, (datetime.datetime.now(datetime.UTC) - began).total_seconds()):.0f} s"
 
 
 def _process(child: dict[str, Any]) -> str:

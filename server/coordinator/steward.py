@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from common.errors import StateError, WardroundError
 from server import progress
@@ -34,11 +35,18 @@ class Steward:
     Args:
         home: The coordinator's home.
         on_round: Called after each look with the connection state by site.
+        on_runs: Called after each look with the newest run of each study: id, state, since when, Flower's words.
     """
 
-    def __init__(self, home: Home, *, on_round: Callable[[dict[str, str]], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        home: Home,
+        *,
+        on_round: Callable[[dict[str, str]], None] = lambda _: None,
+        on_runs: Callable[[dict[str, dict[str, Any]]], None] = lambda _: None,
+    ) -> None:
         self._home = home
-        self._on_round = on_round
+        self._on_round, self._on_runs = on_round, on_runs
         self._refused: set[bytes] = set()
         self._tries: dict[str, _Tries] = {}
         self._ended = threading.Event()
@@ -84,7 +92,9 @@ class Steward:
 
     def resume_failed(self, link: SuperLink) -> None:
         """Start a run again for each study whose last one failed, unless it waits for a person."""
-        for run in self._newest_by_study(link):
+        newest = self._newest_by_study(link)
+        self._on_runs({run.folder.name: run.to_dict() for run in newest})
+        for run in newest:
             if run.state != "failed" or progress.read(run.folder).state not in ("prepared", "interrupted"):
                 continue
             name, completed = run.folder.name, studies.rounds_saved(run.folder)

@@ -46,7 +46,7 @@ SHORT = (
     .replace("epsilon = 8.0", "epsilon = 2.0").replace("images_per_label = 4", "images_per_label = 1")
 )  # fmt: skip
 KINDS = {
-    "flower-superlink": "superlink", "flower-superexec": "superexec", "flwr-serverapp": "serverapp",
+    "flower-superlink": "superlink", "server.coordinator.superexec": "superexec", "flwr-serverapp": "serverapp",
     "-m server.coordinator": "gateway", "daemon.forwarder": "forwarder", "daemon.runner": "runner",
     "daemon.supernode": "supernode", "daemon.zygote": "zygote", "daemon.task": "task", "daemon.warm": "warm",
 }  # fmt: skip
