@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from common.errors import StateError
+
 PRIVATE, PUBLIC = 0o600, 0o644
 """Modes of what only its owner may read, and of what anybody may."""
 DRAFT = ".draft"
@@ -77,6 +79,20 @@ def new_file(path: Path, *, mode: int | None = None) -> Iterator[BinaryIO]:
             os.fchmod(file.fileno(), mode)  # gives back what the umask took; until here it was `mode` or less
         yield file
         sync(file)
+
+
+def require_writable(path: Path) -> Path:
+    """Return `path` if a file can be written there: asked before a command changes anything else.
+
+    Raises:
+        StateError: It is a folder, or what it lies in is none or may not be written.
+    """
+    there = path.parent
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if path.is_dir() or not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise StateError(f"{path} cannot be written; nothing was changed. Name another file with --out")
+    return path
 
 
 def sync(file: BinaryIO) -> None:

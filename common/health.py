@@ -29,13 +29,14 @@ _LOOPBACK = "127.0.0.1"
 
 
 class HealthServer:
-    """Answers `grpc.health.v1.Health` on a loopback port; one service for each check, "" for all of them.
+    """Answers `grpc.health.v1.Health` on a loopback port; one service for each check, "" for all that must be well.
 
     Before the first refresh everything is NOT_SERVING: a daemon proves that it is well.
 
     Args:
         port: TCP port on loopback; 0 takes a free one.
         checks: Check by service name.
+        advice: Checks of what works now and will not for ever; services of their own that do not count in "".
         every_s: Pause between two refreshes, seconds.
         patience_s: Longest wait for one check, seconds; a check that takes longer is not serving until it returns.
         on_refresh: Called after each refresh with the reason by service.
@@ -49,14 +50,15 @@ class HealthServer:
         port: int,
         checks: Mapping[str, Check],
         *,
+        advice: Mapping[str, Check] | None = None,
         every_s: float = 5.0,
         patience_s: float = 10.0,
         on_refresh: Callable[[dict[str, str]], None] = lambda _: None,
     ) -> None:
-        self._checks = dict(checks)
+        self._checks, self._needed = {**checks, **(advice or {})}, frozenset(checks)
         self._every_s, self._patience_s = every_s, patience_s
         self._on_refresh = on_refresh
-        self._reasons = dict.fromkeys(checks, "not checked yet")
+        self._reasons = dict.fromkeys(self._checks, "not checked yet")
         self._running: dict[str, Future[str]] = {}
         self._pool = ThreadPoolExecutor(max(1, len(self._checks)), thread_name_prefix="health-check")
         self._ended = threading.Event()
@@ -127,7 +129,7 @@ class HealthServer:
         states = health_pb2.HealthCheckResponse.ServingStatus
         for name, reason in self._reasons.items():
             self._servicer.set(name, states.Value(NOT_SERVING if reason else SERVING))
-        ill = any(self._reasons.values())
+        ill = any(self._reasons[name] for name in self._needed)
         self._servicer.set(OVERALL, states.Value(NOT_SERVING if ill else SERVING))
 
     def _keep_fresh(self) -> None:

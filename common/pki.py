@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from common.addresses import check_host
 from common.errors import StateError
 from common.files import PRIVATE, PUBLIC, write_atomically
 
@@ -272,12 +273,11 @@ def _named(name: str) -> x509.Name:
 
 
 def _host(host: str) -> x509.GeneralName:
+    checked = check_host(host)
     try:
-        return x509.IPAddress(ipaddress.ip_address(host))
+        return x509.IPAddress(ipaddress.ip_address(checked))
     except ValueError:
-        if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", host):
-            raise StateError(f"{host[:60]!r} is neither a host name nor an IP address") from None
-        return x509.DNSName(host)
+        return x509.DNSName(checked)
 
 
 def _leaf(

@@ -146,6 +146,12 @@ class Supervisor:
         with contextlib.suppress(OSError):  # the pipe is full: it is awake anyway
             os.write(self._wake, b"x")
 
+    def restart(self, name: str) -> None:
+        """Have one child end and start again, at the pace of any child that ends; from the thread of `run`."""
+        for worker in self._workers:
+            if worker.child.name == name and worker.process is not None:
+                worker.process.terminate()
+
     def state(self) -> dict[str, dict[str, Any]]:
         """The state of each child by name, ready for JSON."""
         return {worker.child.name: asdict(worker.state) for worker in self._workers}

@@ -18,8 +18,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
     Raises:
         OutputInUse: `out` is a file or holds something; nothing was written.
     """
-    if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
-        raise OutputInUse(f"{out} was asked for as output and already holds something. Name another folder.")
+    require_free(out)
     draft = out.with_name(f".{out.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
@@ -30,3 +29,9 @@ def whole_folder(out: Path) -> Iterator[Path]:
         draft.rename(out)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def require_free(out: Path) -> None:
+    """Raise `OutputInUse` unless `out` is absent or an empty folder: asked before the work that is to fill it."""
+    if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
+        raise OutputInUse(f"{out} was asked for as output and already holds something. Name another folder.")

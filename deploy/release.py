@@ -18,7 +18,7 @@ from common.errors import StateError, StudyStopped
 from common.not_run import NotRun, not_run
 from common.schedule import schedule
 from common.simulation import SimulationSetup
-from deploy.drafts import whole_folder
+from deploy.drafts import require_free, whole_folder
 from deploy.evidence import canary_audit, membership
 from deploy.evidence_size import CANARIES, SHADOWS
 from deploy.simulate import SETUP
@@ -66,6 +66,9 @@ def release(
     verdicts = gate.load(study)
     gate.require(study, verdicts)
     simulated = (run / SETUP).exists()
+    require_free(out)
+    if second_opinion and not simulated:
+        raise StateError(f"{run}: a second opinion needs a simulation whose plan sets patients aside")
     evaluation = site_figures(run, gate.candidate_of(study)) if simulated else None
     audit = not_run(NotRun.NOT_SIMULATED)
     if simulated:

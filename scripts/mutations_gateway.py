@@ -3,6 +3,11 @@
 from mutation import Mutation
 
 _SHARES = ("tests/server/test_coordinator_shares.py",)
+_HOME = ("tests/server/test_coordinator_home.py",)
+_ADDRESSES = ("tests/common/test_addresses.py",)
+_CLI = ("tests/server/test_coordinator_cli.py",)
+_MOVE = ("tests/client/test_daemon_move.py",)
+_SUPEREXEC = ("tests/server/test_coordinator_superexec.py",)
 
 
 def _guard(name: str, file: str, old: str, new: str, tests: tuple[str, ...]) -> Mutation:
@@ -10,7 +15,8 @@ def _guard(name: str, file: str, old: str, new: str, tests: tuple[str, ...]) -> 
 
 
 _G, _S, _R = "server/coordinator/gateway.py", "server/coordinator/shares.py", "server/coordinator/relay.py"
-_C = "server/coordinator/connection.py"
+_C, _SH, _X = "server/coordinator/connection.py", "server/coordinator/home.py", "server/coordinator/superexec.py"
+_V = "server/coordinator/serve.py"
 
 GATEWAY = [
     _guard("shares: a site may hold any number of connections", _S,
@@ -31,4 +37,45 @@ GATEWAY = [
            "            if await self._request.is_disconnected():", "            if False:", _SHARES),
     _guard("gateway: a flood of refusals fills the log", _S,
            "if now - self._said.get((reason, site), -_SAY_EVERY_S) >= _SAY_EVERY_S:", "if True:", _SHARES),
+    _guard("address: the last colon of a bare IPv6 address stands before a port", "common/addresses.py",
+           '    if text.count(":") > 1:', "    if False:", (*_ADDRESSES, *_HOME)),
+    _guard("listen: every address is every IPv6 address", "server/coordinator/listening.py",
+           "dualstack_ipv6=True", "dualstack_ipv6=False", _HOME),
+    _guard("init: what a failed call made stays", _SH,
+           "        shutil.rmtree(draft, ignore_errors=True)\n", "", _HOME),
+    _guard("init: what another init made meanwhile is taken for its own", _SH,
+           "        if any(path != draft for path in root.iterdir()):", "        if False:", _HOME),
+    _guard("init: names are looked at after the authority was made", _SH,
+           "        for name in self.names:\n            check_host(name)\n", "", _HOME),
+    _guard("files: a place that cannot be written is found out at the end", "common/files.py",
+           "    if path.is_dir() or not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):",
+           "    if False:", _CLI),
+    _guard("invite: the authority is looked for after the older invite has ended", "server/coordinator/invitations.py",
+           '    ca = authority.load(home.root / "ca").certificate\n    with home.alone():',
+           '    with home.alone():\n        ca = pki.load_certificate(home.ca_certificate)', _CLI),
+    _guard("prepare: a refused study leaves its folder", "server/coordinator/studies.py",
+           "        if fresh:", "        if False:", _CLI),
+    _guard("renewal: a new certificate waits for a restart", "server/coordinator/tls.py",
+           "        try:\n            _load(home, context)", "        try:\n            pass", _HOME),
+    _guard("renewal: the SuperLink goes on with the old certificate", _V,
+           '    if "superlink" in made:', "    if False:", _HOME),
+    _guard("health: the end of a site's certificate is not told", _V,
+           "if days < RENEW_DAYS]", "if days < 0]", _HOME),
+    _guard("health: advice makes a daemon ill", "common/health.py",
+           "ill = any(self._reasons[name] for name in self._needed)", "ill = any(self._reasons.values())",
+           ("tests/common/test_health.py",)),
+    _guard("site: the end of its certificate is not told", "client/daemon/checks.py",
+           "    if days >= EXPIRY_DAYS:", "    if days >= 0:", _MOVE),
+    _guard("site: a name without an address is a firewall", "client/daemon/forwarder.py",
+           "        if isinstance(cause, socket.gaierror):", "        if False:", _MOVE),
+    _guard("move: a site follows whoever answers", "client/daemon/move.py",
+           "    if not unasked:", "    if False:", _MOVE),
+    _guard("move: a server.toml of another layout is written over", "server/coordinator/move.py",
+           "    if settings is None or any(", "    if False and any(", _HOME),
+    _guard("superexec: nobody speaks for a process that loads", _X,
+           "            if not self._beat(token):", "            if token:", _SUPEREXEC),
+    _guard("superexec: a task that comes back has two processes", _X,
+           "            before.kill()\n            before.wait()\n", "", _SUPEREXEC),
+    _guard("superexec: a process that hangs is spoken for for ever", _X,
+           "        while time.monotonic() < end:", "        while True:", _SUPEREXEC),
 ]  # fmt: skip

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from client.daemon.home import DaemonHome, read_json
+from client.daemon.home import Coordinator, DaemonHome, read_json
 from common import pki
 from common.errors import StateError
 
@@ -20,7 +20,7 @@ SILENCE_S = 90.0
 """A node gives a sign of life every half minute; after three it counts as not registered."""
 FREE_BYTES = 64 * 1024 * 1024
 EXPIRY_DAYS = 30
-"""A certificate is renewed from this many days before its end."""
+"""A client certificate's end is told from this many days before it."""
 
 
 def checks(home: DaemonHome, state: Callable[[], Mapping[str, Mapping[str, Any]]]) -> dict[str, Callable[[], str]]:
@@ -53,10 +53,31 @@ def registered(home: DaemonHome) -> str:
         return ""
     failed, answered = float(link.get("failed", 0)), float(link.get("answered", 0))
     if failed > answered:
-        return f"the coordinator is not reached ({link.get('error', '')}). Check network, proxy and certificate"
+        return _not_reached(home, str(link.get("error", "")))
     if answered:
         return f"the coordinator answers {link.get('status')}. Ask whether this site is enrolled and not revoked"
     return "the coordinator has not answered yet"
+
+
+def _not_reached(home: DaemonHome, error: str) -> str:
+    if error != "NameUnknown":
+        return f"the coordinator is not reached ({error}). Check network, proxy and certificate"
+    host = Coordinator.load(home).host
+    return (
+        f"the name {host} has no address here (DNS). Ask this hospital's network team for the name, or the coordinator "
+        "whether it has another: `wardround site move`"
+    )
+
+
+def certificate_end(home: DaemonHome) -> str:
+    """What to do about a client certificate whose end is near; "" while there is time."""
+    try:
+        days = pki.days_left(pki.load_certificate(home.client_certificate))
+    except StateError:
+        return ""  # which `certificate` tells
+    if days >= EXPIRY_DAYS:
+        return ""
+    return f"the client certificate ends in {max(0.0, days):.0f} days. Run `wardround site renew` now"
 
 
 def certificate(home: DaemonHome) -> str:

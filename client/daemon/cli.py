@@ -1,4 +1,4 @@
-"""`wardround site join|renew|serve|status`: joining a coordinator, and the daemon that works for it.
+"""`wardround site join|renew|move|serve|status`: joining a coordinator, and the daemon that works for it.
 
 `COMMANDS` is attached to the `site` group by whoever builds it.
 """
@@ -25,12 +25,13 @@ def join(*, file: Path, home: Path, fingerprint: str | None, out: Path | None, a
     from client.daemon import join as joining
     from client.daemon.home import DaemonHome
     from common.enrolment import Invite
+    from common.files import require_writable
 
     paper, daemon = joining.paper_of(file), DaemonHome(home.resolve())
     if isinstance(paper, Invite):
+        path = require_writable(out or Path(f"{paper.site}.request.json"))
         given = fingerprint or click.prompt("Fingerprint of the authority, as the coordinator reads it out", err=True)
         request = joining.answer(daemon, paper, fingerprint=given)
-        path = out or Path(f"{request.site}.request.json")
         request.save(path)
         said = f"wrote {path}. Send it to the coordinator; `wardround site join` the welcome that comes back"
         emit({"state": "asked", "site": request.site, "request": str(path)}, as_json=as_json, text=lambda: said)
@@ -54,12 +55,28 @@ def renew(*, home: Path, out: Path | None, as_json: bool) -> None:
     """Ask for a new certificate in the name of the one in use."""
     from client.daemon import join as joining
     from client.daemon.home import DaemonHome
+    from client.site_rules import SitePolicy
+    from common.files import require_writable
 
+    path = require_writable(out or Path(f"{SitePolicy.load(home).name}.request.json"))
     request = joining.renew(DaemonHome(home.resolve()))
-    path = out or Path(f"{request.site}.request.json")
     request.save(path)
     said = f"wrote {path}. Send it to the coordinator; `wardround site join` the welcome that comes back"
     emit({"state": "asked", "site": request.site, "request": str(path)}, as_json=as_json, text=lambda: said)
+
+
+@click.command()
+@click.argument("address", metavar="HOST[:PORT]")
+@home_option
+@click.option("--unasked", is_flag=True, help="Change it even if nobody answers there yet.")
+@json_option
+def move(address: str, *, home: Path, unasked: bool, as_json: bool) -> None:
+    """Follow the coordinator to another address, once it has answered there."""
+    from client.daemon.home import DaemonHome
+    from client.daemon.move import move as go
+
+    moved = go(DaemonHome(home.resolve()), address, unasked=unasked)
+    emit({"coordinator": moved.address}, as_json=as_json, text=lambda: f"the coordinator is at {moved.address} now")
 
 
 @click.command()
@@ -86,4 +103,4 @@ def status(context: click.Context, *, home: Path, as_json: bool) -> None:
         context.exit(StateError.exit_code)
 
 
-COMMANDS: list[click.Command] = [join, renew, serve, status]
+COMMANDS: list[click.Command] = [join, renew, move, serve, status]

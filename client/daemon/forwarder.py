@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import re
+import socket
 import ssl
 import sys
 import urllib.request
@@ -89,7 +90,7 @@ class Forwarder:
         try:
             return await self._ask(method, headers, body)
         except (httpx.HTTPError, ssl.SSLError, OSError) as error:
-            self._link.saw_failure(_name_of(error))
+            self._link.saw_failure(why(error))
             log.warning("the coordinator was not reached: %s", error)
             return Response(status_code=504 if isinstance(error, httpx.TimeoutException) else 502)
 
@@ -132,10 +133,9 @@ def main(arguments: list[str]) -> None:
 
 def proxy_for(coordinator: Coordinator, configured: str) -> str:
     """The proxy to use: that of site.toml, else HTTPS_PROXY unless NO_PROXY names the coordinator."""
-    host = coordinator.address.rpartition(":")[0]
     if configured:
         return configured
-    if urllib.request.proxy_bypass_environment(host):  # type: ignore[attr-defined]
+    if urllib.request.proxy_bypass_environment(coordinator.host):  # type: ignore[attr-defined]
         return ""
     return urllib.request.getproxies_environment().get("https", "")
 
@@ -202,10 +202,19 @@ def _size(headers: httpx.Headers) -> int:
     return sum(len(key) + len(value) + 4 for key, value in headers.raw)
 
 
-def _name_of(error: BaseException) -> str:
-    """Type of a failure; a certificate that was refused is told apart from a network that is down."""
+NAME_UNKNOWN, TLS_REFUSED = "NameUnknown", "TLSRefused"
+"""Failures that are told apart from a network that is down: no address for the name, and a refused certificate."""
+
+
+def why(error: BaseException) -> str:
+    """Type of a failure to reach the coordinator."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, socket.gaierror):
+            return NAME_UNKNOWN
+        cause = cause.__cause__ or cause.__context__
     text = str(error).lower()
-    return "TLSRefused" if "certificate" in text or "alert" in text or "ssl" in text else type(error).__name__
+    return TLS_REFUSED if "certificate" in text or "alert" in text or "ssl" in text else type(error).__name__
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from common.addresses import Address
 from common.errors import StateError
 from common.files import PUBLIC, write_atomically
 
@@ -110,9 +111,15 @@ class Coordinator:
     address: str
 
     def __post_init__(self) -> None:
-        host, _, port = self.address.rpartition(":")
-        if not host or not port.isdigit() or not 0 < int(port) < 65536 or set(host) & set("/@ ?#"):
-            raise StateError("the coordinator's address is not `host:port`. Ask for the file again")
+        try:
+            Address.parse(self.address)
+        except StateError as error:
+            raise StateError("the coordinator's address is not `host:port`. Ask for the file again") from error
+
+    @property
+    def host(self) -> str:
+        """Its name or address, without brackets."""
+        return Address.parse(self.address).host
 
     def save(self, home: DaemonHome) -> None:
         """Write it down."""

@@ -43,15 +43,21 @@ def prepare(home: DaemonHome) -> bool:
         write_atomically(
             home.identity / "node.pub", pki.openssh(_node_key(home).public_key()).encode() + b"\n", mode=PUBLIC
         )
-        if not _loopback_usable(home):
-            _make_loopback(home)
-            made = True
+        made = renew_loopback(home) or made
         if not home.secret.exists():
             write_atomically(home.secret, os.urandom(_SECRET_BYTES).hex().encode(), mode=PRIVATE)
             made = True
     except OSError as error:
         raise StateError(f"{home.home} cannot be written ({error.strerror}). Free space or mend its rights") from error
     return made
+
+
+def renew_loopback(home: DaemonHome) -> bool:
+    """Make the forwarder's authority and certificate where they are missing or end soon; return whether they were."""
+    if _loopback_usable(home):
+        return False
+    _make_loopback(home)
+    return True
 
 
 def answer(home: DaemonHome, invite: Invite, *, fingerprint: str) -> JoinRequest:

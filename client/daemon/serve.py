@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from client.daemon import join
-from client.daemon.checks import checks
+from client.daemon.checks import certificate_end, checks
 from client.daemon.home import Coordinator, DaemonHome, client_context
 from client.site_rules import DaemonSettings, SitePolicy
 from common import logs
@@ -28,6 +28,8 @@ CHUNK_BYTES = 512 * 1024
 """Arrays leave in pieces of this size: a piece must get through within the forwarder's patience on a slow line."""
 RESTART = Backoff(first_s=0.5, most_s=10.0)
 """Outlasts the minute in which a coordinator may still think that a killed node is online."""
+RENEW_EVERY_S = 3600.0
+"""Pause between two looks at the forwarder's certificate."""
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
 
@@ -47,11 +49,24 @@ def serve(path: Path) -> None:
         ports = choose_ports(policy.daemon)
         state = _StateFile(home, ports)
         supervisor = Supervisor(children(home, ports), restart=RESTART, on_change=state.children)
-        health = HealthServer(ports["health"], checks(home, supervisor.state), on_refresh=state.health)
+        health = HealthServer(
+            ports["health"],
+            checks(home, supervisor.state),
+            advice={"certificate-end": lambda: certificate_end(home)},
+            on_refresh=state.health,
+        )
         log.info("serving %s", policy.name)
         with health:
-            supervisor.run()
+            supervisor.run(on_tick=lambda: renew(home, supervisor), tick_s=RENEW_EVERY_S)
         home.state.unlink(missing_ok=True)
+
+
+def renew(home: DaemonHome, supervisor: Supervisor) -> None:
+    """Make the forwarder's certificate anew when it is due; both who show it and who believe it start again."""
+    if join.renew_loopback(home):
+        log.info("renewed the forwarder's certificate")
+        for name in ("forwarder", "supernode"):
+            supervisor.restart(name)
 
 
 def children(home: DaemonHome, ports: dict[str, int]) -> list[Child]:

@@ -1,6 +1,5 @@
 """The doctor at the coordinator."""
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from deploy.doctor import keys, machine
 from deploy.doctor.finding import Check, Finding, failure, ok, warning
 from server import progress
 from server.coordinator.home import Home, split_address
+from server.coordinator.listening import listeners
 from server.coordinator.nodes import Node
 
 BEFORE_SERVE = (
@@ -46,22 +46,21 @@ def ports(home: Home) -> Iterator[Finding]:
         yield ok("ports", "held by the running `wardround server serve`")
         return
     wanted = {
-        "gateway": split_address(home.settings.listen),
-        "SuperLink": ("127.0.0.1", home.settings.superlink_port),
-        "health": ("127.0.0.1", home.settings.health_port),
+        "gateway": home.settings.listen,
+        "SuperLink": f"127.0.0.1:{home.settings.superlink_port}",
+        "health": f"127.0.0.1:{home.settings.health_port}",
     }
     taken = False
-    for name, (host, port) in wanted.items():
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError as error:
-                taken = True
-                yield failure(
-                    "ports", f"port {port} for the {name} cannot be bound ({error.strerror})",
-                    "Stop what holds it, or name another in server.toml", blocks=True,
-                )  # fmt: skip
+    for name, address in wanted.items():
+        try:
+            for probe in listeners(address):
+                probe.close()
+        except StateError as error:
+            taken = True
+            yield failure(
+                "ports", f"the port of the {name} is not free: {error}",
+                "Stop what holds it, or name another in server.toml", blocks=True,
+            )  # fmt: skip
     if not taken:
         yield ok("ports", "gateway, SuperLink and health ports are free")
 

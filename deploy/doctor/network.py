@@ -12,6 +12,7 @@ import httpx
 from cryptography import x509
 
 from common import pki
+from common.addresses import Address
 from deploy.doctor.finding import Finding, failure, ok, warning
 
 SKEW_FAILS_S, SKEW_WARNS_S = 300.0, 60.0
@@ -68,7 +69,13 @@ def clock(date: str, *, now: Callable[[], float] = time.time) -> Iterator[Findin
 
 
 def _why_not(way: Way, error: Exception, through: str) -> Iterator[Finding]:
-    """Tell a closed port from a refused certificate, and both from somebody in between."""
+    """Tell a name without address, a closed port, a refused certificate and somebody in between apart."""
+    if _unknown(error):
+        yield failure(
+            "name", f"the name {_host(way) if not way.proxy else _plain(way.proxy)} has no address here (DNS)",
+            "Ask this hospital's network team for the name, or the coordinator for another: `wardround site move`",
+        )  # fmt: skip
+        return
     stranger = _stranger(way)
     if stranger:
         yield failure(
@@ -105,7 +112,7 @@ def _stranger(way: Way) -> str | None:
 
 def _connect(way: Way) -> socket.socket:
     """A plain connection to the gateway, by CONNECT where there is a proxy."""
-    host, port = _host(way), int(way.address.rpartition(":")[2])
+    host, port = _host(way), Address.parse(way.address).port
     if not way.proxy:
         return socket.create_connection((host, port), timeout=_TIMEOUT_S)
     proxy = httpx.URL(way.proxy)
@@ -121,13 +128,19 @@ def _connect(way: Way) -> socket.socket:
 
 
 def _host(way: Way) -> str:
-    return way.address.rpartition(":")[0].strip("[]")
+    return Address.parse(way.address).host
 
 
 def _plain(proxy: str) -> str:
     """The proxy without a password."""
     url = httpx.URL(proxy)
     return f"{url.host}:{url.port or 80}"
+
+
+def _unknown(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, socket.gaierror):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _name(error: BaseException) -> str:

@@ -33,22 +33,23 @@ def load(folder: Path) -> Authority:
     return authority
 
 
-def renew_server(authority: Authority, folder: Path, name: str, hosts: Sequence[str]) -> bool:
-    """Make key and certificate of one of our servers if they are absent, expire soon or lack a name.
+def is_due(folder: Path, name: str, hosts: Sequence[str]) -> bool:
+    """Whether the certificate of one of our servers is absent or damaged, expires soon or lacks a name."""
+    try:
+        certificate = pki.load_certificate(folder / f"{name}.crt")
+    except StateError:
+        return True
+    whole = (folder / f"{name}.key").exists()
+    return not whole or pki.days_left(certificate) <= RENEW_DAYS or not set(hosts) <= pki.hosts(certificate)
 
-    Returns:
-        Whether they were made.
-    """
-    key_file, certificate_file = folder / f"{name}.key", folder / f"{name}.crt"
-    if key_file.exists() and certificate_file.exists():
-        certificate = pki.load_certificate(certificate_file)
-        if pki.days_left(certificate) > RENEW_DAYS and set(hosts) <= pki.hosts(certificate):
-            return False
+
+def renew_server(authority: Authority, folder: Path, name: str, hosts: Sequence[str]) -> None:
+    """Make a certificate of one of our servers anew, and its key where there is none."""
+    key_file = folder / f"{name}.key"
     key = pki.load_key(key_file) if key_file.exists() else pki.new_key()
     certificate = pki.issue_server(authority, key.public_key(), hosts)
     pki.save_key(key_file, key)
-    pki.save_certificate(certificate_file, certificate)
-    return True
+    pki.save_certificate(folder / f"{name}.crt", certificate)
 
 
 def write_revoked(authority: Authority, path: Path, serials: Iterable[int]) -> None:

@@ -56,11 +56,12 @@ def init(root: Path, *, host: str, names: tuple[str, ...], listen: str, as_json:
 def invite(site: str, *, root: Path, out: Path | None, days: float, as_json: bool) -> None:
     """Write an invite for SITE, and print the fingerprint to read out to it over the telephone."""
     from common import pki
+    from common.files import require_writable
     from server.coordinator import invitations
     from server.coordinator.home import Home
 
-    paper = invitations.invite(Home.open(root), site, days=days)
-    path = out or Path(f"{site}.invite.json")
+    home, path = Home.open(root), require_writable(out or Path(f"{pki.check_site(site)}.invite.json"))
+    paper = invitations.invite(home, site, days=days)
     paper.save(path)
     print_ = pki.fingerprint(pki.read_certificate(paper.ca_certificate))
     result = {"site": site, "invite": str(path), "expires": paper.expires, "fingerprint": print_}
@@ -76,11 +77,13 @@ def invite(site: str, *, root: Path, out: Path | None, days: float, as_json: boo
 def enrol(request: Path, *, root: Path, out: Path | None, as_json: bool) -> None:
     """Accept the REQUEST file of an invited site, or its renewal, and write its welcome."""
     from common.enrolment import JoinRequest
+    from common.files import require_writable
     from server.coordinator import invitations
     from server.coordinator.home import Home
 
-    welcome = invitations.enrol(Home.open(root), JoinRequest.load(request))
-    path = out or Path(f"{welcome.site}.welcome.json")
+    home, asked = Home.open(root), JoinRequest.load(request)
+    path = require_writable(out or Path(f"{asked.site}.welcome.json"))
+    welcome = invitations.enrol(home, asked)
     welcome.save(path)
     result = {"site": welcome.site, "welcome": str(path)}
     emit(result, as_json=as_json, text=lambda: f"{welcome.site} is enrolled; send it {path}")
@@ -97,6 +100,26 @@ def revoke(site: str, *, root: Path, as_json: bool) -> None:
 
     node = invitations.revoke(Home.open(root), site)
     emit({"site": site, "state": node.state}, as_json=as_json, text=lambda: f"{site} is revoked")
+
+
+@click.command()
+@click.argument("host", metavar="HOST[:PORT]")
+@_home
+@click.option("--san", "names", multiple=True, help="One more host name or address of the gateway; repeat it.")
+@click.option("--listen", default="", metavar="ADDRESS:PORT", help="Where the gateway listens.  [default: as before]")
+@json_option
+def move(host: str, *, root: Path, names: tuple[str, ...], listen: str, as_json: bool) -> None:
+    """Give the coordinator another address; every hospital then runs `wardround site move HOST:PORT`."""
+    from server.coordinator.home import Home
+    from server.coordinator.move import move as go
+
+    home = Home.open(root)
+    moved = go(home, host, names=names, listen=listen)
+    again = home.is_served() and moved.settings.listen != home.settings.listen
+    result = {"address": moved.settings.address, "names": list(moved.settings.names), "restart_serve": again}
+    said = f"tell every hospital: wardround site move {moved.settings.address}"
+    restart = "\nstart `wardround server serve` again: it listens elsewhere now" if again else ""
+    emit(result, as_json=as_json, text=lambda: said + restart)
 
 
 @click.command()
@@ -217,7 +240,7 @@ def _submitted(folder: Path, run: int, *, as_json: bool) -> None:
 
 
 COMMANDS: list[click.Command] = [
-    init, invite, enrol, revoke, serve, prepare, start, stop, resume, status, logs,
+    init, invite, enrol, revoke, move, serve, prepare, start, stop, resume, status, logs,
 ]  # fmt: skip
 for _command in COMMANDS:
     server.add_command(_command)

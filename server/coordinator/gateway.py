@@ -16,6 +16,7 @@ import binascii
 import contextlib
 import logging
 import ssl
+import sys
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
@@ -30,11 +31,14 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from common import logs
+from common.errors import StateError
 from server.coordinator.admission import Admission, Admitted
 from server.coordinator.connection import DOOR, PEER, GuardedConnection
 from server.coordinator.home import Home, split_address
+from server.coordinator.listening import allow_many_connections, listeners
 from server.coordinator.relay import Relay
 from server.coordinator.shares import Shares
+from server.coordinator.tls import keep_fresh, tls_context
 
 log = logging.getLogger(__name__)
 
@@ -68,10 +72,11 @@ class Gateway:
 
     Args:
         home: The coordinator's home.
+        tls: What hospitals are met with; kept fresh while the gateway runs.
     """
 
-    def __init__(self, home: Home) -> None:
-        self._home = home
+    def __init__(self, home: Home, tls: ssl.SSLContext) -> None:
+        self._home, self._tls = home, tls
         self._limit = home.settings.max_body_mib * 1024 * 1024
         self._admission = Admission(home.nodes)
         self._shares = Shares()
@@ -88,8 +93,10 @@ class Gateway:
             timeout=httpx.Timeout(120.0, connect=10.0),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
         )
+        watch = asyncio.create_task(keep_fresh(self._home, self._tls))
         async with self._client:
             yield {DOOR: self}
+        watch.cancel()
 
     def let_in(self, certificate: bytes) -> Callable[[], None] | None:
         """Count a connection against its site's share; return what gives it back, or None where that is used up."""
@@ -166,30 +173,18 @@ class Gateway:
         return Response(status_code=status, headers={"connection": "close"})
 
 
-def application(home: Home) -> Starlette:
+def application(home: Home, tls: ssl.SSLContext) -> Starlette:
     """The gateway as an ASGI application; its server must put the peer's certificate into the request's state."""
-    gateway = Gateway(home)
+    gateway = Gateway(home, tls)
     methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
     return Starlette(routes=[Route("/{path:path}", gateway, methods=methods)], lifespan=gateway.lifespan)
 
 
-def tls_context(home: Home) -> ssl.SSLContext:
-    """TLS 1.2 or newer with our certificate; a client must bring one of our authority that is not revoked."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(home.root / "tls" / "gateway.crt", home.root / "tls" / "gateway.key")
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.load_verify_locations(home.ca_certificate)
-    context.load_verify_locations(home.revoked)
-    context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
-    return context
-
-
 def config(home: Home) -> uvicorn.Config:
     """How the gateway is served."""
-    host, port = split_address(home.settings.listen)
+    (host, port), tls = split_address(home.settings.listen), tls_context(home)
     return uvicorn.Config(
-        application(home),
+        application(home, tls),
         host=host,
         port=port,
         http=GuardedConnection,
@@ -203,14 +198,21 @@ def config(home: Home) -> uvicorn.Config:
         timeout_keep_alive=75,
         h11_max_incomplete_event_size=32 * 1024,
         timeout_graceful_shutdown=10,
-        ssl_context_factory=lambda *_: tls_context(home),
+        ssl_context_factory=lambda *_: tls,
     )
 
 
 def main(arguments: list[str]) -> None:
     """Serve the gateway of the home in `arguments` until SIGTERM."""
     logs.set_up_child()
-    uvicorn.Server(config(Home.open(Path(arguments[0])))).run()
+    home = Home.open(Path(arguments[0]))
+    try:
+        sockets = listeners(home.settings.listen)
+    except StateError as error:
+        log.critical("cannot start: %s", error)
+        sys.exit(error.exit_code)
+    allow_many_connections()
+    uvicorn.Server(config(home)).run(sockets=sockets)
 
 
 def _claimed_key(request: Request) -> bytes:

@@ -13,18 +13,22 @@ logs/                   rotated logs of every process
 state.json              process ids and health of a running `serve`
 """
 
+import contextlib
 import dataclasses
 import os
 import re
+import secrets
+import shutil
 import socket
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from common import pki
+from common.addresses import Address, check_host
 from common.errors import OutputInUse, StateError
 from common.files import PRIVATE, PUBLIC, write_atomically
 from common.locks import is_held, locked
@@ -36,6 +40,8 @@ DEFAULT_PORT = 8443
 SUPERLINK = "wardround"
 """Name of the SuperLink in Flower's own configuration."""
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+ANY_IPV4, ANY = "0.0.0.0", "::"
+"""Every address of this machine: those of IPv4, and those of IPv6 and IPv4 alike."""
 
 _TEMPLATE = """\
 # The coordinator's settings, read when `wardround server serve` starts.
@@ -44,7 +50,8 @@ _TEMPLATE = """\
 address = "{address}"
 names = {names}
 
-# Where the gateway listens; the only port of this machine that is reachable from outside.
+# Where the gateway listens; the only port of this machine that is reachable from outside. "[::]:PORT" takes IPv6 and
+# IPv4, "0.0.0.0:PORT" takes IPv4 alone.
 listen = "{listen}"
 
 # Loopback ports of Flower's SuperLink and of gRPC health.
@@ -82,8 +89,11 @@ class Settings:
     resume_tries: int = 5
 
     def __post_init__(self) -> None:
-        split_address(self.address)
-        split_address(self.listen)
+        Address.parse(self.address)
+        Address.parse(self.listen)
+        _require(len(self.names) > 0, "names", "a list of at least one host name or address")
+        for name in self.names:
+            check_host(name)
         for key in ("superlink_port", "health_port"):
             _require(1 <= getattr(self, key) <= 65535, key, "a port from 1 to 65535")
         _require(6 <= self.max_body_mib <= 256, "max_body_mib", "from 6 to 256")
@@ -123,33 +133,23 @@ class Home:
             root: Folder to create; must be absent or empty.
             host: "name[:port]" that hospitals will connect to.
             names: More host names or addresses for the gateway's certificate.
-            listen: "address:port" to bind; default every address, or loopback when `host` is.
+            listen: "address:port" to bind; default every address (IPv6, too, when `host` is one), or loopback when
+                `host` is.
 
         Raises:
             OutputInUse: `root` holds something; nothing was changed.
             StateError: `host` or a name is not one.
         """
-        if root.exists() and any(root.iterdir()):
+        if root.exists() and (not root.is_dir() or any(root.iterdir())):
             raise OutputInUse(f"{root} is not empty; an authority is never made twice. Name another folder")
-        name, port = split_address(host if re.search(r":\d+$", host) else f"{host}:{DEFAULT_PORT}")
-        if not listen:
-            listen = f"{'127.0.0.1' if name in _LOOPBACK else '0.0.0.0'}:{port}"
-        superlink_port, health_port = free_ports(2)
-        settings = Settings(
-            address=f"{name}:{port}",
-            names=tuple(dict.fromkeys((name, *names))),
-            listen=listen,
-            superlink_port=superlink_port,
-            health_port=health_port,
-        )
-        root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        root.chmod(0o700)
+        settings = _first_settings(host, names, listen)
+        with _draft(root) as draft:
+            authority.save(draft / "ca", pki.make_authority(f"wardround {settings.names[0]}"[:64]))
+            cls(draft, settings).complete()
+            fields = {**dataclasses.asdict(settings), "names": toml_list(settings.names)}
+            write_atomically(draft / "server.toml", _TEMPLATE.format(**fields).encode(), mode=PUBLIC)
         home = cls(root.resolve(), settings)
-        made = pki.make_authority(f"wardround {name}"[:64])
-        authority.save(home.root / "ca", made)
-        home.complete()
-        fields = {**dataclasses.asdict(settings), "names": _toml_list(settings.names)}
-        write_atomically(home.root / "server.toml", _TEMPLATE.format(**fields).encode(), mode=PUBLIC)
+        home.complete()  # Flower's configuration names files by their whole path
         return home
 
     def complete(self) -> list[str]:
@@ -159,11 +159,7 @@ class Home:
             StateError: The authority is gone or damaged; it must be restored from a copy.
         """
         ca = authority.load(self.root / "ca")
-        made = []
-        leaves = {"gateway": self.settings.names, "superlink": ("127.0.0.1", "localhost")}
-        for name, hosts in leaves.items():
-            if authority.renew_server(ca, self.root / "tls", name, hosts):
-                made.append(f"tls/{name}.crt")
+        made = [f"tls/{name}.crt" for name in self.renew(ca)]
         if not (secret := self.root / "secrets" / "superexec.secret").exists():
             write_atomically(secret, os.urandom(48).hex().encode(), mode=PRIVATE)
             made.append("secrets/superexec.secret")
@@ -176,6 +172,21 @@ class Home:
             (self.root / folder).mkdir(exist_ok=True, mode=0o700)
         write_atomically(self.root / "flwr" / "config.toml", self._flower_config().encode(), mode=PUBLIC)
         return made
+
+    def renew(self, ca: pki.Authority | None = None) -> list[str]:
+        """Make the certificates of our own servers that are absent, expire soon or lack a name; return their names.
+
+        Raises:
+            StateError: One is due, and the authority is gone or damaged.
+        """
+        leaves = {"gateway": tuple(map(check_host, self.settings.names)), "superlink": ("127.0.0.1", "localhost")}
+        tls = self.root / "tls"
+        due = [name for name, hosts in leaves.items() if authority.is_due(tls, name, hosts)]
+        if due:
+            ca = ca or authority.load(self.root / "ca")
+            for name in due:
+                authority.renew_server(ca, tls, name, leaves[name])
+        return due
 
     def alone(self) -> AbstractContextManager[None]:
         """Hold the node records while they are changed; a second change waits for the first."""
@@ -239,12 +250,51 @@ class Home:
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Split "host:port"; raises `StateError` when it is not that."""
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    if not host or not port.isdigit() or not 1 <= int(port) <= 65535:
-        raise StateError(f"{address[:80]!r} is no address. Write it as HOST:PORT")
-    return host, int(port)
+    """Split "host:port", without brackets; raises `StateError` when it is not that."""
+    parsed = Address.parse(address)
+    return parsed.host, parsed.port
+
+
+def _first_settings(host: str, names: Sequence[str], listen: str) -> Settings:
+    """The settings of a new home; raises `StateError` for a host, a name or an address that is none."""
+    address = Address.parse(host, port=DEFAULT_PORT)
+    if not listen:
+        own = address.host if address.host in _LOOPBACK else ANY if ":" in address.host else ANY_IPV4
+        listen = str(Address("127.0.0.1" if own == "localhost" else own, address.port))
+    superlink_port, health_port = free_ports(2)
+    return Settings(
+        address=str(address),
+        names=tuple(dict.fromkeys((address.host, *map(check_host, names)))),
+        listen=str(Address.parse(listen, port=address.port)),
+        superlink_port=superlink_port,
+        health_port=health_port,
+    )
+
+
+@contextlib.contextmanager
+def _draft(root: Path) -> Iterator[Path]:
+    """Yield a folder to fill; its content moves up into `root` when the block ends well, else nothing of it stays.
+
+    It lies in `root`, which may be a mounted volume. What somebody else put there meanwhile is never touched.
+    """
+    was_there = root.exists()
+    draft = root / f".{secrets.token_hex(8)}.draft"
+    try:
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        root.chmod(0o700)
+        draft.mkdir(mode=0o700)
+        yield draft
+        if any(path != draft for path in root.iterdir()):
+            raise OutputInUse(f"{root} was filled meanwhile; an authority is never made twice. Name another folder")
+        for path in sorted(draft.iterdir(), key=lambda each: each.name == "server.toml"):
+            path.rename(root / path.name)
+    except OSError as error:
+        raise StateError(f"{root} cannot be written ({error.strerror}); nothing was kept. Mend that first") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+        if not was_there:
+            with contextlib.suppress(OSError):  # it is not empty: all went well
+                root.rmdir()
 
 
 def free_ports(count: int) -> list[int]:
@@ -259,7 +309,8 @@ def free_ports(count: int) -> list[int]:
             each.close()
 
 
-def _toml_list(values: Sequence[str]) -> str:
+def toml_list(values: Sequence[str]) -> str:
+    """A list of texts as TOML writes it."""
     return "[" + ", ".join(f'"{value}"' for value in values) + "]"
 
 

@@ -32,9 +32,10 @@ def invite(home: Home, site: str, *, days: float = INVITE_DAYS) -> Invite:
         days: How long the invite may be used.
 
     Raises:
-        StateError: `site` is no site name.
+        StateError: `site` is no site name, or the authority is gone; an older invite stays good.
     """
     expires = (_now() + datetime.timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    ca = authority.load(home.root / "ca").certificate
     with home.alone():
         known = find(home.nodes, site) or Node(site=site, state="invited")
         state = "invited" if known.state == "revoked" else known.state
@@ -43,7 +44,7 @@ def invite(home: Home, site: str, *, days: float = INVITE_DAYS) -> Invite:
     return Invite(
         site=site,
         address=home.settings.address,
-        ca_certificate=pki.pem(authority.load(home.root / "ca").certificate),
+        ca_certificate=pki.pem(ca),
         token=node.token,
         expires=expires,
     )

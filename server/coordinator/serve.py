@@ -20,14 +20,21 @@ from common import logs, pki
 from common.files import PRIVATE, write_atomically
 from common.health import HealthServer
 from common.supervisor import Child, Supervisor
+from server.coordinator.authority import RENEW_DAYS
 from server.coordinator.control import LOOPBACK
-from server.coordinator.home import Home, split_address
+from server.coordinator.home import ANY, ANY_IPV4, Home, split_address
+from server.coordinator.nodes import all_nodes
 from server.coordinator.steward import Steward
 
 log = logging.getLogger(__name__)
 
 LEAST_DISK = 512 * 1024 * 1024
 """Free bytes below which the coordinator is not healthy."""
+CERTIFICATES = ("ca/ca.crt", "tls/gateway.crt", "tls/superlink.crt")
+AUTHORITY_DAYS = 365
+"""The authority's end is told from this many days before it: every site must then be enrolled anew."""
+RENEW_EVERY_S = 3600.0
+"""Pause between two looks at our own certificates."""
 
 
 def serve(root: Path) -> None:
@@ -42,11 +49,16 @@ def serve(root: Path) -> None:
         logs.set_up(home.root / "logs", "serve")
         state = _State(home)
         supervisor = Supervisor(children(home), on_change=state.set("children"))
-        steward = Steward(home, on_round=state.set("nodes"))
-        with HealthServer(home.settings.health_port, checks(home, supervisor, steward), on_refresh=state.set("health")):
+        steward = Steward(home, on_round=state.set("nodes"), on_runs=state.set("runs"))
+        with HealthServer(
+            home.settings.health_port,
+            checks(home, supervisor, steward),
+            advice={"certificate-end": lambda: certificate_end(home)},
+            on_refresh=state.set("health"),
+        ):
             steward.start()
             try:
-                supervisor.run()
+                supervisor.run(on_tick=lambda: renew(home, supervisor), tick_s=RENEW_EVERY_S)
             finally:
                 steward.stop()
 
@@ -69,11 +81,8 @@ def children(home: Home) -> list[Child]:
         "--superexec-auth-secret-file", secret, "--disable-runtime-dependency-installation",
         "--database", str(home.root / "superlink" / "state.db"),
     ]  # fmt: skip
-    superexec = [
-        str(bin_folder / "flower-superexec"), "--runtime-api-address", home.superlink,
-        "--root-certificates", authority, "--superexec-auth-secret-file", secret,
-    ]  # fmt: skip
     # -P: the folder the operator happens to stand in must not lend its own `server` package.
+    superexec = [sys.executable, "-P", "-m", "server.coordinator.superexec", str(home.root)]
     gateway = [sys.executable, "-P", "-m", "server.coordinator", str(home.root)]
     later = home.settings.superlink_port
     return [
@@ -83,6 +92,18 @@ def children(home: Home) -> list[Child]:
         ),
         Child(name="gateway", command=gateway, env=env, log_file=home.log("gateway"), grace_s=15, after_port=later),
     ]
+
+
+def renew(home: Home, supervisor: Supervisor) -> None:
+    """Make our servers' certificates anew when they are due. The gateway takes its own up, the SuperLink starts again.
+
+    A study survives that: its ServerApp waits for the SuperLink.
+    """
+    made = home.renew()
+    for name in made:
+        log.info("renewed the certificate of the %s", name)
+    if "superlink" in made:
+        supervisor.restart("superlink")
 
 
 def _plain(line: str) -> str:
@@ -141,10 +162,11 @@ def _superlink(home: Home) -> str:
 def _gateway(home: Home) -> str:
     """A handshake without a certificate of ours: it shows the gateway's and is then refused, as it should be."""
     host, port = split_address(home.settings.listen)
+    host = "127.0.0.1" if host in (ANY, ANY_IPV4) else host
     context = ssl.create_default_context(cafile=home.ca_certificate)
     try:
         with (
-            socket.create_connection(("127.0.0.1" if host == "0.0.0.0" else host, port), timeout=8) as raw,
+            socket.create_connection((host, port), timeout=8) as raw,
             context.wrap_socket(raw, server_hostname=home.settings.names[0]),
         ):
             return ""
@@ -153,10 +175,25 @@ def _gateway(home: Home) -> str:
 
 
 def _certificates(home: Home) -> str:
-    for name in ("ca/ca.crt", "tls/gateway.crt", "tls/superlink.crt"):
+    for name in CERTIFICATES:
         if pki.days_left(pki.load_certificate(home.root / name)) < 1:
-            return f"{name} expires within a day: restart `wardround server serve`, which renews it"
+            return f"{name} ends within a day. See `wardround doctor`"
     return ""
+
+
+def certificate_end(home: Home) -> str:
+    """What to do about a certificate whose end is near; "" while there is time.
+
+    Our servers' own are renewed 30 days before it, so one that has less left could not be.
+    """
+    if (days := pki.days_left(pki.load_certificate(home.ca_certificate))) < AUTHORITY_DAYS:
+        return f"the authority ends in {days:.0f} days. Enrol every site anew under a new home before"
+    for name in CERTIFICATES[1:]:
+        if (days := pki.days_left(pki.load_certificate(home.root / name))) < RENEW_DAYS - 1:
+            return f"{name} ends in {days:.0f} days and could not be renewed. See `server logs serve`"
+    soon = {node.site: pki.days_left(node.certificates[0]) for node in all_nodes(home.nodes)[0] if node.certificate}
+    told = [f"{site} in {days:.0f} days" for site, days in sorted(soon.items()) if days < RENEW_DAYS]
+    return f"certificates of sites end: {', '.join(told)}. Ask them for `wardround site renew`" if told else ""
 
 
 def _disk(home: Home) -> str:

@@ -1,9 +1,10 @@
 """The studies of a coordinator: a folder each, and starting a run for one."""
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.errors import OutputInUse, StateError
+from common.errors import OutputInUse, StateError, WardroundError
 from common.files import PUBLIC, write_atomically
 from common.locks import locked
 from common.plan import StudyPlan
@@ -28,6 +29,8 @@ def prepare(home: Home, plan_file: Path, *, warm_data: Path | None = None) -> Pa
         PlanError: The plan cannot be used, or its public images are not there.
         DataError: The public images cannot be used.
         OutputInUse: The folder is of another plan, or its study is finished.
+
+    A folder that a refused call would have made is not there afterwards.
     """
     from common.schedule import schedule  # its accountants take seconds to load
     from server.warm_data import keep
@@ -40,8 +43,14 @@ def prepare(home: Home, plan_file: Path, *, warm_data: Path | None = None) -> Pa
         raise OutputInUse(f"{folder} holds a study {plan.name!r} of another plan. Give the new plan another name")
     if progress.read(folder).state == "completed":
         raise OutputInUse(f"study {plan.name!r} is finished; its release lies in {folder}. Give a new plan a new name")
-    _link(home, folder)
-    keep(plan, warm_data, folder)
+    fresh = not folder.exists()
+    try:
+        _link(home, folder)
+        keep(plan, warm_data, folder)
+    except WardroundError:
+        if fresh:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     if not there.exists():
         write_atomically(there, plan_file.read_bytes(), mode=PUBLIC)
     return folder

@@ -56,6 +56,7 @@ class Lab:
 
     folder: Path
     host: str = "127.0.0.1"
+    listen: str = ""
     plans: tuple[StudyPlan, ...] = ()
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -70,8 +71,8 @@ class Lab:
     def found(self) -> None:
         """Make the coordinator."""
         port = free_ports(1)[0]
-        run("server", "init", self.coordinator, "--host", f"{self.host}:{port}", "--listen", f"{self.host}:{port}",
-            cwd=self.folder)  # fmt: skip
+        run("server", "init", self.coordinator, "--host", f"{self.host}:{port}", "--listen",
+            f"{self.listen or self.host}:{port}", cwd=self.folder)  # fmt: skip
 
     def enrol(self, name: str, *plans: StudyPlan) -> None:
         """Make a hospital that has approved `plans`, and take it through the three papers of its enrolment."""
@@ -159,9 +160,11 @@ def read(path: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def lab(folder: Path, *sites: str, plans: tuple[str, ...] = (), host: str = "127.0.0.1") -> Iterator[Lab]:
+def lab(
+    folder: Path, *sites: str, plans: tuple[str, ...] = (), host: str = "127.0.0.1", listen: str = ""
+) -> Iterator[Lab]:
     """A running deployment of these hospitals, all of which approved these plans."""
-    made = Lab(folder, host, tuple(StudyPlan.parse(text) for text in plans))
+    made = Lab(folder, host, listen, tuple(StudyPlan.parse(text) for text in plans))
     made.found()
     for name in sites:
         made.enrol(name, *made.plans)

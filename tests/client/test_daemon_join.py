@@ -18,6 +18,7 @@ from common import pki
 from common.enrolment import Invite, JoinRequest, Welcome
 from common.errors import MessageRefused, StateError
 from common.signing import Key
+from deploy.cli import main
 
 AUTHORITY = pki.make_authority("coordinator")
 OTHER = pki.make_authority("somebody else")
@@ -75,6 +76,20 @@ def test_private_keys_are_for_their_owner_and_in_no_paper(home: DaemonHome) -> N
         assert all(line not in sent for line in path.read_text().splitlines())
     assert "PRIVATE" not in sent
     assert (home.identity).stat().st_mode & 0o077 == 0
+
+
+def test_a_request_that_cannot_be_written_is_told_before_anything_is_kept(home: DaemonHome, tmp_path: Path) -> None:
+    invite().save(tmp_path / "invite.json")
+    (tmp_path / "folder").mkdir()
+    before = files(home)
+    asked = [
+        "join", str(tmp_path / "invite.json"), "--home", str(home.home), "--fingerprint", FINGERPRINT,
+        "--out", str(tmp_path / "folder"),
+    ]  # fmt: skip
+    done = CliRunner().invoke(main, ["site", *asked])
+    assert done.exit_code == StateError.exit_code
+    assert "nothing was changed" in done.output
+    assert files(home) == before
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,15 @@ def test_a_daemon_serves_only_while_every_check_is_well() -> None:
         assert until(lambda: ask(server.port) == {"": "SERVING"})
 
 
+def test_advice_is_a_service_of_its_own_and_leaves_the_daemon_serving() -> None:
+    with HealthServer(0, {"disk": lambda: ""}, advice={"certificate-end": lambda: "in 12 days"}) as server:
+        server.refresh()
+        assert ask(server.port, ("", "disk", "certificate-end")) == {
+            "": "SERVING", "disk": "SERVING", "certificate-end": "NOT_SERVING",
+        }  # fmt: skip
+        assert server.reasons == {"disk": "", "certificate-end": "in 12 days"}
+
+
 def test_nothing_is_well_before_it_was_checked() -> None:
     server = HealthServer(0, {"disk": lambda: ""}, every_s=0.05)
     server._server.start()

@@ -69,6 +69,27 @@ def test_a_killed_child_comes_back_and_is_counted(tmp_path: Path) -> None:
             assert supervisor.state()["one"]["last_exit"] == -signal.SIGKILL
 
 
+def test_a_child_is_started_again_when_it_is_asked_for_and_no_other_is(tmp_path: Path) -> None:
+    asked: list[int | None] = []
+
+    def ask() -> None:
+        if not asked and all(state["pid"] for state in supervisor.state().values()):
+            asked.append(pid_of(supervisor, "one"))
+            supervisor.restart("one")
+            supervisor.restart("nobody")
+
+    supervisor = Supervisor([child(tmp_path), child(tmp_path, name="two")], restart=FAST)
+    thread = threading.Thread(target=lambda: supervisor.run(on_tick=ask, tick_s=0.05))
+    thread.start()
+    try:
+        wait_until(lambda: asked and pid_of(supervisor) not in (None, asked[0]), "the child's second process")
+        assert supervisor.state()["one"]["restarts"] == 1
+        assert supervisor.state()["two"]["restarts"] == 0
+    finally:
+        supervisor.stop()
+        thread.join(60)
+
+
 def test_pauses_grow_to_a_limit_and_never_end() -> None:
     backoff = Backoff(first_s=1, most_s=15)
     assert [backoff.pause_s(n) for n in (1, 2, 3, 4, 5, 6, 1000)] == [1, 2, 4, 8, 15, 15, 15]

@@ -95,7 +95,7 @@ def test_a_library_of_another_version_or_none_is_found() -> None:
 
     right = {name: importlib.metadata.version(name) for name in machine.CRITICAL}
     assert of(machine.versions(right))[0] == "ok"
-    assert of(machine.versions({**right, "flwr": "1.42.0"}))[0] == "failure"
+    assert of(machine.versions({**right, "flwr": "1.43.0"}))[0] == "failure"
     assert of(machine.versions({name: v for name, v in right.items() if name != "opacus"}))[0] == "failure"
 
 

@@ -79,6 +79,41 @@ def test_the_files_of_an_enrolment_are_written_where_they_were_asked_for(root: P
     assert "north: revoked" in run("status", "--home", root).output
 
 
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_changed(root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (tmp_path / "file").write_text("")
+    for place in (folder, tmp_path / "file" / "invite.json"):
+        refused = run("invite", "north", "--home", root, "--out", place)
+        assert refused.exit_code == StateError.exit_code
+        assert "nothing was changed" in refused.output
+    assert "north" not in sites(root)
+    run("invite", "north", "--home", root, "--out", tmp_path / "invite.json")
+    record = (root / "nodes" / "north.json").read_bytes()
+    assert run("invite", "north", "--home", root, "--out", folder).exit_code == StateError.exit_code
+    request(Invite.load(tmp_path / "invite.json"), pki.new_key(), pki.new_key()).save(tmp_path / "request.json")
+    assert run("enrol", tmp_path / "request.json", "--home", root, "--out", folder).exit_code == StateError.exit_code
+    assert (root / "nodes" / "north.json").read_bytes() == record, "the invite is as good as before"
+    assert run("enrol", tmp_path / "request.json", "--home", root, "--out", tmp_path / "w.json").exit_code == 0
+
+
+def test_an_invite_without_the_authority_leaves_the_older_invite_good(root: Path, tmp_path: Path) -> None:
+    run("invite", "north", "--home", root, "--out", tmp_path / "invite.json")
+    record = (root / "nodes" / "north.json").read_bytes()
+    (root / "ca" / "ca.key").rename(tmp_path / "ca.key")
+    assert run("invite", "north", "--home", root, "--out", tmp_path / "two.json").exit_code == StateError.exit_code
+    assert (root / "nodes" / "north.json").read_bytes() == record
+
+
+def test_a_study_that_is_refused_leaves_no_folder(root: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text('name = "one"\n[training]\nrounds = 1\nlocal_steps = 1\n[privacy]\nphases = ["sgd"]\n')
+    (tmp_path / "images.npz").write_bytes(b"")
+    refused = run("prepare", plan, "--home", root, "--warm-data", tmp_path / "images.npz")
+    assert refused.exit_code == 3
+    assert list((root / "studies").iterdir()) == []
+
+
 def test_what_cannot_be_done_ends_with_its_exit_code_and_what_to_do(root: Path, tmp_path: Path) -> None:
     assert run("init", root, "--host", "x").exit_code == OutputInUse.exit_code
     nowhere = run("status", "--home", tmp_path / "nowhere")

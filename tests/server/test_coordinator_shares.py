@@ -28,6 +28,7 @@ class StandIn:
     """Answers in the SuperLink's place: much to `pull-object`, little to everything else."""
 
     at_work: int = 0
+    sent: int = 0
     seen: Counter[bytes] = field(default_factory=Counter)
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
@@ -37,12 +38,17 @@ class StandIn:
             pass
         self.seen[dict(scope["headers"])[b"flwr-public-key"]] += 1
         self.at_work += 1
+        gone = asyncio.ensure_future(receive())
         try:
             await send({"type": "http.response.start", "status": 200, "headers": []})
             for _ in range(BIG // 65536 if scope["path"].endswith("pull-object") else 1):
                 await send({"type": "http.response.body", "body": bytes(65536), "more_body": True})
+                self.sent += 65536
+                if gone.done():
+                    return
             await send({"type": "http.response.body", "body": b""})
         finally:
+            gone.cancel()
             self.at_work -= 1
 
 
@@ -152,6 +158,7 @@ def test_an_answer_whose_reader_has_gone_is_read_no_further(tmp_path: Path) -> N
         writer.transport.abort()
         while bench.superlink.at_work:
             await asyncio.sleep(0.05)
+        assert bench.superlink.sent < BIG - BIG // 4
 
     on_a_bench(tmp_path, attack)
 
