@@ -11,7 +11,7 @@ import click
 
 from client.options import home_option
 from common.plan import StudyPlan
-from common.terminal import emit, json_option
+from common.terminal import confirm, emit, json_option, say
 
 _folder = click.Path(path_type=Path)
 _by = click.option("--by", default=getpass.getuser, show_default="the user logged in", help="Who decides; recorded.")
@@ -56,8 +56,8 @@ def approve(plan_file: Path, *, home: Path, by: str, yes: bool, as_json: bool) -
     plan = StudyPlan.load(plan_file)
     proposal = Proposal.weigh(plan, SitePolicy.load(home), Ledger(home / "ledger.sqlite"))
     if not as_json:
-        click.echo(proposal.text())
-    if agreed := yes or (not as_json and click.confirm(f"Approve this plan as {by}?")):
+        say(proposal.text())
+    if agreed := yes or (not as_json and confirm(f"Approve this plan as {by}?")):
         approval.approve(home, plan, approved_by=by)
     emit(
         {**proposal.to_dict(), "approved": agreed, "by": by},

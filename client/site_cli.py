@@ -1,18 +1,15 @@
 """`wardround site ...`: the commands a hospital runs on its own scans."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from client.admission.doubts import DOUBTS_TITLE, TOLD, Doubt
 from client.admission.reasons import EXPLAINED, Reason
 from client.admission.steward_cli import inspect_, plan_option, quarantine, settings_of
 from client.options import home_option
-from common.terminal import Commands, emit, json_option, progress
+from common.terminal import Commands, Sheet, emit, json_option, progress
 
 if TYPE_CHECKING:
     from client.admission.records import IngestSummary
@@ -50,32 +47,18 @@ def ingest_(
             folder, home, settings, workers=workers, dry_run=dry_run, ocr=ocr,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
-    emit(summary.to_dict(), as_json=as_json, text=_table(summary, dry_run=dry_run))
+    emit(summary.to_dict(), as_json=as_json, text=lambda: _sheets(summary, dry_run=dry_run))
 
 
-def _table(summary: "IngestSummary", *, dry_run: bool) -> Callable[[], str]:
-    """Return what draws the account for a person."""
-
-    def draw() -> str:
-        console = Console()
-        table = Table(title=f"{summary.patients} patients" + (" (dry run: nothing written)" if dry_run else ""))
-        table.add_column("files")
-        table.add_column("number", justify="right")
-        table.add_column("meaning")
-        table.add_row("admitted", str(summary.admitted), "in the training cache")
-        for code, count in summary.reasons.items():
-            table.add_row(code, str(count), EXPLAINED[Reason(code)])
-        table.add_row("all", str(summary.files), "")
-        doubts = Table(title=DOUBTS_TITLE)
-        doubts.add_column("doubt")
-        doubts.add_column("number", justify="right")
-        doubts.add_column("meaning")
-        for code, count in summary.doubts.items():
-            doubts.add_row(code, str(count), TOLD[Doubt(code)])
-        with console.capture() as captured:
-            console.print(table)
-            if summary.doubts:
-                console.print(doubts)
-        return captured.get().rstrip()
-
-    return draw
+def _sheets(summary: "IngestSummary", *, dry_run: bool) -> list[Sheet]:
+    """The account for a person."""
+    rows = [("admitted", str(summary.admitted), "in the training cache")]
+    rows += [(code, str(count), EXPLAINED[Reason(code)]) for code, count in summary.reasons.items()]
+    rows.append(("all", str(summary.files), ""))
+    files = Sheet(
+        title=f"{summary.patients} patients" + (" (dry run: nothing written)" if dry_run else ""),
+        columns=("files", "number", "meaning"), rows=tuple(rows), right=("number",),
+    )  # fmt: skip
+    told = tuple((code, str(count), TOLD[Doubt(code)]) for code, count in summary.doubts.items())
+    doubts = Sheet(title=DOUBTS_TITLE, columns=("doubt", "number", "meaning"), rows=told, right=("number",))
+    return [files, doubts] if told else [files]

@@ -22,14 +22,15 @@ WardroundError                 1
 │   ├── SeedRefused                a random seed outside simulation
 │   ├── LimitExceeded              a request that needs more memory or time than the hospital lends
 │   └── EgressRefused              something tried to leave that has no right to
-└── StudyStopped               7   a study could not go on
-    ├── QuorumLost                 too few sites answered
-    ├── VerdictMissing             a site has not judged the candidate, so nothing is released
-    │   └── SignerUnknown              a site judged, but no key of its verdicts was enrolled
-    └── GateFailed                 a site's verdict on the candidate is no
-        ├── FidelityTooLow             too few held-out patients look like anything the generator draws
-        ├── UtilityTooLow              what is learnt from the images does not hold for held-out patients
-        └── MemorisationFound          training patients are nearer to the images than held-out ones are
+├── StudyStopped               7   a study could not go on
+│   ├── QuorumLost                 too few sites answered
+│   ├── VerdictMissing             a site has not judged the candidate, so nothing is released
+│   │   └── SignerUnknown              a site judged, but no key of its verdicts was enrolled
+│   └── GateFailed                 a site's verdict on the candidate is no
+│       ├── FidelityTooLow             too few held-out patients look like anything the generator draws
+│       ├── UtilityTooLow              what is learnt from the images does not hold for held-out patients
+│       └── MemorisationFound          training patients are nearer to the images than held-out ones are
+└── Interrupted              130   a person ended the command by Ctrl-C
 
 Exit code 2 is the command line's own (unknown option), 0 is success; `wardround doctor` ends with 8 for warnings and
 9 for failures.
@@ -175,6 +176,12 @@ class UtilityTooLow(GateFailed):
 
 class MemorisationFound(GateFailed):
     """Patients it was trained on are nearer to the synthetic images than held-out patients are."""
+
+
+class Interrupted(WardroundError):
+    """A person ended the command by Ctrl-C; the exit code is the shells' own for it."""
+
+    exit_code = 130
 
 
 def by_name(name: str) -> type[WardroundError]:

@@ -1,8 +1,6 @@
 """The `wardround` command: each subcommand parses, calls one function and prints one result."""
 
 import json
-import logging
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +15,7 @@ from client.pacs.cli import pull, receive
 from client.site_cli import site
 from common.errors import StateError
 from common.plan import StudyPlan
-from common.terminal import Commands, emit, json_option, progress
+from common.terminal import Commands, emit, json_option, listen, progress, say
 from deploy import planner_cli, release_cli
 from deploy.bundle import bundle
 from deploy.doctor.cli import doctor, examined_first
@@ -35,12 +33,7 @@ def main(*, verbose: bool) -> None:
     Exit codes: 0 done, 1 unexpected, 2 usage, 3 plan, 4 data, 5 state on disk, 6 refused by a site, 7 study stopped,
     8 and 9 the doctor's warnings and failures.
     """
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.ERROR,
-        stream=sys.stderr,
-        force=True,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    listen(verbose=verbose)
 
 
 main.add_command(site)
@@ -252,7 +245,7 @@ def _prepare(
     if not quiet:
         for name, counts in admitted.items():
             reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(counts["reasons"].items()))
-            click.echo(
+            say(
                 f"{name}: {counts['admitted']} of {counts['files']} files, {counts['patients']} patients"
                 + (f"; not admitted: {reasons}" if reasons else ""),
                 err=True,

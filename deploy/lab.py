@@ -21,6 +21,7 @@ import psutil
 
 from common.errors import StateError
 from common.plan import StudyPlan
+from common.terminal import say
 from deploy.demo_data import HOSPITALS, write_demo_hospitals
 from server.coordinator import status
 from server.coordinator.home import SUPERLINK, Home, free_ports
@@ -147,7 +148,7 @@ class Lab:
     folder: Path
     coordinator: Party
     sites: list[Party]
-    say: Callable[[str], None] = print
+    say: Callable[[str], None] = say
     _seen: dict[int, psutil.Process] = field(default_factory=dict)
 
     @classmethod

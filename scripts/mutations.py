@@ -22,6 +22,7 @@ from mutations_identity import IDENTITY
 from mutations_mechanisms import MECHANISMS
 from mutations_plan import PLANS
 from mutations_release import RELEASE
+from mutations_terminal import TERMINAL
 
 _ENTRY_TAIL = """
         cohort=cohort.identity,
@@ -37,6 +38,7 @@ MUTATIONS = [
     *IDENTITY,
     *RELEASE,
     *PLANS,
+    *TERMINAL,
     # --- booking ---
     Mutation(
         name="reserve: rounds are not booked",

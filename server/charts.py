@@ -17,6 +17,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from common.plain import plain
+
 _WIDTH, _HEIGHT = 420.0, 250.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 14.0, 42.0, 40.0
 _MOST_MARKERS = 40
@@ -103,8 +105,8 @@ def round_chart(chart: RoundChart) -> Markup:
             "aria-labelledby": f"{chart.key}-title {chart.key}-desc",
         },
     )
-    SubElement(svg, "title", {"id": f"{chart.key}-title"}).text = chart.title
-    SubElement(svg, "desc", {"id": f"{chart.key}-desc"}).text = chart.description
+    SubElement(svg, "title", {"id": f"{chart.key}-title"}).text = plain(chart.title)
+    SubElement(svg, "desc", {"id": f"{chart.key}-desc"}).text = plain(chart.description)
     _draw_bands(svg, chart, scale)
     _draw_axes(svg, chart, scale, ticks)
     if chart.limit is not None:
@@ -219,7 +221,7 @@ def _text(svg: Element, text: str, place: tuple[float, float], *, kind: str, anc
             "x": f"{place[0]:g}",
             "y": f"{place[1]:g}",
         },
-    ).text = text
+    ).text = plain(text)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,8 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from markupsafe import Markup
 
+from common.plain import plain
+
 _WIDTH = 460.0
 _ROW, _TOP, _NAMES, _RIGHT = 24.0, 16.0, 190.0, 20.0
 _CURVE_HEIGHT, _MARGIN = 220.0, 30.0
@@ -88,8 +90,8 @@ def _canvas(key: str, title: str, description: str, height: float) -> Element:
             "aria-labelledby": f"{key}-title {key}-desc",
         },
     )
-    SubElement(svg, "title", {"id": f"{key}-title"}).text = title
-    SubElement(svg, "desc", {"id": f"{key}-desc"}).text = description
+    SubElement(svg, "title", {"id": f"{key}-title"}).text = plain(title)
+    SubElement(svg, "desc", {"id": f"{key}-desc"}).text = plain(description)
     return svg
 
 
@@ -113,4 +115,4 @@ def _text(svg: Element, text: str, at: tuple[float, float], kind: str, *, anchor
     place = {"x": f"{at[0]:g}", "y": f"{at[1]:g}", "text-anchor": anchor, "class": kind, "font-size": "12"}
     if kind == "tick":
         place["fill"] = "currentColor"
-    SubElement(svg, "text", place).text = text
+    SubElement(svg, "text", place).text = plain(text)

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from numpy.typing import NDArray
 
+from common import pages
 from common.errors import StateError, WardroundError, by_name
 from common.files import write_atomically
 from common.schedule import Phase
@@ -191,13 +192,7 @@ def write_report(data: ReportData, path: Path) -> None:
 
 @functools.cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("server"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = pages.environment("server", trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
         "epsilon": _epsilon_text,
         "delta": _delta_text,

@@ -12,19 +12,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
-from rich.table import Table
 
 from client.admission.doubts import DOUBTS_TITLE, TOLD
 from client.admission.reasons import EXPLAINED
 from client.admission.records import Admission, Concern, FileRecord, IngestSummary
 from client.admission.settings import IngestSettings
 from client.cache import Cache
+from common import pages
 from common.errors import CacheCorrupt
 from common.files import PRIVATE, write_atomically
 from common.images import unit_to_uint8
 from common.plan import StudyPlan
+from common.terminal import Sheet
 
 SHEET_IMAGES = 60
 LISTED_FILES = 500
@@ -90,18 +90,20 @@ class View:
         plain["left_out"] = {reason: len(names) for reason, names in self.left_out.items()}
         return plain
 
-    def rich_tables(self) -> Iterable[Table]:
+    def sheets(self) -> Iterable[Sheet]:
         """Yield what a terminal shows."""
         for title, counts in self.tables:
-            yield _table(title, ("", "number"), ((name, str(count)) for name, count in counts.items()))
+            rows = tuple((name, str(count)) for name, count in counts.items())
+            yield Sheet(title=title, columns=("", "number"), rows=rows, right=("number",))
         reasons = ((reason, str(len(names)), EXPLAINED_BY_CODE[reason]) for reason, names in self.left_out.items())
-        yield _table("left out (file names: --html)", ("reason", "files", "meaning"), reasons)
+        yield Sheet(title="left out (file names: --html)", columns=("reason", "files", "meaning"), rows=tuple(reasons),
+                    right=("files",))  # fmt: skip
         if self.concerns:
-            rows = ((code, str(concern.patients), TOLD_BY_CODE[code]) for code, concern in self.concerns.items())
-            yield _table(DOUBTS_TITLE, ("doubt", "number", "meaning"), rows)
+            told = ((code, str(concern.patients), TOLD_BY_CODE[code]) for code, concern in self.concerns.items())
+            yield Sheet(title=DOUBTS_TITLE, columns=("doubt", "number", "meaning"), rows=tuple(told), right=("number",))
         if self.demands:
-            rows = ((demand.asked, demand.there, "yes" if demand.met else "NO") for demand in self.demands)
-            yield _table("what the plan asks for", ("asked", "there", "met"), rows)
+            met = ((demand.asked, demand.there, "yes" if demand.met else "NO") for demand in self.demands)
+            yield Sheet(title="what the plan asks for", columns=("asked", "there", "met"), rows=tuple(met))
 
 
 def look(home: Path, plan: StudyPlan | None = None) -> View:
@@ -186,8 +188,8 @@ def write_page(view: View, home: Path, path: Path) -> None:
     Raises:
         CacheCorrupt: The cache fails its check.
     """
-    environment = Environment(loader=PackageLoader("client.admission"), autoescape=True, undefined=StrictUndefined)
-    page = environment.get_template("overview.html").render(
+    template = pages.environment("client.admission").get_template("overview.html")
+    page = template.render(
         view=view, sheet=_sheet(Cache.open(home)), explained=EXPLAINED_BY_CODE, told=TOLD_BY_CODE, listed=LISTED_FILES
     )
     write_atomically(path, page.encode("utf-8", "replace"), mode=PRIVATE)
@@ -205,12 +207,3 @@ def _png(cache: Cache, patient: int) -> str:
     buffer = io.BytesIO()
     Image.fromarray(unit_to_uint8(images[len(images) // 2, 0])).save(buffer, format="PNG")
     return base64.b64encode(buffer.getvalue()).decode()
-
-
-def _table(title: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column, justify="right" if column in ("number", "files") else "left")
-    for row in rows:
-        table.add_row(*row)
-    return table

@@ -1,18 +1,15 @@
 """`wardround site quarantine` and `wardround site inspect`: what a hospital's data steward looks at and decides."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from client.admission.reasons import EXPLAINED, Reason
 from client.admission.settings import IngestSettings
 from client.options import home_option
 from common.plan import StudyPlan
-from common.terminal import Commands, emit, json_option
+from common.terminal import Commands, Sheet, emit, json_option
 
 _path = click.Path(path_type=Path)
 plan_option = click.option("--plan", "plan_path", type=_path, help="The study plan; image form by its [data] table.")
@@ -21,14 +18,6 @@ plan_option = click.option("--plan", "plan_path", type=_path, help="The study pl
 def settings_of(plan_path: Path | None) -> IngestSettings:
     """Return the settings of a plan file, or those of a plan that says nothing."""
     return IngestSettings.from_plan(StudyPlan.load(plan_path) if plan_path else StudyPlan(name="default"))
-
-
-def drawn(table: Table) -> str:
-    """Return a table as the text a person reads."""
-    console = Console()
-    with console.capture() as captured:
-        console.print(table)
-    return captured.get().rstrip()
 
 
 @click.group(cls=Commands)
@@ -47,19 +36,12 @@ def list_(*, home: Path, as_json: bool) -> None:
         {"id": record.decided_by[:SHORT], "reason": record.verdict, "modality": record.modality, "file": record.name}
         for record in waiting(home)
     ]
-    emit({"waiting": rows}, as_json=as_json, text=_waiting(rows))
+    emit({"waiting": rows}, as_json=as_json, text=lambda: [_waiting(rows)])
 
 
-def _waiting(rows: list[dict[str, str]]) -> Callable[[], str]:
-    def draw() -> str:
-        table = Table(title=f"{len(rows)} files wait")
-        for column in ("id", "modality", "why", "file"):
-            table.add_column(column)
-        for row in rows:
-            table.add_row(row["id"], row["modality"], EXPLAINED[Reason(row["reason"])], row["file"])
-        return drawn(table)
-
-    return draw
+def _waiting(rows: list[dict[str, str]]) -> Sheet:
+    cells = ((row["id"], row["modality"], EXPLAINED[Reason(row["reason"])], row["file"]) for row in rows)
+    return Sheet(title=f"{len(rows)} files wait", columns=("id", "modality", "why", "file"), rows=tuple(cells))
 
 
 @quarantine.command("show")
@@ -111,4 +93,4 @@ def inspect_(*, home: Path, plan_path: Path | None, page: Path | None, as_json: 
     view = look(home, StudyPlan.load(plan_path) if plan_path else None)
     if page is not None:
         write_page(view, home, page)
-    emit(view.to_dict(), as_json=as_json, text=lambda: "\n".join(map(drawn, view.rich_tables())))
+    emit(view.to_dict(), as_json=as_json, text=view.sheets)

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from client.options import home_option
-from common.terminal import emit, json_option
+from common.terminal import ask, emit, json_option
 
 _folder = click.Path(path_type=Path)
 _out = click.option("--out", type=_folder, help="File to write.  [default: SITE.request.json]")
@@ -30,7 +30,7 @@ def join(*, file: Path, home: Path, fingerprint: str | None, out: Path | None, a
     paper, daemon = joining.paper_of(file), DaemonHome(home.resolve())
     if isinstance(paper, Invite):
         path = require_writable(out or Path(f"{paper.site}.request.json"))
-        given = fingerprint or click.prompt("Fingerprint of the authority, as the coordinator reads it out", err=True)
+        given = fingerprint or ask("Fingerprint of the authority, as the coordinator reads it out")
         request = joining.answer(daemon, paper, fingerprint=given)
         request.save(path)
         said = f"wrote {path}. Send it to the coordinator; `wardround site join` the welcome that comes back"

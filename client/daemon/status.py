@@ -12,6 +12,7 @@ from client.daemon.meter import read_days
 from client.site_rules import SitePolicy
 from common import health, pki
 from common.errors import StateError
+from common.plain import plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,19 +81,19 @@ class Status:
         lines = [
             f"site {self.site}: {'serving' if self.serving else 'NOT serving'}{'' if self.running else ', stopped'}"
         ]
-        lines += [f"  {name:<12} {reason or 'ok'}" for name, reason in self.health.items()]
+        lines += [f"  {name:<12} {plain(reason) or 'ok'}" for name, reason in self.health.items()]
         lines += [
             f"  {name:<12} process {child['pid'] or '-'}, started again {child['restarts']} times"
             for name, child in self.children.items()
         ]
         days = "none" if self.certificate_days is None else f"{self.certificate_days:.0f} days left"
         lines += [
-            f"  coordinator  {self.coordinator or 'not joined'}",
+            f"  coordinator  {plain(self.coordinator) or 'not joined'}",
             f"  certificate  {days}",
             f"  today        {self.traffic.get('sent', 0)} bytes out, {self.traffic.get('received', 0)} bytes in",
             f"  site         {f'paused since {self.paused}' if self.paused else 'not paused'}",
         ]
-        return "\n".join([*lines, *(f"  study        {name}: {state}" for name, state in self.studies.items())])
+        return "\n".join([*lines, *(f"  study        {plain(name)}: {state}" for name, state in self.studies.items())])
 
 
 def _alive(pid: object) -> bool:

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 from torch import Tensor
 
 from client.cache import Cache
 from client.evaluation.candidate import Candidate
 from client.parts import gathered
+from common import pages
 from common.errors import by_name
 from common.files import PRIVATE, write_atomically
 from common.images import unit_to_uint8
@@ -31,10 +31,7 @@ def write_page(figures: dict[str, Any], plan: StudyPlan, candidate: Candidate, h
         held_out: Patients who were set aside.
         path: The file to write.
     """
-    environment = Environment(
-        loader=PackageLoader("client.evaluation"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+    environment = pages.environment("client.evaluation", trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"figure": _figure, "number": _number}
     real = gathered(held_out, most=SHOWN)
     meaning = "" if figures["outcome"] == "passed" else (by_name(figures["outcome"]).__doc__ or "").strip()

@@ -20,7 +20,7 @@ from client.pacs.dimse import DimsePacs, DimsePeer
 from client.pacs.job import PullFolder, find_studies, pull_studies, summarise, tally
 from client.pacs.receiver import ReceivedStudies, StoreReceiver
 from client.pacs.study import MIB, PacsError, PullLimits, StudyQuery
-from common.terminal import emit, json_option, track
+from common.terminal import emit, json_option, say, track
 
 logger = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ def receive(
             on_error=studies.refuse,
         )
         with _stopped_by_signal(studies), receiver:
-            click.echo(f"wardround: {aet} listens on {bind} port {receiver.port}", err=True)
+            say(f"wardround: {aet} listens on {bind} port {receiver.port}", err=True)
             studies.stop.wait()
     if studies.fatal is not None:
         raise studies.fatal

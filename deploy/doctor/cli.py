@@ -6,11 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from common.terminal import emit, json_option
+from common.terminal import Sheet, emit, json_option
 from deploy.doctor.finding import Finding, worst
 
 EXIT_CODES = {"ok": 0, "warning": 8, "failure": 9}
@@ -31,7 +28,7 @@ def doctor(context: click.Context, *, home: Path, as_json: bool) -> None:
     findings = run_checks(home)
     level = worst(findings)
     result = {"home": str(home), "level": level, "findings": [dataclasses.asdict(finding) for finding in findings]}
-    emit(result, as_json=as_json, text=lambda: _table(findings))
+    emit(result, as_json=as_json, text=lambda: [_sheet(findings)])
     context.exit(EXIT_CODES[level])
 
 
@@ -51,15 +48,9 @@ def examined_first(serve: click.Command) -> None:
     serve.callback = examined
 
 
-def _table(findings: list[Finding]) -> str:
-    console = Console()
-    table = Table()
-    table.add_column("check")
-    table.add_column("finding")
-    table.add_column("how to fix")
-    for finding in findings:
-        colour = _COLOURS[finding.level]
-        table.add_row(f"[{colour}]{finding.check}[/]", escape(finding.finding), escape(finding.fix))
-    with console.capture() as captured:
-        console.print(table)
-    return captured.get().rstrip()
+def _sheet(findings: list[Finding]) -> Sheet:
+    return Sheet(
+        columns=("check", "finding", "how to fix"),
+        rows=tuple((finding.check, finding.finding, finding.fix) for finding in findings),
+        colours=tuple(_COLOURS[finding.level] for finding in findings),
+    )

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from common.terminal import Commands, emit, json_option
+from common.terminal import Commands, emit, json_option, say
 
 _folder = click.Path(path_type=Path)
 _home = click.option(
@@ -231,7 +231,7 @@ def logs(name: str, *, root: Path, follow: bool, lines: int) -> None:
     home = Home.open(root)
     pieces = process_log(home, name, lines)
     for piece in study_log(home, name, follow=follow) if pieces is None else pieces:
-        click.echo(piece, nl=False)
+        say(piece, nl=False)
 
 
 def _submitted(folder: Path, run: int, *, as_json: bool) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from common import pki
 from common.errors import StateError
 from common.health import ask
+from common.plain import plain
 from server import progress
 from server.coordinator import studies
 from server.coordinator.home import Home
@@ -63,12 +64,12 @@ def text(found: dict[str, Any]) -> str:
     """The same for a person."""
     state = "healthy" if found["healthy"] else "NOT HEALTHY" if found["running"] else "not running"
     lines = [f"coordinator {found['address']}: {state}"]
-    lines += [f"  {name}: {why}" for name, why in found["reasons"].items()]
+    lines += [f"  {name}: {plain(why)}" for name, why in found["reasons"].items()]
     lines += [f"  process {name}: {_process(child)}" for name, child in found["processes"].items()]
     lines += ["sites:"]
-    lines += [f"  {name}: {_site(site)}" for name, site in found["sites"].items()]
+    lines += [f"  {plain(name)}: {plain(_site(site))}" for name, site in found["sites"].items()]
     lines += ["studies:"]
-    lines += [f"  {name}: {_words(one)}" for name, one in found["studies"].items()]
+    lines += [f"  {plain(name)}: {plain(_words(one))}" for name, one in found["studies"].items()]
     lines += ["certificates:"]
     lines += [f"  {name}: {days:.0f} days left" for name, days in found["certificate_days"].items()]
     return "\n".join([*lines, f"authority: {found['fingerprint']}"])

@@ -1,0 +1,31 @@
+"""The guards of what a person sees and types: how to take each out, and the tests that must notice."""
+
+from mutation import Mutation
+
+_PLAIN = ("tests/deploy/test_plain_output.py",)
+_T = "common/terminal.py"
+
+
+def _guard(name: str, file: str, old: str, new: str, tests: tuple[str, ...]) -> Mutation:
+    return Mutation(name=name, file=file, old=old, new=new, tests=tests)
+
+
+TERMINAL = [
+    _guard("terminal: a terminal obeys data", "common/plain.py", "if character.isprintable() or", "if True or", _PLAIN),
+    _guard("terminal: a cell is read as markup", _T,
+           'Text(plain(cell), style=first if j == 0 else "")', "cell", _PLAIN),
+    _guard("terminal: text goes out as it is", _T, "_encodable(plain_lines(text), err=err)",
+           "_encodable(text, err=err)",
+           _PLAIN),
+    _guard("terminal: an error is of several lines", _T, 'say(plain(f"wardround:', 'say(str(f"wardround:', _PLAIN),
+    _guard("terminal: the command line's own errors quote as it is", _T, "if (shown := plain_lines(text)) == text:",
+           "if (shown := plain_lines(text)) or True:", _PLAIN),
+    _guard("terminal: a traceback is obeyed", _T, "    sys.excepthook = _unexpected\n", "", _PLAIN),
+    _guard("terminal: a library's warning reaches a person", _T, "    logging.captureWarnings(capture=True)\n", "",
+           _PLAIN),
+    _guard("terminal: a message draws lines of its own", "server/coordinator/status.py", "{plain(_words(one))}",
+           "{_words(one)}", _PLAIN),
+    _guard("pages: data is HTML", "common/pages.py", "autoescape=True", "autoescape=False", _PLAIN),
+    _guard("pages: data turns the direction of writing", "common/pages.py", "finalize=plain_value", "finalize=None",
+           _PLAIN),
+]  # fmt: skip
