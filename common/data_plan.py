@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from common.label_rule import RULE, is_label
 from common.plan_rules import require
 
 
@@ -50,9 +51,9 @@ class DataPlan:
         require(len(set(self.labels)) == len(self.labels), "data.labels", "free of repeats", list(self.labels))
         require(len(self.labels) != 1, "data.labels", "empty or two and more", list(self.labels))
         require(
-            all(re.fullmatch(r"[A-Za-z0-9][\w .-]{0,31}", name) for name in self.labels),
+            all(map(is_label, self.labels)),
             "data.labels",
-            "names of at most 32 letters, digits, blanks, dots and dashes",
+            f"names, each of {RULE}",
             list(self.labels),
         )
         require(

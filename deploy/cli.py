@@ -1,6 +1,7 @@
 """The `wardround` command: each subcommand parses, calls one function and prints one result."""
 
 import json
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from client import audit_cli, budget_cli
 from client.daemon import cli as daemon_cli
 from client.pacs.cli import pull, receive
 from client.site_cli import site
-from common.errors import StateError
+from common.errors import Interrupted, StateError
 from common.plan import StudyPlan
 from common.terminal import Commands, emit, json_option, listen, progress, say
 from deploy import planner_cli, release_cli
@@ -31,7 +32,7 @@ def main(*, verbose: bool) -> None:
     """Train one image generator across hospitals under patient-level differential privacy.
 
     Exit codes: 0 done, 1 unexpected, 2 usage, 3 plan, 4 data, 5 state on disk, 6 refused by a site, 7 study stopped,
-    8 and 9 the doctor's warnings and failures.
+    8 and 9 the doctor's warnings and failures, 130 Ctrl-C.
     """
     listen(verbose=verbose)
 
@@ -206,10 +207,11 @@ def simulate(
         command = simulation.flower_command(run)
         emit({"run": str(run), "admitted": admitted, "command": command}, as_json=as_json, text=lambda: command)
         return
-    with _watched(run, quiet=as_json):
-        simulation.start(run, engine=engine, ray_address=ray_address, workers=workers)
-    if bundled:
-        release_cli.make(run, run / "bundle", quiet=as_json)
+    with _resumable(run, bundled=bundled, engine=engine):
+        with _watched(run, quiet=as_json):
+            simulation.start(run, engine=engine, ray_address=ray_address, workers=workers)
+        if bundled:
+            release_cli.make(run, run / "bundle", quiet=as_json)
     card = json.loads((run / "card.json").read_text())
     result = {
         "run": str(run),
@@ -251,6 +253,19 @@ def _prepare(
                 err=True,
             )
     return admitted
+
+
+@contextmanager
+def _resumable(run: Path, *, bundled: bool, engine: str) -> Iterator[None]:
+    """Have Ctrl-C end a study that is under way with the words that go on with it."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        options = ("" if engine == "inprocess" else f" --engine {engine}") + (" --release" if bundled else "")
+        raise Interrupted(
+            f"the study in {run} was ended by Ctrl-C; what its rounds gave is saved, and no patient pays twice. "
+            f"Go on with `wardround simulate --resume --out {shlex.quote(str(run))}{options}`"
+        ) from error
 
 
 @contextmanager

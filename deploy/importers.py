@@ -3,7 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from common.dicom_iods import derive_uid, new_image
 from common.errors import SourceError
+from common.label_rule import RULE, as_label, is_label
 from deploy.dicom_scans import write_scan
 from deploy.drafts import whole_folder
 from deploy.sources import Item, open_source
@@ -114,8 +115,9 @@ def import_source(
     table = _table(csv, patient_column, label_column, file_column)
     with (
         whole_folder(out) as draft,
-        open_source(source, table=table, parts=parts, label_names=label_names, limit=limit) as items,
+        open_source(source, table=table, parts=parts, label_names=label_names, limit=limit) as listed,
     ):
+        items = _labelled(listed)
         writer = _Writer(
             source=source.name, modality=modality, body_part=body_part, total=len(items), progress=progress
         )
@@ -208,6 +210,15 @@ def _check_codes(modality: str, body_part: str) -> None:
         new_image(modality, body_part=body_part, image_uid="2.25.0", series_uid="2.25.0", study_uid="2.25.0")
     except ValueError as error:
         raise SourceError(f"{error}. Name another one.") from error
+
+
+def _labelled(items: list[Item]) -> list[Item]:
+    """The items with their labels as every later reader compares them; refused where no plan could name one."""
+    items = [replace(item, label=as_label(item.label)) for item in items]
+    if wrong := sorted({item.label for item in items if item.label and not is_label(item.label)}):
+        more = f" (and {len(wrong) - 1} more)" if wrong[1:] else ""
+        raise SourceError(f"label {wrong[0]!r}{more}: a label must be {RULE}. Rename the class in the source.")
+    return items
 
 
 def _table(csv: Path | None, patient: str | None, label: str | None, file: str | None) -> Table | None:

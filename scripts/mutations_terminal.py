@@ -3,6 +3,7 @@
 from mutation import Mutation
 
 _PLAIN = ("tests/deploy/test_plain_output.py",)
+_FAULTS = ("tests/common/test_plan_faults.py",)
 _T = "common/terminal.py"
 
 
@@ -28,4 +29,10 @@ TERMINAL = [
     _guard("pages: data is HTML", "common/pages.py", "autoescape=True", "autoescape=False", _PLAIN),
     _guard("pages: data turns the direction of writing", "common/pages.py", "finalize=plain_value", "finalize=None",
            _PLAIN),
+    _guard("plan: the first fault hides the others", "common/settings.py", "            self.faults += faults\n",
+           "            self.faults += faults[:1]\n", _FAULTS),
+    _guard("plan: a key that is not known has no nearest", "common/settings.py", "if near else", "if False else", _FAULTS),
+    _guard("labels: a label may be a path", "common/label_rule.py", "[\\w .-]{0,30}", "[\\w ./-]{0,30}", _FAULTS),
+    _guard("labels: an import writes what no plan can name", "deploy/importers.py",
+           "if item.label and not is_label(item.label)", "if False", ("tests/deploy/test_importers.py",)),
 ]  # fmt: skip

@@ -11,6 +11,7 @@ from client.admission.quarantine import Decisions
 from client.admission.reasons import Reason
 from client.admission.records import Concern, FileRecord
 from client.identity import Merges
+from common.label_rule import as_label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +125,6 @@ def _label(record: FileRecord, labels: Labels | None, names: tuple[str, ...]) ->
         return 0
     if labels is not None:
         return labels.of((record.full, record.bare), record.uid)
-    lowered = [name.casefold() for name in names]
-    value = record.label.casefold()
+    lowered = [as_label(name).casefold() for name in names]
+    value = as_label(record.label).casefold()
     return lowered.index(value) if value in lowered else Reason.UNLABELLED

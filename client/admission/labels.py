@@ -14,6 +14,7 @@ from typing import Self
 from client.admission.reasons import Reason
 from client.identity import patient_key
 from common.errors import LabelsError
+from common.label_rule import as_label
 
 LABELS_FILE = "labels.csv"
 _HEADER = ["patient_id", "sop_instance_uid", "label"]
@@ -47,16 +48,17 @@ class Labels:
         """
         classes: dict[tuple[str, str], frozenset[int]] = {}
         lines: dict[tuple[str, str], int] = {}
+        known = [as_label(name) for name in names]
         for number, (patient, uid, label) in enumerate(_rows(path), start=2):
             if not patient.strip():
                 raise LabelsError(f"{path.name}: line {number} names no patient")
-            if label.strip() not in names:
+            if as_label(label) not in known:
                 raise LabelsError(
                     f"{path.name}: line {number} has a label that the plan does not know. "
                     f"The plan has: {', '.join(names)}"
                 )
             place = (patient_key(secret, patient), uid.strip())
-            classes[place] = classes.get(place, frozenset()) | {names.index(label.strip())}
+            classes[place] = classes.get(place, frozenset()) | {known.index(as_label(label))}
             lines.setdefault(place, number)
         return cls(classes, lines)
 

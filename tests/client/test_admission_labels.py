@@ -55,6 +55,13 @@ def test_missing_file_and_wrong_header_are_refused_before_anything_is_read(tmp_p
         ingest(tmp_path / "in", tmp_path / "home", SETTINGS)
 
 
+def test_an_accent_is_the_same_word_however_the_table_was_saved(tmp_path: Path) -> None:
+    cohort(tmp_path / "in", patients=2)
+    write_labels(tmp_path / "in", "P0,,o\u0308dem", "P1,,\u00f6dem")
+    ingest(tmp_path / "in", tmp_path / "home", IngestSettings(image_size=32, labels=("normal", "\u00f6dem")))
+    assert Cache.open(tmp_path / "home").label_counts() == [0, 2]
+
+
 def test_unlabelled_and_contradictory_images_are_refused_and_the_patient_is_reported(tmp_path: Path) -> None:
     cohort(tmp_path / "in", patients=3)
     write_labels(tmp_path / "in", "P0,,no", "P1,,yes", "P1,,no")

@@ -1,8 +1,12 @@
 """The command line speaks to people and to scripts, with one line and one documented exit code for each failure."""
 
 import json
+import os
+import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -47,7 +51,7 @@ def test_exit_codes_are_the_documented_ones() -> None:
     help_text = " ".join(run("--help").output.split())
     for kind, word in (
         (errors.PlanError, "plan"), (errors.DataError, "data"), (errors.StateError, "state on disk"),
-        (errors.Refusal, "refused by a site"), (errors.StudyStopped, "study stopped"),
+        (errors.Refusal, "refused by a site"), (errors.StudyStopped, "study stopped"), (errors.Interrupted, "Ctrl-C"),
     ):  # fmt: skip
         assert f"{kind.exit_code} {word}" in help_text
 
@@ -83,6 +87,37 @@ def test_simulate_prints_one_json_object_with_what_was_admitted_and_spent(tiny: 
     odd = run("release", tmp_path / "run", "--out", tmp_path / "other", "--shadows", "3")
     assert odd.exit_code == 2
     assert "even number" in odd.stderr
+
+
+def test_ctrl_c_in_a_study_says_how_to_go_on_and_has_an_exit_code_of_its_own(tiny: Tiny, tmp_path: Path) -> None:
+    plan, out = tmp_path / "plan.toml", tmp_path / "a run"
+    plan.write_text(
+        tiny[0].read_text().replace("rounds = 2", "rounds = 30").replace("local_steps = 3", "local_steps = 50")
+    )
+    command = [sys.executable, "-m", "deploy.cli", "simulate"]
+    options = [str(part) for site in tiny[1] for part in ("--site", site)]
+    ended = until(3, out, [*command, str(plan), *options, "--out", str(out)])
+    assert ended.returncode == errors.Interrupted.exit_code == 130
+    assert "Traceback" not in ended.stderr
+    line = ended.stderr.rpartition("Go on with `")[2].rpartition("`")[0]
+    assert line == f"wardround simulate --resume --out '{out}'"
+    before = len((out / "rounds.csv").read_text().splitlines())
+    again = until(before + 1, out, [*command, *shlex.split(line)[2:]])
+    assert again.returncode == 130
+    assert line in again.stderr
+
+
+def until(rounds: int, run: Path, command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Start a study, and press Ctrl-C once its table has this many lines."""
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        while process.poll() is None:
+            table = run / "rounds.csv"
+            if table.exists() and len(table.read_text().splitlines()) >= rounds:
+                os.killpg(process.pid, signal.SIGINT)
+                break
+            time.sleep(0.1)
+        _, said = process.communicate(timeout=200)
+    return subprocess.CompletedProcess(command, process.returncode, "", said)
 
 
 def test_prepare_only_prints_the_flower_command_and_trains_nothing(tiny: Tiny, tmp_path: Path) -> None:

@@ -281,6 +281,24 @@ def test_progress_counts_images_to_the_end(tmp_path: Path) -> None:
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
+@pytest.mark.parametrize("label", ["gut/normal", "-x", "a" * 33, "a\x1b[31m"])
+def test_a_label_that_no_plan_could_name_is_refused_before_anything_is_written(tmp_path: Path, label: str) -> None:
+    source = tmp_path / "set.npz"
+    images = np.zeros((2, 28, 28), np.uint8)
+    np.savez(source, train_images=images, train_labels=np.array([0, 1]))
+    with pytest.raises(SourceError, match="a label must be at most 32 letters"):
+        import_source(source, tmp_path / "out", sites=1, label_names=("normal", label))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folders_accents_are_written_as_a_plan_names_them(tmp_path: Path) -> None:
+    for name in ("normal", "o\u0308dem"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        Image.fromarray(np.full((32, 32), len(name), np.uint8)).save(tmp_path / "in" / name / "a.png")
+    summary = import_source(tmp_path / "in", tmp_path / "out", sites=1)
+    assert set(summary.sites[0].labels) == {"normal", "\u00f6dem"}
+
+
 def test_an_output_in_use_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
