@@ -166,9 +166,7 @@ def _told_plainly(error: click.ClickException) -> click.ClickException:
     text = error.format_message()
     if (shown := plain_lines(text)) == text:
         return error
-    told = click.UsageError(shown, getattr(error, "ctx", None))
-    told.exit_code = error.exit_code
-    return told
+    return click.UsageError(shown, error.ctx) if isinstance(error, click.UsageError) else click.ClickException(shown)
 
 
 def _unexpected(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
