@@ -38,6 +38,7 @@ class Cache:
         identity: The data set's identity for the privacy ledger, see `client.identity.cohort_identity`.
         generation: Name of the generation.
         patient_keys: The patients' keys, in order.
+        remembered: Whether `client.people` knew all its patients when it came into use; False in older ones.
     """
 
     def __init__(self, folder: Path, index: dict[str, Any]) -> None:
@@ -45,6 +46,7 @@ class Cache:
         self.identity: str = index["identity"]
         self.generation = folder.name
         self.patient_keys: tuple[str, ...] = tuple(index["keys"])
+        self.remembered = bool(index.get("remembered", False))
         self._images: NDArray[np.uint16] = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
         self._labels: NDArray[np.int64] = np.load(folder / "labels.npy", allow_pickle=False)
         self._offsets: list[int] = np.load(folder / "offsets.npy", allow_pickle=False).tolist()
@@ -216,6 +218,15 @@ def file_digest(path: Path) -> str:
         while chunk := file.read(_CHUNK):
             seal.update(chunk)
     return seal.hexdigest()
+
+
+def is_remembered(home: Path) -> bool:
+    """Whether the cache in use says that `client.people` knows its patients; nothing is checked, and nothing raised."""
+    try:
+        index = json.loads((home / CACHE_FOLDER / (current_generation(home) or "") / "index.json").read_bytes())
+        return bool(index.get("remembered", False))
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def checked_index(folder: Path) -> dict[str, Any]:

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from client import receipt
 from client.admission.records import ADMISSION_FILE, Admission
-from client.cache import Cache, current_generation
-from client.identity import cohort_identity, patient_key, site_secret
+from client.cache import Cache, current_generation, is_remembered
+from client.identity import Keys, cohort_identity, site_secret
 from client.ledger import UTILITY, Ledger
+from client.people import People, Person, remember
 from common.errors import CacheCorrupt, IssuerNeeded
 
 
@@ -35,6 +36,7 @@ class ConsentingCohort(Cache):
         self._kept = kept
         self.settings_digest = whole.settings_digest
         self.generation = whole.generation
+        self.remembered = whole.remembered
         self.patient_keys = tuple(whole.patient_keys[i] for i in kept)
         self.identity = cohort_identity(secret, self.patient_keys)
 
@@ -105,10 +107,11 @@ class Release:
 
 
 def consenting(whole: Cache, home: Path, withdrawn: Iterable[str]) -> Cache:
-    """Return the cache as training may see it: without the patients whose key is in `withdrawn`.
+    """Return the cache as training may see it: without the patients who were ever known by a key in `withdrawn`.
 
     Raises:
         CacheCorrupt: The record that leads from PatientIDs to cached patients is of another generation.
+        StateError: What the site remembers of who is who cannot be read.
     """
     out = _patients_of(whole, home, set(withdrawn))
     if not out:
@@ -133,24 +136,28 @@ def withdraw(home: Path, ledger: Ledger, patient_id: str, *, issuer: str | None 
         CacheCorrupt: The cache cannot be read, so nobody can tell what else the patient is known by.
         IssuerNeeded: Nobody is known by the id alone, but somebody who left the cache may be of this id and an issuer.
         LedgerCorrupt: The ledger is an older copy.
-        StateError: The disk refuses.
+        StateError: The disk refuses, or what the site remembers of who is who cannot be read.
     """
     ledger.require(receipt.last_head(home))
-    key = patient_key(site_secret(home), patient_id, issuer or "")
-    here, cached = set[str](), set[str]()
+    keys = Keys.read(site_secret(home), patient_id, issuer or "")
+    met_now = [Person(key=keys.full, ids={keys.full: keys.bare})] if keys.full != keys.bare else []
+    people = remember(home, met_now, expected=is_remembered(home))
+    named = {keys.full, *keys.was} | (people.of_id(keys.bare) if keys.full == keys.bare else set())
+    here, met = set[str](), set[str]().union(*(people.kin(key) for key in named))
     if current_generation(home) is not None:
         whole = Cache.open(home)
         here = set(whole.patient_keys)
-        cached = {whole.patient_keys[i] for i in _patients_of(whole, home, {key})}
+        cached = {whole.patient_keys[i] for i in _patients_of(whole, home, named)}
+        met |= set[str]().union(cached, *(people.kin(key) for key in cached))
     trained = frozenset[str]().union(*ledger.cohorts().values())
-    known = bool(cached) or key in trained
-    if issuer is None and not known and trained - here - ledger.withdrawn():
+    known = bool(met & (here | trained))
+    if issuer is None and not known and trained - here - ledger.withdrawn() - people.known.keys():
         raise IssuerNeeded(
             "no patient in the cache or in an earlier round is known by this id alone, but patients of earlier rounds "
             "have left the cache, and this may be one who was kept under id and issuer; nobody was marked. Name the "
             "IssuerOfPatientID with `--issuer`, or, where the files name none, `--issuer ''`"
         )
-    ledger.withdraw([key, *sorted(cached)])
+    ledger.withdraw([keys.full, *sorted(met)])
     receipt.keep(home, ledger)
     return known
 
@@ -169,10 +176,16 @@ def releases_with(ledger: Ledger, keys: Iterable[str]) -> list[Release]:
 
 
 def _patients_of(whole: Cache, home: Path, keys: set[str]) -> set[int]:
-    """Indices of the cached patients that any of `keys` leads to, by their own key or by that of one of their files."""
+    """Indices of the cached patients that any of `keys` leads to, by all that is remembered of them.
+
+    Of a cache from before anything was remembered: by their own key, or by that of one of their files.
+    """
     if not keys:
         return set()
-    found = {i for i, key in enumerate(whole.patient_keys) if key in keys}
+    people = People.load(home, expected=whole.remembered)
+    found = {i for i, key in enumerate(whole.patient_keys) if not people.names(key).isdisjoint(keys)}
+    if whole.remembered:
+        return found
     admission = Admission.load(home)
     if admission is None and not (home / ADMISSION_FILE).exists():
         return found
@@ -185,3 +198,24 @@ def _patients_of(whole: Cache, home: Path, keys: set[str]) -> set[int]:
         if record.first >= 0 and (record.bare in keys or record.full in keys):
             found.add(bisect_right(starts, record.first) - 1)
     return found
+
+
+def met_before(home: Path) -> list[Person]:
+    """Return the patients of a cache from before anything was remembered, by all that its records tell.
+
+    Nobody where there is none, or none that can be read: who they were is then known to nobody.
+    """
+    if is_remembered(home):
+        return []
+    try:
+        whole = Cache.open(home)
+    except CacheCorrupt:
+        return []
+    ids = {key: {key: ""} for key in whole.patient_keys}
+    admission = Admission.load(home)
+    if admission is not None and admission.generation == whole.generation:
+        starts = [whole.patient_rows(i).start for i in range(whole.patients)]
+        for record in admission.records:
+            if record.first >= 0:
+                ids[whole.patient_keys[bisect_right(starts, record.first) - 1]][record.full] = record.bare
+    return [Person(key=key, ids={**known, key: known[key] or key}) for key, known in ids.items()]

@@ -18,6 +18,7 @@ from client.cache import Cache
 from client.evaluation import verdicts
 from client.evaluation.candidate import Candidate
 from client.evaluation.judge import candidate_of, judge, tell_steward
+from client.held_out import VERDICT
 from client.identity import SIGNING_KEY
 from client.ledger import Entry
 from client.site import Site
@@ -142,7 +143,7 @@ def evaluate(site: Site, request: EvaluateRequest) -> Verdict:
     if event is None:
         raise PlanRefused(f"plan {plan.name!r} sets no patient aside, so there is nothing to judge a model by")
     check(request.arrays, shared_shapes(plan), what="request")
-    step = Round(number=len(schedule(plan)) + 1, phase="verdict", event=event, epsilon_after=0.0)
+    step = Round(number=len(schedule(plan)) + 1, phase=VERDICT, event=event, epsilon_after=0.0)
     with site.alone():
         _refuse_rollback(site, request)
         weights = digest(request.arrays)

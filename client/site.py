@@ -10,9 +10,10 @@ import torch
 
 from client.cache import Cache
 from client.consent import consenting
-from client.held_out import split
+from client.held_out import split, trained_in
 from client.identity import site_secret
 from client.ledger import Ledger
+from client.people import People
 from client.policy import SitePolicy
 from client.randomness import SecureRandom
 from common.errors import StateError
@@ -55,7 +56,12 @@ class Site:
 
     def cohorts(self, plan: StudyPlan) -> tuple[Cache, Cache]:
         """Those who may train in this plan, and those it sets aside (`client.held_out`)."""
-        return split(self.cache, site_secret(self.home), plan.evaluation.held_out_share)
+        share = plan.evaluation.held_out_share
+        if share <= 0:
+            return split(self.cache, site_secret(self.home), share)
+        people = People.load(self.home, expected=self.cache.remembered)
+        trained = trained_in(self.ledger, plan.digest)
+        return split(self.cache, site_secret(self.home), share, people=people, trained=trained)
 
     @property
     def simulated(self) -> bool:

@@ -2,7 +2,7 @@
 
 from mutation import Mutation
 
-_WHO = "tests/client/test_who_is_who.py"
+_WHO, _PEOPLE = "tests/client/test_who_is_who.py", "tests/client/test_people.py"
 
 
 def _guard(name: str, file: str, old: str, new: str, *tests: str) -> Mutation:
@@ -39,4 +39,30 @@ IDENTITY = [
            ' - {""}) > 1 for trait in', ' - {""}) > 9 for trait in', _WHO),
     _guard("a placeholder is not told", "client/admission/batch.py",
            "        Doubt.PLACEHOLDER_ID: patient.placeholder,\n", "", _WHO),
+    _guard("a person with a new id is drawn anew", "client/people.py",
+           "draws = frozenset[str]().union(*(item.draws for item in before)) or frozenset({person.key})",
+           "draws = frozenset({person.key})", _PEOPLE, "tests/attacks/test_held_out_moves.py"),
+    _guard("an id that an issuer is added to is another person", "client/people.py",
+           "related |= of_id.get(bare, set()) if key == bare else {bare}",
+           "related |= of_id.get(bare, set()) if key == bare else set()", _PEOPLE),
+    _guard("an id that an issuer is taken from is another person", "client/people.py",
+           "related |= of_id.get(bare, set()) if key == bare else {bare}",
+           "related |= set() if key == bare else {bare}", _PEOPLE),
+    _guard("keys of an earlier version are forgotten", "client/people.py",
+           "        related = {*person.ids, *person.was}", "        related = {*person.ids}", _PEOPLE),
+    _guard("who was there before the memory is forgotten", "client/admission/ingest.py",
+           "met_before(context.home), found", "[], found", _PEOPLE),
+    _guard("the draw is not asked for who is set aside", "client/held_out.py",
+           "for draw in known.draws(key)):", "for draw in (key,)):", _PEOPLE),
+    _guard("one who trained is set aside once merged", "client/held_out.py",
+           "        elif known.kin(key).isdisjoint(seen):", "        else:", _PEOPLE),
+    _guard("a verdict's cohort counts as trained", "client/held_out.py",
+           " and row.phase != VERDICT]", "]", "tests/client/test_verdict.py"),
+    _guard("who withdrew comes back under another id", "client/consent.py",
+           "if not people.names(key).isdisjoint(keys)}", "if key in keys}", _PEOPLE),
+    _guard("the ids of a person who withdrew are not marked", "client/consent.py",
+           "    ledger.withdraw([keys.full, *sorted(met)])", "    ledger.withdraw([keys.full])", _PEOPLE,
+           "tests/client/test_consent.py"),
+    _guard("a memory that is lost is made anew", "client/people.py",
+           "        if not path.exists() and not expected:", "        if not path.exists():", _PEOPLE),
 ]  # fmt: skip

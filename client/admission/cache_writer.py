@@ -35,6 +35,7 @@ class Content:
         labels: Label of each image, patient by patient.
         settings: `IngestSettings.digest`.
         identity: The data set's identity.
+        remembered: Whether `client.people` knows all its patients.
     """
 
     image_size: int
@@ -43,6 +44,7 @@ class Content:
     labels: list[int]
     settings: str
     identity: str
+    remembered: bool = False
 
 
 class Spool:
@@ -164,6 +166,7 @@ def _index(draft: Path, content: Content) -> dict[str, Any]:
         "settings": content.settings,
         "identity": content.identity,
         "keys": content.keys,
+        **({"remembered": True} if content.remembered else {}),
         "arrays": {name: file_digest(draft / name) for name in ARRAYS},
     }
 

@@ -24,8 +24,10 @@ from client.admission.labels import LABELS_FILE, Labels
 from client.admission.quarantine import QUARANTINE_FILE, Decisions
 from client.admission.records import Admission, IngestSummary
 from client.admission.settings import IngestSettings
-from client.cache import Cache
+from client.cache import Cache, is_remembered
+from client.consent import met_before
 from client.identity import MERGES_FILE, SECRET_BYTES, Merges, cohort_identity, site_secret
+from client.people import People, remember
 from common.errors import CacheCorrupt, NoUsableScans, StateError
 
 __all__ = ["IngestSettings", "IngestSummary", "Limits", "ingest"]
@@ -94,7 +96,8 @@ def ingest(
         NoUsableScans: The folder is missing, empty, or nothing in it can be admitted; an old cache stays as it is.
         LabelsError: `labels.csv` is missing, malformed, or names what is in no file.
         DataError: `merges.csv` is malformed, or names an id that two issuers gave to different persons.
-        StateError: The disk refuses, another ingest runs, or decoder processes do not start.
+        StateError: The disk refuses, another ingest runs, decoder processes do not start, or what the site remembers of
+            who is who is gone.
     """
     entries = list_folder(folder, leave_out=home)
     if not entries:
@@ -102,6 +105,7 @@ def ingest(
     context = _context(folder, home, settings, dry_run=dry_run, ocr=ocr)
     with contextlib.ExitStack() as stack:
         place = None if dry_run else stack.enter_context(exclusive(home))
+        People.load(home, expected=is_remembered(home))
         prior, cache = _prior(context)
         stamps = [(entry.name, entry.stamp) for entry in entries]
         if prior is not None and prior.judging == context.judging and prior.stamps == stamps:
@@ -215,9 +219,12 @@ def _write(context: _Context, place: Path, batch: Batch, found: Judgement) -> No
         by_name[item.name] = replace(record, first=len(labels))
         counts[-1] += record.pictures
         labels.extend([item.label] * record.pictures)
+    # before the cache that was judged by it comes into use
+    remember(context.home, met_before(context.home), found.persons.all(), expected=is_remembered(context.home))
     content = Content(
         image_size=context.settings.image_size, keys=keys, counts=counts, labels=labels,
         settings=context.settings.digest, identity=cohort_identity(context.secret, keys),
+        remembered=True,
     )  # fmt: skip
     images = (image for item in found.places for image in batch.pictures(item.name))
     generation = write_generation(place, content, images)

@@ -7,30 +7,15 @@ Formal guarantee
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 from client.admission.doubts import Doubt
 from client.admission.records import FileRecord
 from client.identity import MERGES_FILE, Keys, Merges
+from client.people import Person
 from common.errors import DataError
 
 _SHOWN_LINES = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Person:
-    """One person, by every key that the folder and `merges.csv` know it by now.
-
-    Attributes:
-        key: The smallest of `ids`, which the cache keeps the person under.
-        ids: Id key -> key of the same id without issuer.
-        was: Keys that earlier versions knew it by.
-    """
-
-    key: str
-    ids: Mapping[str, str]
-    was: frozenset[str]
 
 
 class Persons:
