@@ -105,7 +105,7 @@ def release_verdict(home: Path, *, plan: StudyPlan, verdict: Verdict, entry: int
     forms = {
         "site": re.fullmatch(r"[a-z0-9][a-z0-9-]{0,31}", verdict.site) is not None,
         "delta": verdict.delta == plan.privacy.delta,
-        "epsilon": type(verdict.epsilon) is float and 0 < verdict.epsilon <= limit,
+        "epsilon": type(verdict.epsilon) is float and 0 <= verdict.epsilon <= limit,
         "ledger_head": re.fullmatch(r"[0-9a-f]{64}", verdict.ledger_head) is not None,
     }
     if wrong := [name for name, right in forms.items() if not right]:
@@ -133,7 +133,7 @@ def _check(plan: StudyPlan, step: Round, reply: TrainReply) -> None:
         "round": (reply.round, reply.phase) == (step.number, step.phase),
         "site": re.fullmatch(r"[a-z0-9][a-z0-9-]{0,31}", reply.site) is not None,
         "delta": reply.delta == plan.privacy.delta,
-        "epsilon": type(reply.epsilon) is float and 0 < reply.epsilon <= limit,
+        "epsilon": type(reply.epsilon) is float and 0 <= reply.epsilon <= limit,
         "ledger_head": re.fullmatch(r"[0-9a-f]{64}", reply.ledger_head) is not None,
     }
     if wrong := [name for name, right in forms.items() if not right]:

@@ -1,6 +1,9 @@
 """The rounds a plan prescribes: which phase each one runs, with which noise, and what it costs a patient."""
 
+import dataclasses
 import functools
+import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +27,10 @@ MIXTURE_SHARES: tuple[tuple[Phase, float], ...] = (
 """The same where a class's prior has several components (chosen on Fashion-MNIST and MNIST, docs/decisions/0008)."""
 
 
+EXACT = 50
+"""Gradient rounds whose epsilon is computed one by one; of more, this many are, closest at the beginning."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Round:
     """One round of a study.
@@ -33,7 +40,8 @@ class Round:
         phase: What the sites compute.
         event: The mechanism every site runs, as its ledger books it.
         utility: The mechanism that releases the round's reconstruction error; None where the plan does not pay for one.
-        epsilon_after: Epsilon of the study at a site that took part in every round up to this one.
+        epsilon_after: Epsilon of the study at a site that took part in every round up to this one. Of more than
+            `EXACT` gradient rounds as many are computed; a round between two has what the later one has.
     """
 
     number: int
@@ -70,8 +78,10 @@ def verdict_event(plan: StudyPlan) -> GaussianEvent | None:
 
 def whole_cost(plan: StudyPlan) -> float:
     """Epsilon of the whole study at a site that takes part in every round once and gives its verdict."""
-    events = [event for step in schedule(plan) for event in step.events]
-    return epsilon([*events, *_verdict(plan)], delta=plan.privacy.delta)
+    events = Counter(event for step in schedule(plan) for event in step.events)
+    return epsilon(
+        [*(_times(event, runs) for event, runs in events.items()), *_verdict(plan)], delta=plan.privacy.delta
+    )
 
 
 def _verdict(plan: StudyPlan) -> list[GaussianEvent]:
@@ -82,20 +92,34 @@ def _verdict(plan: StudyPlan) -> list[GaussianEvent]:
 @functools.lru_cache(maxsize=64)
 def _schedule(plan: StudyPlan) -> tuple[Round, ...]:
     steps = _moment_events(plan) + _gradient_events(plan)
-    rounds, spent = [], []
-    for number, (phase, event) in enumerate(steps, start=1):
-        utility = _utility_event(plan) if phase == "sgd" else None
-        spent += [event] if utility is None else [utility, event]
-        rounds.append(
-            Round(
-                number=number,
-                phase=phase,
-                event=event,
-                epsilon_after=epsilon(spent, delta=plan.privacy.delta),
-                utility=utility,
-            )
-        )
-    return tuple(rounds)
+    paid = _utility_event(plan)
+    rounds = [
+        Round(number=number, phase=phase, event=event, epsilon_after=math.nan, utility=paid if phase == "sgd" else None)
+        for number, (phase, event) in enumerate(steps, start=1)
+    ]
+    costs = _costs(rounds, plan.privacy.delta)
+    return tuple(dataclasses.replace(step, epsilon_after=cost) for step, cost in zip(rounds, costs, strict=True))
+
+
+def _costs(rounds: list[Round], delta: float) -> list[float]:
+    """Epsilon after each round, or, between two that are computed, after a later one: never less than is true."""
+    gradient = sum(step.phase == "sgd" for step in rounds)
+    before, few = len(rounds) - gradient, min(EXACT, gradient)
+    ends = [math.ceil(gradient * (part / few) ** 2) for part in range(1, few + 1)]
+    if gradient <= EXACT:
+        ends = list(range(1, gradient + 1))
+    spent: Counter[GaussianEvent] = Counter()
+    costs: list[float] = []
+    for end in [*range(1, before + 1), *(before + end for end in ends)]:
+        spent.update(event for step in rounds[len(costs) : end] for event in step.events)
+        cost = epsilon([_times(event, runs) for event, runs in spent.items()], delta=delta)
+        costs += [cost] * (end - len(costs))
+    return costs
+
+
+def _times(event: GaussianEvent, runs: int) -> GaussianEvent:
+    """As many runs of one mechanism as one event, which costs the same."""
+    return dataclasses.replace(event, steps=event.steps * runs)
 
 
 def _moment_events(plan: StudyPlan) -> list[tuple[Phase, GaussianEvent]]:
@@ -137,12 +161,13 @@ def _gradient_events(plan: StudyPlan) -> list[tuple[Phase, GaussianEvent]]:
         return [("sgd", event(0.0, 1))] * training.rounds
     before = [booked for _, booked in _moment_events(plan)]
     paid = _utility_event(plan)
-    utility = [] if paid is None else [paid]
+    utility = [] if paid is None else [_times(paid, training.rounds)]
+    spare_utility = [] if paid is None else [paid] * plan.privacy.spare_rounds
 
     def cost(multiplier: float) -> float:
-        booked = [*before, *utility * training.rounds, event(multiplier, training.rounds), *_verdict(plan)]
+        booked = [*before, *utility, event(multiplier, training.rounds), *_verdict(plan)]
         spares = [_spare(plan, before)] if before else []
-        spares.append(_spare(plan, [event(multiplier, 1)]) + utility * plan.privacy.spare_rounds)
+        spares.append(_spare(plan, [event(multiplier, 1)]) + spare_utility)
         return max(epsilon([*booked, *spare], delta=plan.privacy.delta) for spare in spares)
 
     least = smallest_multiplier(

@@ -10,12 +10,12 @@ from mutation import (
     MESSAGES,
     NOISE_KEY,
     POLICY,
-    PRIVACY,
     SERVER,
     STORE,
     WEIGHTS,
     Mutation,
 )
+from mutations_accountant import ACCOUNTANT
 from mutations_deployment import DEPLOYMENT
 from mutations_gateway import GATEWAY
 from mutations_identity import IDENTITY
@@ -33,6 +33,7 @@ _ENTRY_TAIL = """
 
 MUTATIONS = [
     *MECHANISMS,
+    *ACCOUNTANT,
     *DEPLOYMENT,
     *GATEWAY,
     *IDENTITY,
@@ -88,20 +89,6 @@ MUTATIONS = [
         old='return locked(self.home / "round.lock")',
         new='return __import__("contextlib").nullcontext()',
         tests=(SERVER + "::test_a_flood_of_one_request_is_booked_once",),
-    ),
-    Mutation(
-        name="accountant: epsilon is understated by 3 %",
-        file="common/privacy.py",
-        old="    return min(bound, tighter) if",
-        new="    return 0.97 * min(bound, tighter) if",
-        tests=(PRIVACY + "::test_epsilon_agrees_with_google_on_the_published_table_and_is_never_below_it",),
-    ),
-    Mutation(
-        name="accountant: a mechanism without noise is free",
-        file="common/privacy.py",
-        old="        return math.inf\n    with",
-        new="        return 0.0\n    with",
-        tests=(PRIVACY + "::test_nothing_costs_nothing_and_no_noise_costs_everything",),
     ),
     Mutation(
         name="ledger: the chain is not checked",

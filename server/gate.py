@@ -156,7 +156,7 @@ def _checked(study: Study, verdict: Verdict, candidate: str, enrolled: signers.S
 
 def _honest_cost(study: Study, verdict: Verdict) -> bool:
     privacy = study.plan.privacy
-    right = not privacy.enabled or 0 < verdict.epsilon <= privacy.epsilon
+    right = not privacy.enabled or 0 <= verdict.epsilon <= privacy.epsilon
     return verdict.delta == privacy.delta and right
 
 

@@ -92,7 +92,7 @@ def build_card(study: Study, decoder: Decoder, folder: Path, *, verdicts: Verdic
             "enabled": privacy.enabled,
             "unit": "patient",
             "relation": "add or remove one patient",
-            "accountant": "min(PRV, RDP) upper bounds, composed from the site's ledger events",
+            "accountant": "min(privacy loss distributions, RDP) upper bounds, composed from the site's ledger events",
             "delta": privacy.delta,
             "epsilon_by_site": {site: _finite(value) for site, value in spent.items()},
         },

@@ -57,7 +57,7 @@ class Masked(np.ndarray):
         {"epsilon": float("nan")},
         {"epsilon": float("inf")},
         {"epsilon": 8.0001},
-        {"epsilon": 0.0},
+        {"epsilon": -0.001},
         {"epsilon": np.float64(1.0)},
         {"ledger_head": ""},
         {"ledger_head": "patient Doe"},
@@ -69,6 +69,10 @@ def test_anything_that_is_not_this_rounds_release_is_refused(change: dict[str, A
     sealed()
     with pytest.raises(EgressRefused, match="nothing was sent"):
         sealed(**change)
+
+
+def test_a_booked_round_that_cost_next_to_nothing_is_sent_at_an_epsilon_of_0() -> None:
+    assert sealed(epsilon=0.0).epsilon == 0.0
 
 
 def test_a_reply_has_seven_scalars_and_no_place_for_another() -> None:

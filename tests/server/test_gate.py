@@ -90,6 +90,8 @@ def test_a_verdict_of_another_site_candidate_or_cost_is_refused(study: Study) ->
         name: value for name, value in to_json(verdict(study, "north")).items() if name[:4] not in ("publ", "sign")
     }
     assert hear(study, signed(key(study, "north"), **{**fields, "epsilon": 99.0}))[0] == "WrongCost"
+    assert hear(study, signed(key(study, "north"), **{**fields, "epsilon": -0.001}))[0] == "WrongCost"
+    assert hear(study, signed(key(study, "north"), **{**fields, "epsilon": 0.0}))[0] == ""
     assert hear(study, dataclasses.replace(verdict(study, "north"), outcome="FidelityTooLow"))[0] == "SignatureInvalid"
     for name in ("candidate", "plan"):
         honest = signed(key(study, "north"), **{**fields, name: "0" * 64})

@@ -162,7 +162,7 @@ def test_the_statement_names_unit_adjacency_bound_noise_accountant_and_what_is_n
         "all images of one patient at one hospital together",
         "add/remove adjacency",
         "Each hospital draws its own",
-        "PRV (Gopi et al., 2021) and RDP (Mironov, 2017)",
+        "privacy loss distributions (Doroshenko et al., 2022) and RDP (Mironov, 2017)",
         "That a hospital took part",
         "Relatives",
         "several of these hospitals",
