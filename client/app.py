@@ -13,7 +13,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client import hospital
-from client.refusals import refused
+from client.refusals import reason_of, refused
 from client.site import Site
 from common.errors import MessageRefused, PlanRefused, SeedRefused, WardroundError
 from common.messages import EvaluateRequest, Hello, Refused, TrainRequest
@@ -60,7 +60,7 @@ def _answer(
             content = hospital.evaluate(site, request).to_record()
     except WardroundError as error:
         log.warning("refused: %s: %s", type(error).__name__, error)
-        content = _refusal(context, site, plan, type(error).__name__)
+        content = _refusal(context, site, plan, reason_of(error))
     except Exception as error:
         log.exception("failed")
         content = _refusal(context, site, plan, "LimitExceeded" if _out_of_memory(error) else "WardroundError")

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.errors import CacheCorrupt
+from common.errors import CacheCorrupt, CacheMissing
 from common.images import uint16_to_unit
 
 CACHE_FOLDER = "cache"
@@ -56,11 +56,12 @@ class Cache:
         """Open the current generation, checking every byte.
 
         Raises:
-            CacheCorrupt: Nothing was ingested, a part is missing, or a digest fails.
+            CacheMissing: Nothing was ingested.
+        CacheCorrupt: A part is missing, or a digest fails.
         """
         name = current_generation(home)
         if name is None:
-            raise CacheCorrupt(f"no training cache in {home}. Run `wardround site ingest` first")
+            raise CacheMissing(f"no training cache in {home}. Run `wardround site ingest` first")
         folder = home / CACHE_FOLDER / name
         try:
             cache = cls(folder, checked_index(folder))

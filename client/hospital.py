@@ -23,7 +23,7 @@ from client.identity import SIGNING_KEY
 from client.ledger import Entry
 from client.site import Site
 from client.trainer import PatientTrainer
-from common.errors import CacheCorrupt, CohortTooSmall, LabelsError, MessageRefused, PlanRefused, StateError
+from common.errors import CacheMissing, MessageRefused, PlanRefused, StateError
 from common.messages import EvaluateRequest, Hello, HelloReply, TrainReply, TrainRequest, Verdict
 from common.plan import StudyPlan
 from common.privacy import GaussianEvent, epsilon
@@ -41,7 +41,7 @@ def greet(site: Site, request: Hello) -> HelloReply:
 
     Raises:
         Refusal: The plan is not approved, or lies outside the policy.
-        DataError: The cohort is too small or lacks one of the plan's labels.
+        DataError: The cohort is too small.
         StateError: The cache or the ledger cannot be trusted.
     """
     plan = policy.approved_plan(site.home, request.plan)
@@ -205,30 +205,20 @@ def _entry(plan: StudyPlan, step: Round, cohort: Cache, weights: str) -> Entry:
 
 
 def check_cohort(site: Site, plan: StudyPlan) -> None:
-    """Refuse a cohort that was admitted by other settings, is too small, or lacks a label.
+    """Refuse a cohort that was admitted by other settings or is too small.
+
+    Labels are not looked at: the coordinator chose their names, so a refusal that depends on which of them occur would
+    answer a question about patients, without noise and as often as it is asked. A class of nobody is a sum of noise.
 
     Raises:
-        CacheCorrupt: The cache was made with other settings than this plan's.
-        CohortTooSmall: Fewer patients than the plan's minimum.
-        LabelsError: A label of the plan that no patient has.
+        CacheMissing: The cache was made with other settings than this plan's.
+        CohortTooSmall: Fewer patients than the site's minimum or the plan's.
     """
     if site.cache.settings_digest != IngestSettings.from_plan(plan).digest:
-        raise CacheCorrupt(
+        raise CacheMissing(
             "the cache was made for another plan's image form. Run `wardround site ingest` with this plan"
         )
-    cohort = site.cohort(plan)
-    if cohort.patients < plan.data.min_patients:
-        raise CohortTooSmall(
-            f"site {site.policy.name!r}: {cohort.patients} patients to train on, but plan {plan.name!r} asks for "
-            f"at least {plan.data.min_patients}. Admit more, or agree on a smaller `data.min_patients`"
-        )
-    counts = cohort.label_counts()
-    counts += [0] * (len(plan.data.labels) - len(counts))
-    if absent := [name for name, count in zip(plan.data.labels, counts, strict=False) if count == 0]:
-        raise LabelsError(
-            f"site {site.policy.name!r}: no patient has the label {absent[0]!r} of plan {plan.name!r}. "
-            "Check labels.csv, or leave the label out of the plan"
-        )
+    policy.enough(site.policy, plan, patients=site.cohort(plan).patients)
 
 
 def _reserve(site: Site, plan: StudyPlan, step: Round, entry: Entry) -> int:

@@ -1,13 +1,15 @@
 """The hospital's own rules (`site.toml`): what may run here, and within which limits."""
 
 from client.approval import approve, approved_plan, total_delta
+from client.label_attributes import allowed, identifies
 from client.site_rules import Limits, Resources, SitePolicy
 from common.errors import BudgetExhausted, CohortTooSmall, PlanRefused
 from common.plan import StudyPlan
 from common.schedule import Round, schedule
 
 __all__ = [
-    "Limits", "Resources", "SitePolicy", "approve", "approved_plan", "inside", "permit", "round_of", "total_delta",
+    "Limits", "Resources", "SitePolicy", "approve", "approved_plan", "enough", "inside", "permit", "round_of",
+    "total_delta",
 ]  # fmt: skip
 
 
@@ -23,11 +25,39 @@ def inside(policy: SitePolicy, plan: StudyPlan) -> None:
     """Refuse a plan that asks for more than this hospital ever grants, whatever is left of its budget.
 
     Raises:
-        PlanRefused: The plan's delta is above the site's.
+        PlanRefused: The plan's delta is above the site's, or its labels come from an attribute not allowed here.
     """
-    limits = policy.limits
+    limits, attribute = policy.limits, plan.data.label_attribute
     if plan.privacy.delta > limits.max_delta:
         raise PlanRefused(f"study {plan.name!r}: delta {plan.privacy.delta:g} is above the site's {limits.max_delta:g}")
+    if not allowed(attribute, limits.label_attributes):
+        cure = (
+            "which is unknown or may identify a patient, so no site takes labels from it. Agree on another attribute"
+            if identifies(attribute)
+            else "which this site does not allow. Name it in `limits.label_attributes` of site.toml if none of its "
+            "values picks a patient out, or agree on another attribute"
+        )
+        raise PlanRefused(f"study {plan.name!r} takes its labels from {attribute}, {cure}, or use labels.csv")
+
+
+def enough(policy: SitePolicy, plan: StudyPlan, *, patients: int) -> None:
+    """Refuse a cohort under the site's own minimum or the plan's, whichever is larger; every request is measured so.
+
+    Raises:
+        CohortTooSmall: Too few patients.
+    """
+    own, asked = policy.limits.min_patients, plan.data.min_patients
+    if patients >= max(own, asked):
+        return
+    if own > asked:
+        raise CohortTooSmall(
+            f"study {plan.name!r}: the site's policy trains on {own} patients or more; there are {patients}. Admit "
+            "more, or lower `limits.min_patients` in site.toml"
+        )
+    raise CohortTooSmall(
+        f"site {policy.name!r}: {patients} patients to train on, but plan {plan.name!r} asks for at least {asked}. "
+        "Admit more, or agree on a smaller `data.min_patients`"
+    )
 
 
 def permit(
@@ -49,15 +79,13 @@ def permit(
 
     Raises:
         PlanRefused: The plan lies outside the policy.
-        CohortTooSmall: Too few patients for the policy.
+        CohortTooSmall: Too few patients for the policy or the plan.
         BudgetExhausted: The round would pass the study's epsilon or a limit of the site.
     """
     inside(policy, plan)
     limits = policy.limits
-    if patients is not None and patients < limits.min_patients:
-        raise CohortTooSmall(
-            f"study {plan.name!r}: the site's policy trains on {limits.min_patients} patients or more; there are fewer"
-        )
+    if patients is not None:
+        enough(policy, plan, patients=patients)
     _within(plan, "study", spent[0], after[0], min(limits.max_epsilon_per_study, plan.privacy.epsilon))
     _within(plan, "site", spent[1], after[1], limits.max_epsilon_total)
 

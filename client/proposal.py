@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Self
 
-from client import egress, policy
+from client import egress, policy, selection
 from client.ledger import Ledger
 from client.policy import SitePolicy
 from common.errors import BudgetExhausted, PlanRefused
@@ -38,6 +38,7 @@ class Proposal:
         spent: Epsilon of everything booked so far.
         after: The same were every round of the plan that is not booked yet booked, too.
         limit: Most that all studies together may cost here.
+        least: Fewest patients that the site itself lets train, whatever the plan says.
     """
 
     plan: StudyPlan
@@ -46,6 +47,7 @@ class Proposal:
     spent: float
     after: float
     limit: float
+    least: int
 
     @classmethod
     def weigh(cls, plan: StudyPlan, rules: SitePolicy, ledger: Ledger) -> Self:
@@ -70,6 +72,7 @@ class Proposal:
             spent=ledger.epsilon(delta=delta),
             after=ledger.epsilon(delta=delta, extra=tuple(missing)),
             limit=rules.limits.max_epsilon_total,
+            least=rules.limits.min_patients,
         )
         proposal._refuse_too_much(rules)
         return proposal
@@ -85,8 +88,8 @@ class Proposal:
         return {
             "study": self.plan.name,
             "digest": self.plan.digest,
-            "data": {"modality": list(data.modality), "body_part": data.body_part, "labels": list(data.labels),
-                     "image_size": data.image_size, "min_patients": data.min_patients,
+            "data": {**selection.table(data), "body_part": data.body_part,
+                     "image_size": data.image_size, "min_patients": data.min_patients, "site_min_patients": self.least,
                      "max_patients": self.plan.aggregation.max_patients},
             "components": self.plan.model.components,
             "federated": self.plan.training.federated,
@@ -109,12 +112,11 @@ class Proposal:
     def text(self) -> str:
         """Return the proposal as a data steward reads it."""
         plan, data = self.plan, self.plan.data
-        kinds = f"{', '.join(data.modality) or 'any modality'}; {data.body_part or 'any body part'}"
-        classes = f"classes {', '.join(data.labels)}" if data.labels else "no classes"
         lines = [
             f"Study {plan.name!r}, plan {plan.digest}",
-            f"  trains   one generator of {data.image_size} x {data.image_size} images ({kinds}; {classes}), together",
-            f"           with other hospitals; {self._cohort()}",
+            f"  trains   one generator of {data.image_size} x {data.image_size} images, together with other hospitals;",
+            f"           {self._cohort()}",
+            *selection.lines(data),
             *self._model_lines(),
             *self._warm_lines(),
             *self._noise_lines(),
@@ -138,7 +140,8 @@ class Proposal:
 
     def _cohort(self) -> str:
         """How many patients a site may have: a plan that names no most of its own leaves the default, beyond any."""
-        fewest, most = self.plan.data.min_patients, self.plan.aggregation.max_patients
+        asked, most = self.plan.data.min_patients, self.plan.aggregation.max_patients
+        fewest = f"{max(asked, self.least)} (the plan's minimum is {asked}, this site's {self.least})"
         if most == AggregationPlan().max_patients:
             return f"at least {fewest} patients here"
         return f"{fewest} to {most:,} patients here, and the sums of a larger cohort may be left out"

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 from client.egress_log import record
+from common.errors import CacheMissing, CohortTooSmall, WardroundError
 from common.messages import Refused
 
 log = logging.getLogger(__name__)
@@ -14,6 +15,15 @@ log = logging.getLogger(__name__)
 UNRECORDED = Refused(plan="", site="", reason="StateError")
 """What leaves where the egress log cannot be written: the same of every site, for every request and every reason. It
 cannot be nothing, because a SuperNode that gets no answer waits for ever."""
+
+_TOLD_AS: dict[str, type[WardroundError]] = {CacheMissing.__name__: CohortTooSmall}
+"""Types that would say what another one hides. An ingest that admits nobody leaves no cache, one that admits a single
+patient does: told apart, the two would say whether anybody passes the plan's filters."""
+
+
+def reason_of(error: WardroundError) -> str:
+    """The type name that may leave for an error."""
+    return _TOLD_AS.get(type(error).__name__, type(error)).__name__
 
 
 def refused(home: Path, *, reason: str, plan: str = "", site: str = "") -> Refused:

@@ -47,7 +47,7 @@ class Site:
 
     @cached_property
     def cache(self) -> Cache:
-        """The admitted patients who have not withdrawn; raises `CacheCorrupt` when nothing was ingested."""
+        """The admitted patients who have not withdrawn; raises `CacheMissing` when nothing was ingested."""
         return consenting(Cache.open(self.home), self.home, self.ledger.withdrawn())
 
     def cohort(self, plan: StudyPlan) -> Cache:

@@ -29,6 +29,9 @@ max_epsilon_total = {limits.max_epsilon_total}
 max_delta = {limits.max_delta}
 # Fewest patients that may train at all.
 min_patients = {limits.min_patients}
+# DICOM attributes that a plan may take labels from, beside codes that many patients share (Modality, PatientSex ...).
+# Name free text or numbers only where no value of them picks anybody out, e.g. ["StudyDescription"].
+label_attributes = {label_attributes}
 
 [resources]
 # "auto" takes a GPU where there is one; "cpu" and "cuda" insist.
@@ -61,8 +64,9 @@ def init(home: Path, name: str) -> bool:
         if SitePolicy.load(home).name != name:
             raise StateError(f"{home / 'site.toml'} is that of another site. Name another --home, or edit that file")
         return False
-    text = _TEMPLATE.format(**{field.name: getattr(SitePolicy(name=name), field.name)
-                               for field in dataclasses.fields(SitePolicy)})  # fmt: skip
+    rules = SitePolicy(name=name)
+    text = _TEMPLATE.format(**{field.name: getattr(rules, field.name) for field in dataclasses.fields(SitePolicy)},
+                            label_attributes=list(rules.limits.label_attributes))  # fmt: skip
     try:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_atomically(home / "site.toml", text.encode())

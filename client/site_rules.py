@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
 
+from client.label_attributes import identifies
 from common.errors import StateError
 from common.plan import MAX_EPSILON
 from common.settings import build
@@ -26,12 +27,14 @@ class Limits:
             here.
         max_delta: Largest delta a plan may state.
         min_patients: Smallest cohort that may train at all.
+        label_attributes: DICOM keywords that a plan may take labels from, beside `client.label_attributes.HARMLESS`.
     """
 
     max_epsilon_per_study: float = MAX_EPSILON
     max_epsilon_total: float = MAX_EPSILON
     max_delta: float = 1e-4
     min_patients: int = 50
+    label_attributes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +99,11 @@ class SitePolicy:
             raise StateError("site.toml: `limits.min_patients` must be 1 or more; counts cannot be negative")
         if not (self.resources.memory_mb >= 0 and self.resources.task_minutes > 0):
             raise StateError("site.toml: `resources.memory_mb` must be 0 or more, `resources.task_minutes` above 0")
+        if never := [keyword for keyword in self.limits.label_attributes if identifies(keyword)]:
+            raise StateError(
+                f"site.toml: `limits.label_attributes` names {never[0][:64]!r}, which is unknown or may identify a "
+                "patient, a person or an object. No label may come from it: take the name out"
+            )
         ports = (self.daemon.forwarder_port, self.daemon.runtime_port, self.daemon.health_port)
         if not all(0 <= port < 65536 for port in ports) or not re.fullmatch(
             r"(https?://[^\s/@]+(:\d+)?/?)?", self.daemon.proxy

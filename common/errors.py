@@ -13,7 +13,8 @@ WardroundError                 1
 │   ├── OutputInUse                an output folder that holds something else
 │   ├── CheckpointCorrupt          a checkpoint or release that fails its digest
 │   ├── SignatureInvalid           a release or verdict that is altered, unsigned or signed by somebody else
-│   ├── CacheCorrupt               a training cache that is absent or fails its check
+│   ├── CacheCorrupt               a training cache that fails its check
+│   │   └── CacheMissing               there is none of the plan's form; told as CohortTooSmall (`client.refusals`)
 │   └── LedgerCorrupt              a ledger whose chain is broken
 ├── Refusal                    6   a hospital says no; the message says why and what would change it
 │   ├── BudgetExhausted
@@ -107,7 +108,11 @@ class SignatureInvalid(StateError):
 
 
 class CacheCorrupt(StateError):
-    """A training cache that is absent, half there, or fails its check."""
+    """A training cache that is half there or fails its check."""
+
+
+class CacheMissing(CacheCorrupt):
+    """There is no training cache, or none of the form that a plan asks for; nothing is damaged."""
 
 
 class LedgerCorrupt(StateError):

@@ -21,7 +21,7 @@ from client import hospital, policy
 from client.admission.ingest import IngestSettings, IngestSummary, ingest
 from client.identity import SIGNING_KEY
 from client.site import Site
-from common.errors import DataError, StateError
+from common.errors import DataError, LabelsError, StateError
 from common.files import PRIVATE, write_atomically
 from common.plan import StudyPlan
 from common.schedule import schedule
@@ -93,6 +93,7 @@ def prepare(
             for name, folder in names.items()
         }
         homes = tuple(draft / "sites" / name for name in names)
+        _refuse_unused_labels(plan, homes)
         SimulationSetup(seed=seed, homes=homes).save(draft / SETUP)
         signers.save(draft, {home.name: Key.at(home / SIGNING_KEY).public for home in homes})
     return Prepared(run=run, plan=plan, summaries=summaries)
@@ -176,7 +177,7 @@ def found_site(home: Path, plan: StudyPlan, *, seed: int, admit: Callable[[], T]
 
     Raises:
         DataError: The cohort is not one the plan admits.
-        CacheCorrupt: `admit` left no cache, or one that another plan's image form was made for.
+        CacheMissing: `admit` left no cache, or one that another plan's image form was made for.
     """
     home.mkdir(parents=True)
     limits = f"[limits]\nmin_patients = {plan.data.min_patients}\nmax_delta = 1e-3\n"
@@ -200,6 +201,21 @@ def _make_site(
     settings = IngestSettings.from_plan(plan)
     admit = partial(ingest, folder, home, settings, workers=workers, ocr=False, progress=on_file)
     return found_site(home, plan, seed=seed, admit=admit)
+
+
+def _refuse_unused_labels(plan: StudyPlan, homes: Sequence[Path]) -> None:
+    """Refuse a plan with a label that no patient of any site has: whoever simulates has all the labels at hand.
+
+    Raises:
+        LabelsError: There is such a label.
+    """
+    counts = [Site.open(home, simulation_seed=0).cohort(plan).label_counts() for home in homes]
+    for index, name in enumerate(plan.data.labels):
+        if not sum(own[index] for own in counts if index < len(own)):
+            raise LabelsError(
+                f"plan {plan.name!r}: no patient of any site has the label {name!r}. Check labels.csv, or leave the "
+                "label out of the plan"
+            )
 
 
 def _site_names(folders: Sequence[Path]) -> dict[str, Path]:

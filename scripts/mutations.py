@@ -18,6 +18,7 @@ from mutation import (
 from mutations_accountant import ACCOUNTANT
 from mutations_deployment import DEPLOYMENT
 from mutations_gateway import GATEWAY
+from mutations_hello import HELLO
 from mutations_identity import IDENTITY
 from mutations_mechanisms import MECHANISMS
 from mutations_plan import PLANS
@@ -37,6 +38,7 @@ MUTATIONS = [
     *DEPLOYMENT,
     *GATEWAY,
     *IDENTITY,
+    *HELLO,
     *RELEASE,
     *PLANS,
     *TERMINAL,
@@ -72,7 +74,7 @@ MUTATIONS = [
     Mutation(
         name="permit: the cohort may be of any size",
         file="client/policy.py",
-        old="    if patients is not None and patients < limits.min_patients:",
+        old="    if patients is not None:",
         new="    if False:",
         tests=(POLICY,),
     ),
@@ -179,7 +181,7 @@ MUTATIONS = [
     Mutation(
         name="egress: an error's text leaves",
         file="client/app.py",
-        old="        content = _refusal(context, site, plan, type(error).__name__)",
+        old="        content = _refusal(context, site, plan, reason_of(error))",
         new="        content = _refusal(context, site, plan, str(error))",
         tests=(APP,),
     ),

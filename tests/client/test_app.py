@@ -12,7 +12,7 @@ from client import app, hospital
 from common.errors import MessageRefused, PlanRefused, SeedRefused
 from common.messages import Hello, HelloReply, Refused, TrainReply, TrainRequest, read_reply
 from common.simulation import SimulationSetup
-from tests.client.hospitals import build_home, request, tiny_plan
+from tests.client.hospitals import build_home, fill_cache, request, tiny_plan
 
 PLAN = tiny_plan()
 
@@ -112,6 +112,21 @@ def test_only_the_type_of_an_error_leaves(home: Path, monkeypatch: pytest.Monkey
     assert refusal(answer).reason == expected
     assert "DOE" not in str(answer)
     assert "DOE" not in (home / "egress.jsonl").read_text()
+
+
+@pytest.mark.parametrize("how", ["nobody was admitted", "another form", "one patient"])
+def test_no_cohort_is_told_like_a_small_one_and_a_hello_that_is_refused_is_logged(home: Path, how: str) -> None:
+    """An ingest that admits nobody leaves no cache: told apart from one that admits somebody, it answers a question."""
+    if how == "nobody was admitted":
+        (home / "cache" / "CURRENT").unlink()
+    elif how == "another form":
+        fill_cache(home, tiny_plan(window="percentile"), [f"P{i}" for i in range(12)])
+    else:
+        fill_cache(home, PLAN, ["P1"])
+    where = context({"site-home": str(home)})
+    for question in (Hello(plan=PLAN.digest), request(PLAN)):
+        assert refusal(ask(question, where)).reason == "CohortTooSmall"
+    assert [(line["kind"], line["payload"]) for line in egress(home)] == [("refusal", "CohortTooSmall")] * 2
 
 
 def test_what_left_is_logged_and_so_is_a_refusal(home: Path) -> None:

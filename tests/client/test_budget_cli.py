@@ -144,7 +144,7 @@ def test_a_plan_outside_the_policy_cannot_be_approved(
         ),
         ("\n[model]\ncomponents = 3\n", ("as 3 groups", "centres: 3 rounds", "how each of those groups spreads")),
         ('\n[training]\nfederated = "decoder"\n', ("the encoder, which reads images, stays here",)),
-        ("\n[aggregation]\nmax_patients = 2000\n", ("to 2,000 patients here",)),
+        ("\n[aggregation]\nmax_patients = 2000\n", (" to 2,000 patients here",)),
     ],
 )
 def test_a_steward_is_told_what_a_plan_has_beyond_the_default_and_of_nothing_else(
@@ -162,6 +162,47 @@ def test_a_steward_is_told_what_a_plan_has_beyond_the_default_and_of_nothing_els
     assert table["components"] == plan.model.components
     assert table["federated"] == plan.training.federated
     assert table["data"]["max_patients"] == plan.aggregation.max_patients
+
+
+def test_a_steward_sees_every_filter_where_labels_come_from_and_what_is_written(home: Path) -> None:
+    text = """
+name = "filtered"
+[data]
+modality = ["CR", "DX"]
+body_part = "ARM"
+body_parts = ["CHEST", "RIB"]
+views = ["PA"]
+min_side = 256
+window = [40, 400]
+min_patients = 20
+labels = ["F", "M"]
+label_attribute = "PatientSex"
+"""
+    ledger = Ledger(home / "ledger.sqlite")
+    proposal = Proposal.weigh(StudyPlan.parse(text), SitePolicy(name="north"), ledger)
+    said = proposal.text()
+    for words in ("modality CR or DX", "body part CHEST or RIB", "view PA", "256 x 256 pixels or more",
+                  "centre 40 and width 400", "F, M; from the DICOM attribute PatientSex", "any other value stay out",
+                  "ARM as body part into synthetic images; this chooses no scan",
+                  "at least 50 (the plan's minimum is 20, this site's 50)"):  # fmt: skip
+        assert words in said.replace("\n           ", " "), words
+    table = proposal.to_dict()["data"]
+    assert table == {
+        "modality": ["CR", "DX"], "body_part": "ARM", "body_parts": ["CHEST", "RIB"], "views": ["PA"], "min_side": 256,
+        "window": [40, 400], "labels": ["F", "M"], "label_attribute": "PatientSex", "image_size": 64,
+        "min_patients": 20, "site_min_patients": 50, "max_patients": table["max_patients"],
+    }  # fmt: skip
+    plain = Proposal.weigh(StudyPlan(name="plain"), SitePolicy(name="north"), ledger).text()
+    for words in ("modality any", "body part any", "view any", "as the file itself says", "none: one class",
+                  "nothing as body part"):  # fmt: skip
+        assert words in plain
+    named = Proposal.weigh(StudyPlan.parse(NAMED), SitePolicy(name="north"), ledger).text()
+    assert "normal, lesion; from labels.csv" in named
+    theirs = StudyPlan.parse(NAMED + 'label_attribute = "StudyDescription"\n')
+    with pytest.raises(PlanRefused, match="StudyDescription"):
+        Proposal.weigh(theirs, SitePolicy(name="north"), ledger)
+    allowing = SitePolicy(name="north", limits=Limits(label_attributes=("StudyDescription",)))
+    assert "StudyDescription, which this site's site.toml allows" in Proposal.weigh(theirs, allowing, ledger).text()
 
 
 def test_a_plan_without_noise_or_with_too_large_a_delta_cannot_be_approved(home: Path) -> None:

@@ -20,7 +20,6 @@ from common.errors import (
     CohortTooSmall,
     EgressRefused,
     IssuerNeeded,
-    LabelsError,
     LedgerCorrupt,
     StateError,
 )
@@ -28,7 +27,7 @@ from common.messages import Hello
 from common.schedule import schedule
 from common.weights import digest
 from tests.client import test_verdict
-from tests.client.hospitals import build_home, fill_cache, request, tiny_plan
+from tests.client.hospitals import build_home, fill_cache, request, set_policy, tiny_plan
 
 PLAN = tiny_plan()
 
@@ -250,7 +249,7 @@ def test_labels_are_counted_without_reading_a_pixel_of_anybody(
     assert hospital.greet(Site.open(gated), Hello(plan=plan.digest)).site == "north"
 
 
-def test_minimum_and_labels_are_judged_without_those_who_withdrew(home: Path, tmp_path: Path) -> None:
+def test_the_minimum_is_judged_without_those_who_withdrew_and_labels_are_not_judged(home: Path, tmp_path: Path) -> None:
     for i in range(3):
         consent.withdraw(home, ledger(home), f"P{i}")
     with pytest.raises(CohortTooSmall):
@@ -259,8 +258,10 @@ def test_minimum_and_labels_are_judged_without_those_who_withdrew(home: Path, tm
     whole = Cache.open(other)
     lesion = [k for i, k in enumerate(whole.patient_keys) if 1 in whole.patient(i)[1].tolist()]
     ledger(other).withdraw(lesion)
-    with pytest.raises(LabelsError, match="lesion"):
-        hospital.check_cohort(Site.open(other), tiny_plan(minimum=2))
+    set_policy(other, minimum=2)
+    left = Site.open(other).cohort(PLAN)
+    assert len(left.label_counts()) == 1
+    hospital.check_cohort(Site.open(other), tiny_plan(minimum=2))
 
 
 def withdrawing(home: Path, patient: str, function: Callable[..., object]) -> Callable[..., object]:

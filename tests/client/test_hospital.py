@@ -12,18 +12,19 @@ from client.ledger import Ledger
 from client.site import Site
 from common.errors import (
     BudgetExhausted,
-    CacheCorrupt,
+    CacheMissing,
     CohortTooSmall,
     EgressRefused,
-    LabelsError,
     MessageRefused,
     PlanRefused,
     WardroundError,
 )
 from common.messages import Hello, TrainReply
+from common.plan import StudyPlan
 from common.privacy import epsilon
 from common.schedule import schedule
 from common.weights import digest
+from tests.client.hospitals import PLAN as PLAN_TEXT
 from tests.client.hospitals import build_home, fill_cache, request, set_policy, tiny_plan
 
 PLAN = tiny_plan()
@@ -157,7 +158,48 @@ def test_noise_is_fresh_for_each_hospital_and_weights(home: Path, tmp_path: Path
     assert not np.array_equal(one, two)
 
 
-def spoilt(home: Path, how: str) -> None:  # noqa: C901 - one flat list of ways to spoil a home
+@pytest.mark.parametrize("how", ["absent label", "every label is there"])
+def test_no_answer_depends_on_which_labels_the_cohort_has(home: Path, how: str) -> None:
+    """The coordinator chose the labels' names: told by type, absence would answer a question about patients."""
+    fill_cache(home, PLAN, [f"P{i}" for i in range(12)], labels=1 if how == "absent label" else 2)
+    assert hospital.greet(Site.open(home), Hello(plan=PLAN.digest)).site == "north"
+    for step in schedule(PLAN):
+        reply = hospital.train(Site.open(home), request(PLAN, step.number))
+        assert {n: a.shape for n, a in reply.arrays.items()} == egress.allowed_shapes(PLAN, step.phase)
+
+
+@pytest.mark.parametrize(("asked", "own"), [(1, 13), (13, 1)])
+def test_the_larger_of_both_minima_counts_for_every_request(home: Path, asked: int, own: int) -> None:
+    plan = tiny_plan(minimum=asked)
+    policy.approve(home, plan, approved_by="x")
+    set_policy(home, minimum=own)
+    with pytest.raises(CohortTooSmall, match="13"):
+        hospital.greet(Site.open(home), Hello(plan=plan.digest))
+    with pytest.raises(CohortTooSmall, match="13"):
+        hospital.train(Site.open(home), request(plan))
+    fill_cache(home, plan, [f"P{i}" for i in range(13)])
+    hospital.greet(Site.open(home), Hello(plan=plan.digest))
+    hospital.train(Site.open(home), request(plan))
+
+
+def test_labels_from_an_attribute_that_the_site_does_not_allow_are_refused_at_every_request(home: Path) -> None:
+    text = PLAN_TEXT.replace("[data]", '[data]\nlabel_attribute = "StudyDescription"')
+    plan = StudyPlan.parse(text)
+    fill_cache(home, plan, [f"P{i}" for i in range(12)])
+    policy.approve(home, plan, approved_by="x")
+    for ask in (
+        lambda site: hospital.greet(site, Hello(plan=plan.digest)),
+        lambda site: hospital.train(site, request(plan)),
+    ):
+        with pytest.raises(PlanRefused, match="does not allow"):
+            ask(Site.open(home))
+    assert Ledger(home / "ledger.sqlite").events() == []
+    site_toml = (home / "site.toml").read_text()
+    (home / "site.toml").write_text(site_toml.replace("[limits]", '[limits]\nlabel_attributes = ["StudyDescription"]'))
+    assert hospital.greet(Site.open(home), Hello(plan=plan.digest)).site == "north"
+
+
+def spoilt(home: Path, how: str) -> None:
     if how == "unapproved":
         (home / "approved" / PLAN.digest / "approval.json").unlink()
     elif how == "altered approval":
@@ -167,8 +209,6 @@ def spoilt(home: Path, how: str) -> None:  # noqa: C901 - one flat list of ways 
         set_policy(home, minimum=13)
     elif how == "cohort under the plan's minimum":
         fill_cache(home, PLAN, [f"P{i}" for i in range(9)])
-    elif how == "absent label":
-        fill_cache(home, PLAN, [f"P{i}" for i in range(12)], labels=1)
     elif how == "cache of other settings":
         other = tiny_plan(window="percentile")
         fill_cache(home, other, [f"P{i}" for i in range(12)])
@@ -189,9 +229,8 @@ def spoilt(home: Path, how: str) -> None:  # noqa: C901 - one flat list of ways 
         ("altered approval", PlanRefused),
         ("cohort under the site's minimum", CohortTooSmall),
         ("cohort under the plan's minimum", CohortTooSmall),
-        ("absent label", LabelsError),
-        ("cache of other settings", CacheCorrupt),
-        ("no cache", CacheCorrupt),
+        ("cache of other settings", CacheMissing),
+        ("no cache", CacheMissing),
         ("study budget short", BudgetExhausted),
         ("site budget short", BudgetExhausted),
         ("delta outside the policy", PlanRefused),

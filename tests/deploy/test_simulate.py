@@ -149,6 +149,13 @@ def test_a_plan_with_more_labels_than_the_cohort_has_is_refused(tiny: Tiny, tmp_
         prepare(plan, sites, tmp_path / "run", seed=0)
 
 
+def test_a_site_without_patients_of_a_label_takes_part_where_another_has_some(tiny: Tiny, tmp_path: Path) -> None:
+    plan, copies = spoiled(tiny, tmp_path)
+    labels = copies[0] / "labels.csv"
+    labels.write_text(labels.read_text().replace(",lesion", ",normal"))
+    assert len(prepare(plan, copies, tmp_path / "run", seed=0).summaries) == len(copies)
+
+
 def test_a_label_file_that_names_absent_patients_is_refused(tiny: Tiny, tmp_path: Path) -> None:
     plan, copies = spoiled(tiny, tmp_path)
     with (copies[0] / "labels.csv").open("a") as file:

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from client import moments
 from client.moments import patient_sum
+from client.randomness import SecureRandom
 from common.errors import StudyStopped
 from common.moments import coefficients, cosine_basis, pack_matrix, release_length, sensitivity
 from common.plan import StudyPlan
 from common.schedule import schedule
+from common.screening import Screening
 from common.synthesis import Decoder
 from common.vae import initial
 from common.weights import Weights
@@ -175,6 +177,29 @@ def test_noise_alone_leaves_no_spread_that_was_not_there(tmp_path: Path) -> None
         release = total + deviation * random.normal(0, steps[phase].event.sigma, total.shape)  # type: ignore[index]
         weights = absorb(plan, steps[phase], weights, release, sites=1)  # type: ignore[index]
     assert np.abs(start(weights)["factor"]).max() < 0.05
+
+
+def test_a_class_that_no_site_has_takes_the_spread_of_all_and_can_be_drawn(tmp_path: Path) -> None:
+    """Hospitals do not tell which labels they have, so a class may be noise and nothing else; and nobody stops for it.
+
+    By its own noise alone its spread is none in about half of all studies, and every image of it the same one.
+    """
+    plan = moments_plan()
+    spread = []
+    for seed in range(8):
+        patients = [(images, [0] * len(labels)) for images, labels in random_patients(300, seed=seed)]
+        cache = cache_of(tmp_path / str(seed), plan, patients)
+        weights = initial(plan).arrays()
+        for step in schedule(plan):
+            release = moments.release(plan, step, weights, cache, SecureRandom.simulated(seed, step.number))
+            weights = absorb(plan, step, weights, release["release"].astype(np.float64), sites=1)
+        found = start(weights)
+        assert found["frequency"][1] < 0.2
+        own, of_nobody = (np.trace(factor @ factor.T) for factor in found["factor"])
+        spread.append(of_nobody / own)
+    assert min(spread) > 0.5
+    screening = Screening(Decoder.of(plan, weights))
+    assert sum(len(indices) for indices, _ in screening.draw("lesion", 20, seed=1)) == 20
 
 
 def test_what_the_basis_leaves_out_is_the_texture(tmp_path: Path) -> None:
