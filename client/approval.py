@@ -11,6 +11,7 @@ import dataclasses
 import json
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -116,27 +117,36 @@ def approved_plan(home: Path, digest: str) -> StudyPlan:
     return approval.plan
 
 
-def total_delta(home: Path, plan: StudyPlan) -> float:
-    """Delta at which the limit on all studies together holds: the smallest of `plan`'s and any ever approved here.
+def smallest_delta(home: Path, plan: StudyPlan | None, others: Iterable[str], *, default: float = 1.0) -> float:
+    """Delta at which what several plans have cost together is stated: the smallest of `plan`'s and the others'.
 
     A larger one would let a plan with a larger delta read the same ledger as less spent. Whatever was booked was
     approved before, and no record of it is ever removed, one that was left included; a plan is not built for this, so
-    the record of one that an older version approved counts, too.
+    the record of one that an older version approved counts, too. A plan that booked nothing is not asked for here:
+    else the approval of one with a tiny delta would end every other study, and leaving it would not help.
+
+    Args:
+        home: The site's home.
+        plan: The plan that asks; None where none does.
+        others: Digests of the plans that something was booked for. One whose record is gone has no say.
+        default: The result where no plan has a say.
 
     Raises:
         StateError: A record cannot be read, so nobody can tell.
     """
-    deltas = [plan.privacy.delta]
-    others = (path for path in (home / "approved").glob("*/approval.json") if path.parent.name != plan.digest)
-    for path in others:
+    asks = () if plan is None else (plan.digest,)
+    deltas = [] if plan is None else [plan.privacy.delta]
+    for path in (_path(home, digest) for digest in sorted(set(others).difference(asks))):
         try:
             deltas.append(_positive(json.loads(path.read_text())["plan"]["privacy"]["delta"]))
+        except FileNotFoundError:
+            continue
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StateError(
                 f"the approval of plan {path.parent.name[:12]} cannot be read ({type(error).__name__}), so nobody can "
-                "tell what all studies together have cost. Restore it from the site's backup, or approve the plan again"
+                "tell what the studies together have cost. Restore it from the site's backup, or approve the plan again"
             ) from error
-    return min(deltas)
+    return min(deltas, default=default)
 
 
 def pause(home: Path, digest: str | None, *, by: str) -> None:

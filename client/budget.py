@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from client.approval import Approval, approvals, site_paused
+from client.approval import Approval, approvals, site_paused, smallest_delta
+from client.bookings import Bookings
 from client.ledger import UTILITY, Ledger
 from client.policy import SitePolicy
+from common.privacy import epsilon
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +23,8 @@ class StudyAccount:
         delta: The plan's delta; the site's largest where the plan is gone.
         epsilon: What it has cost a patient so far, at that delta.
         limit: Most it may cost: the plan's epsilon or the site's limit, whichever is less.
+        named: What all plans of its name have cost together, at the smallest delta of them that trained.
+        left: What may yet be spent on it, by its own limit and by the site's limit on plans of one name.
     """
 
     study: str
@@ -30,10 +34,12 @@ class StudyAccount:
     delta: float
     epsilon: float
     limit: float
+    named: float
+    left: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the line as plain JSON types, with what is left."""
-        return {**vars(self), "left": max(0.0, self.limit - self.epsilon)}
+        """Return the line as plain JSON types."""
+        return dict(vars(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +50,7 @@ class Account:
         site: The site's public name.
         paused: Whether the whole site is paused.
         studies: Every study approved or booked here.
-        delta: The smallest delta of any of them, which `epsilon` is stated at.
+        delta: The smallest delta of any that trained here, which `epsilon` is stated at.
         epsilon: What all studies together have cost a patient.
         limit: Most they may cost.
         cohorts: Patients of every cohort that something was booked on, oldest first; for the steward's eyes.
@@ -70,17 +76,15 @@ class Account:
             StateError: The policy or the ledger cannot be trusted.
         """
         rules, ledger = SitePolicy.load(home), Ledger(home / "ledger.sqlite")
-        rows = ledger.rows()
-        names = {row.plan: row.study for row in rows if row.kind == "reserve"}
+        rows, bookings = ledger.rows(), ledger.bookings()
+        names = {row.plan: row.study for row in bookings.rows}
         known = {approval.plan.digest: approval for approval in approvals(home)}
         names |= {digest: approval.plan.name for digest, approval in known.items()}
-        rounds = [row.plan for row in rows if row.kind == "reserve" and row.phase != UTILITY]
-        booked = {digest: rounds.count(digest) for digest in names}
         studies = tuple(
-            _study(names[digest], digest, known.get(digest), booked[digest], rules, ledger)
+            _study(home, names[digest], digest, known.get(digest), rules, bookings)
             for digest in sorted(names, key=lambda digest: (names[digest], digest))
         )
-        delta = min((study.delta for study in studies), default=rules.limits.max_delta)
+        delta = smallest_delta(home, None, bookings.plans(), default=rules.limits.max_delta)
         return cls(
             site=rules.name,
             paused=site_paused(home) is not None,
@@ -112,7 +116,7 @@ class Account:
         ]
         lines += [
             f"{s.study[:24]:24}  {s.plan[:12]}  {s.state:7}  {s.booked:6}  {s.epsilon:7.2f}  {s.limit:7.2f}  "
-            f"{max(0.0, s.limit - s.epsilon):6.2f}"
+            f"{s.left:6.2f}"
             for s in self.studies
         ]
         sizes = " -> ".join(map(str, self.cohorts)) or "none yet"
@@ -121,16 +125,22 @@ class Account:
 
 
 def _study(
-    name: str, digest: str, approval: Approval | None, booked: int, rules: SitePolicy, ledger: Ledger
+    home: Path, name: str, digest: str, approval: Approval | None, rules: SitePolicy, bookings: Bookings
 ) -> StudyAccount:
     most = rules.limits.max_epsilon_per_study
     delta = approval.plan.privacy.delta if approval else rules.limits.max_delta
+    limit = min(most, approval.plan.privacy.epsilon) if approval else most
+    smallest = smallest_delta(home, None, bookings.plans(study=name), default=delta)
+    mine = epsilon(bookings.events(plan=digest), delta=delta)
+    named = epsilon(bookings.events(study=name), delta=smallest)
     return StudyAccount(
         study=name,
         plan=digest,
         state=approval.state if approval else "unknown",
-        booked=booked,
+        booked=sum(row.plan == digest and row.phase != UTILITY for row in bookings.rows),
         delta=delta,
-        epsilon=ledger.epsilon(delta=delta, plan=digest),
-        limit=min(most, approval.plan.privacy.epsilon) if approval else most,
+        epsilon=mine,
+        limit=limit,
+        named=named,
+        left=max(0.0, min(limit - mine, most - named)),
     )

@@ -45,8 +45,9 @@ def init(*, name: str, home: Path, as_json: bool) -> None:
 @click.option(
     "--yes", is_flag=True, help="Approve without asking; with --json nothing is approved unless this is given."
 )
+@click.option("--over-budget", is_flag=True, help="Approve even if other studies can then not all finish here.")
 @json_option
-def approve(plan_file: Path, *, home: Path, by: str, yes: bool, as_json: bool) -> None:
+def approve(plan_file: Path, *, home: Path, by: str, yes: bool, over_budget: bool, as_json: bool) -> None:
     """Show in plain words what PLAN would do here, and record the approval of exactly this plan."""
     from client import approval
     from client.ledger import Ledger
@@ -54,7 +55,8 @@ def approve(plan_file: Path, *, home: Path, by: str, yes: bool, as_json: bool) -
     from client.proposal import Proposal
 
     plan = StudyPlan.load(plan_file)
-    proposal = Proposal.weigh(plan, SitePolicy.load(home), Ledger(home / "ledger.sqlite"))
+    ledger = Ledger(home / "ledger.sqlite")
+    proposal = Proposal.weigh(plan, SitePolicy.load(home), ledger, over_budget=over_budget)
     if not as_json:
         say(proposal.text())
     if agreed := yes or (not as_json and confirm(f"Approve this plan as {by}?")):

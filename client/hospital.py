@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from client import egress, moments, noise_key, own_encoder, policy, spool, utility
 from client.admission.settings import IngestSettings
+from client.bookings import Bookings
 from client.cache import Cache
 from client.evaluation import verdicts
 from client.evaluation.candidate import Candidate
@@ -26,7 +27,7 @@ from client.trainer import PatientTrainer
 from common.errors import CacheMissing, MessageRefused, PlanRefused, StateError
 from common.messages import EvaluateRequest, Hello, HelloReply, TrainReply, TrainRequest, Verdict
 from common.plan import StudyPlan
-from common.privacy import GaussianEvent, epsilon
+from common.privacy import GaussianEvent
 from common.schedule import Round, schedule, verdict_event
 from common.signing import Key
 from common.vae import Vae, shared_shapes, trained
@@ -232,12 +233,12 @@ def _reserve(site: Site, plan: StudyPlan, step: Round, entry: Entry) -> int:
     kept = noise_key.kept(site.home, name)
     if kept is not None and kept.generation == generation and ledger.pays_for(kept.entry, entry):
         ledger.require_consent(entry.cohort)
-        _permit(site, plan, (), ledger.events(plan=plan.digest), ledger.events(), patients=patients)
+        _permit(site, plan, (), ledger.bookings(), patients=patients)
         log.info("round %d is taken up again under reservation %d", entry.round, kept.entry)
         return kept.entry
 
-    def permit(study: list[GaussianEvent], everything: list[GaussianEvent]) -> None:
-        _permit(site, plan, step.events, study, everything, patients=patients)
+    def permit(booked: Bookings) -> None:
+        _permit(site, plan, step.events, booked, patients=patients)
 
     def prepare(number: int) -> None:
         noise_key.make(site.home, name, entry=number, generation=generation)
@@ -256,25 +257,17 @@ def _key(site: Site, entry: Entry, number: int) -> bytes:
 def _permit_unread(site: Site, plan: StudyPlan, step: Round, weights: str) -> None:
     """Weigh the round against the budget before the cache is opened; `_reserve` weighs it again under the lock."""
     again = site.ledger.booked(plan.digest, step.number, weights)
-    study, everything = site.ledger.events(plan=plan.digest), site.ledger.events()
-    _permit(site, plan, () if again else step.events, study, everything, patients=None)
+    _permit(site, plan, () if again else step.events, site.ledger.bookings(), patients=None)
 
 
 def _permit(
-    site: Site,
-    plan: StudyPlan,
-    events: Sequence[GaussianEvent],
-    study: list[GaussianEvent],
-    everything: list[GaussianEvent],
-    *,
-    patients: int | None,
+    site: Site, plan: StudyPlan, events: Sequence[GaussianEvent], booked: Bookings, *, patients: int | None
 ) -> None:
     """Weigh `events` on top of what is booked against plan and policy; none weighs what is booked alone."""
     if site.simulated and not plan.privacy.enabled:
         return
-    delta, total = plan.privacy.delta, policy.total_delta(site.home, plan)
-    spent = (epsilon(study, delta=delta), epsilon(everything, delta=total))
-    after = (epsilon([*study, *events], delta=delta), epsilon([*everything, *events], delta=total))
+    spent = policy.Spent.of(site.home, plan, booked)
+    after = policy.Spent.of(site.home, plan, booked, extra=events)
     policy.permit(site.policy, plan, patients=patients, spent=spent, after=after)
 
 

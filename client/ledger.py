@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from client.bookings import Bookings
 from client.ledger_store import GENESIS, Draft, LedgerStore, Row
 from common.errors import EgressRefused, LedgerCorrupt
 from common.privacy import GaussianEvent, epsilon
@@ -33,7 +34,7 @@ UTILITY = "utility"
 
 __all__ = ["GENESIS", "UTILITY", "Entry", "Ledger", "Withdrawal"]
 
-Permit = Callable[[list[GaussianEvent], list[GaussianEvent]], None]
+Permit = Callable[[Bookings], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,9 +93,9 @@ class Ledger:
 
         Args:
             entry: What is about to run.
-            permit: Called under the ledger's lock with the events of this plan and of all plans so far; whatever it
-                raises leaves the ledger as it was. Two studies can therefore not both take the last of the budget.
-                It must not open the ledger itself.
+            permit: Called under the ledger's lock with all that is booked so far; whatever it raises leaves the ledger
+                as it was. Two studies can therefore not both take the last of the budget. It must not open the ledger
+                itself.
             prepare: Called last before the booking is written, with the number it will have; whatever it raises leaves
                 the ledger as it was. The write may still fail after it.
 
@@ -104,7 +105,7 @@ class Ledger:
 
         def decide(rows: list[Row]) -> list[Draft]:
             _require_consent(rows, entry.patients)
-            permit(_events(rows, entry.plan), _events(rows, None))
+            permit(Bookings.among(rows))
             drafts = [*_cohort_change(rows, entry), *_bookings(entry)]
             prepare(len(rows) + len(drafts))
             return drafts
@@ -190,7 +191,11 @@ class Ledger:
 
     def events(self, *, plan: str | None = None) -> list[GaussianEvent]:
         """Every reserved mechanism, oldest first; of one plan alone when its digest is given."""
-        return _events(self.rows(), plan)
+        return self.bookings().events(plan=plan)
+
+    def bookings(self) -> Bookings:
+        """All that is booked at this moment."""
+        return Bookings.among(self.rows())
 
     def epsilon(self, *, delta: float, plan: str | None = None, extra: tuple[GaussianEvent, ...] = ()) -> float:
         """Epsilon at `delta` of everything booked (of one plan alone if given), `extra` counted as if booked too."""
@@ -235,14 +240,6 @@ def _booking(entry: Entry, event: GaussianEvent) -> Draft:
 def _content(row: Row) -> tuple[object, ...]:
     """A row as the draft it was made from, without the place, time and hash it was given."""
     return tuple(getattr(row, field.name) for field in dataclasses.fields(Draft))
-
-
-def _event(row: Row) -> GaussianEvent:
-    return GaussianEvent(sigma=row.sigma, sample_rate=row.rate, steps=row.steps)
-
-
-def _events(rows: list[Row], plan: str | None) -> list[GaussianEvent]:
-    return [_event(row) for row in rows if row.kind == "reserve" and plan in (None, row.plan)]
 
 
 def _withdrawals(rows: list[Row]) -> list[Withdrawal]:

@@ -1,16 +1,50 @@
 """The hospital's own rules (`site.toml`): what may run here, and within which limits."""
 
-from client.approval import approve, approved_plan, total_delta
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from client.approval import approve, approved_plan, smallest_delta
+from client.bookings import Bookings
 from client.label_attributes import allowed, identifies
 from client.site_rules import Limits, Resources, SitePolicy
 from common.errors import BudgetExhausted, CohortTooSmall, PlanRefused
 from common.plan import StudyPlan
+from common.privacy import GaussianEvent, epsilon
 from common.schedule import Round, schedule
 
 __all__ = [
-    "Limits", "Resources", "SitePolicy", "approve", "approved_plan", "enough", "inside", "permit", "round_of",
-    "total_delta",
+    "Limits", "Resources", "SitePolicy", "Spent", "approve", "approved_plan", "enough", "inside", "permit", "round_of",
+    "smallest_delta",
 ]  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """Epsilon of what is booked for a plan, for its study, and at the site.
+
+    Attributes:
+        plan: Of the plan's own mechanisms, at its delta.
+        study: Of all plans of its study's name, at the smallest delta of them: a second version begins where the first
+            has come to.
+        site: Of all studies together, at the smallest delta of any plan that has trained here.
+    """
+
+    plan: float
+    study: float
+    site: float
+
+    @classmethod
+    def of(cls, home: Path, plan: StudyPlan, booked: Bookings, *, extra: Sequence[GaussianEvent] = ()) -> Self:
+        """What is booked, `extra` counted as if booked for `plan`, too; raises `StateError` as `smallest_delta`."""
+        named = smallest_delta(home, plan, booked.plans(study=plan.name))
+        whole = smallest_delta(home, plan, booked.plans())
+        return cls(
+            plan=epsilon([*booked.events(plan=plan.digest), *extra], delta=plan.privacy.delta),
+            study=epsilon([*booked.events(study=plan.name), *extra], delta=named),
+            site=epsilon([*booked.events(), *extra], delta=whole),
+        )
 
 
 def round_of(plan: StudyPlan, number: int) -> Round:
@@ -65,8 +99,8 @@ def permit(
     plan: StudyPlan,
     *,
     patients: int | None,
-    spent: tuple[float, float],
-    after: tuple[float, float],
+    spent: Spent,
+    after: Spent,
 ) -> None:
     """Let a round of `plan` pass, or say why not. Reads no scan and changes nothing.
 
@@ -74,25 +108,27 @@ def permit(
         policy: The site's rules.
         plan: The site's own approved copy.
         patients: Cohort size, used here only; None where it is not known yet, and then not judged.
-        spent: Epsilon so far, of this study at the plan's delta and of all studies at `total_delta`.
-        after: The same two were the round booked.
+        spent: Epsilon so far.
+        after: The same were the round booked.
 
     Raises:
         PlanRefused: The plan lies outside the policy.
         CohortTooSmall: Too few patients for the policy or the plan.
-        BudgetExhausted: The round would pass the study's epsilon or a limit of the site.
+        BudgetExhausted: The round would pass the plan's epsilon or a limit of the site.
     """
     inside(policy, plan)
     limits = policy.limits
     if patients is not None:
         enough(policy, plan, patients=patients)
-    _within(plan, "study", spent[0], after[0], min(limits.max_epsilon_per_study, plan.privacy.epsilon))
-    _within(plan, "site", spent[1], after[1], limits.max_epsilon_total)
+    _within(plan, "plan", spent.plan, after.plan, plan.privacy.epsilon, cure="Agree on a plan that may cost more")
+    cure = "Raise the limit in the site policy"
+    _within(plan, "study", spent.study, after.study, limits.max_epsilon_per_study, cure=cure)
+    _within(plan, "site", spent.site, after.site, limits.max_epsilon_total, cure=cure)
 
 
-def _within(plan: StudyPlan, whose: str, spent: float, after: float, limit: float) -> None:
+def _within(plan: StudyPlan, whose: str, spent: float, after: float, limit: float, *, cure: str) -> None:
     if not after <= limit:  # not a number is past every limit
         raise BudgetExhausted(
             f"study {plan.name!r}: the round would take the {whose}'s epsilon from {spent:.2f} to {after:.2f}, past "
-            f"its limit of {limit:.2f}. Raise the limit in the site policy, or end the study here"
+            f"its limit of {limit:.2f}. {cure}, or end the study here"
         )

@@ -8,9 +8,10 @@ import math
 from dataclasses import dataclass
 from typing import Any, Self
 
-from client import egress, policy, selection
+from client import egress, outlook, policy, selection
 from client.ledger import Ledger
-from client.policy import SitePolicy
+from client.outlook import Outlook, Owed
+from client.policy import Limits, SitePolicy
 from common.errors import BudgetExhausted, PlanRefused
 from common.plan import AggregationPlan, StudyPlan
 from common.schedule import Phase, Round, schedule, verdict_event, whole_cost
@@ -34,24 +35,29 @@ class Proposal:
     Attributes:
         plan: The plan.
         rounds: Its rounds, noise included.
-        delta: Delta that the next two are stated at, the smallest of any plan approved here (`policy.total_delta`).
-        spent: Epsilon of everything booked so far.
-        after: The same were every round of the plan that is not booked yet booked, too.
-        limit: Most that all studies together may cost here.
-        least: Fewest patients that the site itself lets train, whatever the plan says.
+        site: What all studies together come to here.
+        study: What all plans of this study's name come to here.
+        others: Every other study that may still run here, and what it has yet to cost.
+        limits: What the hospital grants.
     """
 
     plan: StudyPlan
     rounds: tuple[Round, ...]
-    delta: float
-    spent: float
-    after: float
-    limit: float
-    least: int
+    site: Outlook
+    study: Outlook
+    others: tuple[Owed, ...]
+    limits: Limits
 
     @classmethod
-    def weigh(cls, plan: StudyPlan, rules: SitePolicy, ledger: Ledger) -> Self:
-        """Weigh `plan` against what the ledger holds.
+    def weigh(cls, plan: StudyPlan, rules: SitePolicy, ledger: Ledger, *, over_budget: bool = False) -> Self:
+        """Weigh `plan` against what the ledger holds, and against what other studies here have yet to cost.
+
+        Args:
+            plan: The plan.
+            rules: The site's own.
+            ledger: Its ledger.
+            over_budget: Let a plan pass beside which other studies cannot all finish; rounds past a limit are then
+                refused when they are asked for, whichever study they are of.
 
         Raises:
             PlanRefused: The plan lies outside the policy or trains without noise.
@@ -60,21 +66,19 @@ class Proposal:
         if not plan.privacy.enabled:
             raise PlanRefused(f"plan {plan.name!r} trains without noise; only a simulation may")
         policy.inside(rules, plan)
-        rounds, delta = schedule(plan), policy.total_delta(ledger.home, plan)
-        booked = {row.round for row in ledger.rows() if row.kind == "reserve" and row.plan == plan.digest}
-        missing = [event for step in rounds if step.number not in booked for event in step.events]
-        if (verdict := verdict_event(plan)) is not None and len(rounds) + 1 not in booked:
-            missing.append(verdict)
+        booked = ledger.bookings()
+        others = outlook.others(ledger.home, plan, booked)
         proposal = cls(
             plan=plan,
-            rounds=rounds,
-            delta=delta,
-            spent=ledger.epsilon(delta=delta),
-            after=ledger.epsilon(delta=delta, extra=tuple(missing)),
-            limit=rules.limits.max_epsilon_total,
-            least=rules.limits.min_patients,
+            rounds=schedule(plan),
+            site=Outlook.of(ledger.home, plan, booked, others),
+            study=Outlook.of(ledger.home, plan, booked, others, study=plan.name),
+            others=others,
+            limits=rules.limits,
         )
-        proposal._refuse_too_much(rules)
+        proposal._refuse_too_much()
+        if not over_budget:
+            proposal._refuse_to_end_others()
         return proposal
 
     @property
@@ -85,11 +89,13 @@ class Proposal:
     def to_dict(self) -> dict[str, Any]:
         """Return the proposal as plain JSON types."""
         data, privacy = self.plan.data, self.plan.privacy
+        site, limit = self.site, self.limits.max_epsilon_total
         return {
             "study": self.plan.name,
             "digest": self.plan.digest,
             "data": {**selection.table(data), "body_part": data.body_part,
-                     "image_size": data.image_size, "min_patients": data.min_patients, "site_min_patients": self.least,
+                     "image_size": data.image_size, "min_patients": data.min_patients,
+                     "site_min_patients": self.limits.min_patients,
                      "max_patients": self.plan.aggregation.max_patients},
             "components": self.plan.model.components,
             "federated": self.plan.training.federated,
@@ -102,8 +108,12 @@ class Proposal:
                  "steps": r.event.steps, "epsilon_after": r.epsilon_after}
                 for r in self.rounds
             ],
-            "site": {"delta": self.delta, "spent": self.spent, "after": self.after, "limit": self.limit,
-                     "left": self.limit - self.after},
+            "site": {"delta": site.delta, "spent": site.spent, "after": site.after, "limit": limit,
+                     "left": limit - site.after, "spent_before": site.before,
+                     "all_delta": site.all_delta, "all_after": site.all_after},
+            "study_name": {"delta": self.study.delta, "spent": self.study.spent, "after": self.study.after,
+                           "limit": self.limits.max_epsilon_per_study},
+            "others": [other.to_dict(site.all_delta) for other in self.others],
             "leaves": {phase: {"arrays": len(egress.allowed_shapes(self.plan, phase)),
                                "bytes": egress.allowed_bytes(self.plan, phase)} for phase in self._phases()},
             "never_leaves": NEVER,
@@ -124,8 +134,7 @@ class Proposal:
             f"           after each round: {', '.join(f'{r.epsilon_after:.2f}' for r in self.rounds)}",
             f"           in words: nobody's odds on whether a given patient took part change by more than a factor of "
             f"{math.exp(self.cost):,.0f}",
-            f"  budget   all studies: {self.spent:.2f} spent, {self.after:.2f} after this one, of {self.limit:.2f}, at "
-            f"delta {self.delta:g}",
+            *self._budget_lines(),
             *self._leaves_lines(),
             *self._utility_lines(),
             *self._verdict_lines(),
@@ -140,8 +149,8 @@ class Proposal:
 
     def _cohort(self) -> str:
         """How many patients a site may have: a plan that names no most of its own leaves the default, beyond any."""
-        asked, most = self.plan.data.min_patients, self.plan.aggregation.max_patients
-        fewest = f"{max(asked, self.least)} (the plan's minimum is {asked}, this site's {self.least})"
+        asked, own, most = self.plan.data.min_patients, self.limits.min_patients, self.plan.aggregation.max_patients
+        fewest = f"{max(asked, own)} (the plan's minimum is {asked}, this site's {own})"
         if most == AggregationPlan().max_patients:
             return f"at least {fewest} patients here"
         return f"{fewest} to {most:,} patients here, and the sums of a larger cohort may be left out"
@@ -185,6 +194,34 @@ class Proposal:
             lines.append(f"{phase}: {times}, {drawn}, noise {event.sigma:.2f} times what one patient can add")
         return [f"  {'noise' if i == 0 else '':8} {line}" for i, line in enumerate(lines)]
 
+    def _budget_lines(self) -> list[str]:
+        site, study, limit = self.site, self.study, self.limits.max_epsilon_total
+        lines = [
+            f"  budget   all studies: {site.spent:.2f} spent, {site.after:.2f} after this one, of {limit:.2f}, at "
+            f"delta {site.delta:g}"
+        ]
+        if site.before < site.spent:
+            lines.append(
+                f"           this plan's delta is smaller than any so far: what is spent reads {site.spent:.2f} in "
+                f"place of {site.before:.2f}"
+            )
+        if study.spent:
+            lines.append(
+                f"           all plans of this study's name: {study.spent:.2f} spent, {study.after:.2f} after this "
+                f"one, of {self.limits.max_epsilon_per_study:.2f}, at delta {study.delta:g}"
+            )
+        lines += [
+            f"  {'others' if i == 0 else '':8} {other.plan.name} ({other.plan.digest[:12]}, {other.state}): "
+            f"{other.rounds} rounds to go, epsilon {other.epsilon(site.all_delta):.2f} at delta {site.all_delta:g}"
+            for i, other in enumerate(self.others)
+        ]
+        if self.others:
+            lines.append(
+                f"           they and this one: {site.all_after:.2f} of {limit:.2f} in all, at delta "
+                f"{site.all_delta:g}{'' if site.all_after <= limit else '; NOT ALL OF THEM CAN FINISH'}"
+            )
+        return lines
+
     def _leaves_lines(self) -> list[str]:
         lines = [
             f"{phase}: {_DOES[phase]}, {len(egress.allowed_shapes(self.plan, phase))} array(s), "
@@ -212,16 +249,37 @@ class Proposal:
             f"           {rules.held_out_share:.0%} of the patients are set aside and never train",
         ]
 
-    def _refuse_too_much(self, rules: SitePolicy) -> None:
-        most = rules.limits.max_epsilon_per_study
+    def _refuse_too_much(self) -> None:
+        most, limit = self.limits.max_epsilon_per_study, self.limits.max_epsilon_total
         if self.cost > most:
             raise BudgetExhausted(
                 f"study {self.plan.name!r} would cost a patient epsilon {self.cost:.2f}; one study may cost {most:.2f} "
                 "here. Agree on a smaller `privacy.epsilon`, or raise `max_epsilon_per_study` in site.toml"
             )
-        if self.after > self.limit:
+        if self.study.after > most:
             raise BudgetExhausted(
-                f"study {self.plan.name!r} costs epsilon {self.cost:.2f}; {self.spent:.2f} is spent, and "
-                f"{self.after:.2f} would pass the {self.limit:.2f} that all studies together may cost here, at delta "
-                f"{self.delta:g}. Agree on a smaller `privacy.epsilon`, or raise `max_epsilon_total` in site.toml"
+                f"study {self.plan.name!r}: earlier plans of this name have cost epsilon {self.study.spent:.2f}, and "
+                f"{self.study.after:.2f} with this one would pass the {most:.2f} that one study may cost here, at "
+                f"delta {self.study.delta:g}. Agree on a smaller `privacy.epsilon`, or raise `max_epsilon_per_study` "
+                "in site.toml"
             )
+        if self.site.after > limit:
+            raise BudgetExhausted(
+                f"study {self.plan.name!r} costs epsilon {self.cost:.2f}; {self.site.spent:.2f} is spent, and "
+                f"{self.site.after:.2f} would pass the {limit:.2f} that all studies together may cost here, at delta "
+                f"{self.site.delta:g}. Agree on a smaller `privacy.epsilon`, or raise `max_epsilon_total` in site.toml"
+            )
+
+    def _refuse_to_end_others(self) -> None:
+        for those, whose, limit in (
+            (self.study, f"all plans of study {self.plan.name!r}", self.limits.max_epsilon_per_study),
+            (self.site, "all studies", self.limits.max_epsilon_total),
+        ):
+            if those.all_after > limit:
+                names = ", ".join(f"{other.plan.name} ({other.plan.digest[:12]})" for other in self.others)
+                raise BudgetExhausted(
+                    f"study {self.plan.name!r}: beside it, studies that may still run here could not all finish "
+                    f"({names}): {whose} would cost epsilon {those.all_after:.2f} at delta {those.all_delta:g}, past "
+                    f"the {limit:.2f} that they may cost together. `wardround site leave` one that is over, agree on "
+                    "a smaller `privacy.epsilon` or a larger `privacy.delta`, or approve with --over-budget"
+                )

@@ -20,10 +20,10 @@ name = "{name}"
 declared_patients = {declared_patients}
 
 [limits]
-# Most that one study may cost a patient (epsilon at the plan's delta).
+# Most that one study may cost a patient, all plans of its name together (epsilon at the smallest delta of them).
 max_epsilon_per_study = {limits.max_epsilon_per_study}
 # Most that all studies together may cost a patient; all of them draw on the same patients (epsilon at the smallest
-# delta of any plan approved here).
+# delta of any plan that has trained here).
 max_epsilon_total = {limits.max_epsilon_total}
 # Largest delta a plan may state. Keep it well below 1 / number of patients.
 max_delta = {limits.max_delta}

@@ -22,9 +22,9 @@ class Limits:
     """What the hospital grants at most; the data steward owns these.
 
     Attributes:
-        max_epsilon_per_study: Most one study may cost a patient.
-        max_epsilon_total: Most all studies together may cost a patient, at the smallest delta of any plan approved
-            here.
+        max_epsilon_per_study: Most one study may cost a patient, all plans of its name together.
+        max_epsilon_total: Most all studies together may cost a patient, at the smallest delta of any plan that has
+            trained here.
         max_delta: Largest delta a plan may state.
         min_patients: Smallest cohort that may train at all.
         label_attributes: DICOM keywords that a plan may take labels from, beside `client.label_attributes.HARMLESS`.

@@ -21,6 +21,7 @@ from mutations_gateway import GATEWAY
 from mutations_hello import HELLO
 from mutations_identity import IDENTITY
 from mutations_mechanisms import MECHANISMS
+from mutations_outlook import OUTLOOK
 from mutations_plan import PLANS
 from mutations_release import RELEASE
 from mutations_terminal import TERMINAL
@@ -39,6 +40,7 @@ MUTATIONS = [
     *GATEWAY,
     *IDENTITY,
     *HELLO,
+    *OUTLOOK,
     *RELEASE,
     *PLANS,
     *TERMINAL,
@@ -67,8 +69,8 @@ MUTATIONS = [
     Mutation(
         name="permit: other studies do not count",
         file="client/policy.py",
-        old='    _within(plan, "site", spent[1], after[1], limits.max_epsilon_total)',
-        new='    _within(plan, "site", spent[0], after[0], limits.max_epsilon_total)',
+        old='    _within(plan, "site", spent.site, after.site,',
+        new='    _within(plan, "site", spent.plan, after.plan,',
         tests=(POLICY,),
     ),
     Mutation(
@@ -81,8 +83,8 @@ MUTATIONS = [
     Mutation(
         name="permit: it is asked, but not under the lock",
         file="client/ledger.py",
-        old="            permit(_events(rows, entry.plan), _events(rows, None))",
-        new="            permit([], [])",
+        old="            permit(Bookings.among(rows))",
+        new="            permit(Bookings())",
         tests=(LEDGER,),
     ),
     Mutation(

@@ -99,7 +99,7 @@ RELEASE = [
     _guard("secret: another one is not noticed", "client/identity.py",
            "if check.read_bytes() != commitment:", "if False:", _SECRET),
     _guard("permit: the total is read at the asking plan's delta", "client/approval.py",
-           "    return min(deltas)\n", "    return plan.privacy.delta\n", _BUDGET),
+           "min(deltas, default=default)", "plan.privacy.delta if plan else default", _BUDGET),
     _guard("receipt: it may go back", "client/receipt.py",
            "                ledger.require(known)\n", "                pass\n", (EGRESS,)),
     _guard("receipt: it names a row that the reply knew and no later one", "client/receipt.py",

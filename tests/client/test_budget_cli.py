@@ -247,8 +247,8 @@ def test_a_study_under_way_is_weighed_by_the_rounds_that_are_missing(home: Path)
     before = weigh()
     hospital.train(Site.open(home), request(PLAN, 1))
     after = weigh()
-    assert before.after == after.after == pytest.approx(before.cost)
-    assert (before.spent, after.spent) == (0.0, schedule(PLAN)[0].epsilon_after)
+    assert before.site.after == after.site.after == pytest.approx(before.cost)
+    assert (before.site.spent, after.site.spent) == (0.0, schedule(PLAN)[0].epsilon_after)
 
 
 def test_pause_resume_and_leave_take_a_name_and_hold_from_the_next_request(home: Path) -> None:

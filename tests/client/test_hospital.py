@@ -144,7 +144,7 @@ def test_the_same_round_on_other_weights_is_new_noise_and_refused_once_the_budge
     for number in range(1, len(schedule(PLAN)) + 1):
         hospital.train(Site.open(home), request(PLAN, number))
     before = traces(home)
-    with pytest.raises(BudgetExhausted, match=r"study's epsilon from \d\.\d\d to \d+\.\d\d, past its limit of 8\.00"):
+    with pytest.raises(BudgetExhausted, match=r"plan's epsilon from \d\.\d\d to \d+\.\d\d, past its limit of 8\.00"):
         hospital.train(Site.open(home), request(PLAN, 2, shift=0.1))
     assert traces(home) == before
 

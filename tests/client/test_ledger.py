@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from client.bookings import Bookings
 from client.ledger import GENESIS, Entry, Ledger
 from client.ledger_store import LedgerStore, Row
 from common.errors import BudgetExhausted, LedgerCorrupt
@@ -19,7 +20,7 @@ def entry(plan: str = "p" * 64, number: int = 1, *, cohort: str = "c" * 64, pati
     )
 
 
-def anything(_study: list[GaussianEvent], _everything: list[GaussianEvent]) -> None:
+def anything(_booked: object) -> None:
     """Permit every booking."""
 
 
@@ -71,8 +72,8 @@ def test_refused_booking_costs_nothing_and_leaves_the_chain_as_it_was(tmp_path: 
     ledger.reserve(entry(), permit=anything)
     head, seal = ledger.head(), (tmp_path / "l.seal").read_bytes()
 
-    def refuse(study: list[GaussianEvent], everything: list[GaussianEvent]) -> None:
-        assert study == everything == [EVENT]
+    def refuse(booked: Bookings) -> None:
+        assert booked.events(plan="p" * 64) == booked.events(study="s") == booked.events() == [EVENT]
         raise BudgetExhausted("no")
 
     with pytest.raises(BudgetExhausted):
@@ -103,7 +104,7 @@ def test_what_was_spent_carries_over_to_every_later_cohort(tmp_path: Path) -> No
         seen: list[int] = []
         ledger.reserve(
             entry(number=number, cohort=identity, patients=patients),
-            permit=lambda study, everything, seen=seen: seen.extend([len(study), len(everything)]),  # type: ignore[misc]
+            permit=lambda booked, seen=seen: seen.extend([len(booked.events(plan="p" * 64)), len(booked.rows)]),  # type: ignore[misc]
         )
         assert seen == [number - 1, number - 1]
     assert ledger.cohorts() == {name: frozenset(patients) for name, patients in cohorts.items()}

@@ -1,10 +1,11 @@
 """The hospital's rules are read strictly, and a round passes only inside every one of them."""
 
+import math
 from pathlib import Path
 
 import pytest
 
-from client.policy import Limits, SitePolicy, inside, permit, round_of
+from client.policy import Limits, SitePolicy, Spent, inside, permit, round_of
 from common.errors import BudgetExhausted, CohortTooSmall, PlanRefused, StateError
 from common.schedule import schedule
 from tests.client.hospitals import tiny_plan
@@ -13,7 +14,7 @@ PLAN = tiny_plan()
 POLICY = SitePolicy(
     name="north", limits=Limits(max_epsilon_per_study=5, max_epsilon_total=9, max_delta=1e-5, min_patients=100)
 )
-FINE = {"patients": 100, "spent": (0.0, 0.0), "after": (5.0, 9.0)}
+FINE = {"patients": 100, "spent": Spent(plan=0, study=0, site=0), "after": Spent(plan=8, study=5, site=9)}
 
 
 def test_a_round_on_every_limit_passes() -> None:
@@ -24,10 +25,27 @@ def test_a_round_on_every_limit_passes() -> None:
     ("change", "kind", "message"),
     [
         ({"patients": 99}, CohortTooSmall, "100 patients or more"),
-        ({"after": (5.01, 9.0)}, BudgetExhausted, r"study's epsilon from 0\.00 to 5\.01, past its limit of 5\.00"),
-        ({"after": (5.0, 9.01)}, BudgetExhausted, r"site's epsilon from 0\.00 to 9\.01, past its limit of 9\.00"),
-        ({"after": (float("inf"), float("inf"))}, BudgetExhausted, "to inf"),
-        ({"after": (float("nan"), 1.0)}, BudgetExhausted, "to nan"),
+        (
+            {"after": Spent(plan=8.01, study=5, site=9)},
+            BudgetExhausted,
+            r"plan's epsilon from 0\.00 to 8\.01, past its "
+            r"limit of 8\.00",
+        ),
+        (
+            {"after": Spent(plan=5, study=5.01, site=9)},
+            BudgetExhausted,
+            r"study's epsilon from 0\.00 to 5\.01, past its "
+            r"limit of 5\.00",
+        ),
+        (
+            {"after": Spent(plan=5, study=5, site=9.01)},
+            BudgetExhausted,
+            r"site's epsilon from 0\.00 to 9\.01, past its "
+            r"limit of 9\.00",
+        ),
+        ({"after": Spent(plan=math.inf, study=math.inf, site=math.inf)}, BudgetExhausted, "to inf"),
+        ({"after": Spent(plan=math.nan, study=1, site=1)}, BudgetExhausted, "to nan"),
+        ({"after": Spent(plan=1, study=math.nan, site=1)}, BudgetExhausted, "to nan"),
     ],
 )
 def test_a_round_past_a_limit_is_refused_with_the_numbers(
@@ -40,11 +58,13 @@ def test_a_round_past_a_limit_is_refused_with_the_numbers(
 def test_the_plans_own_epsilon_is_a_limit_too() -> None:
     generous = SitePolicy(name="north", limits=Limits(min_patients=2))
     with pytest.raises(BudgetExhausted, match=r"past its limit of 8\.00"):
-        permit(generous, PLAN, patients=50, spent=(7.9, 7.9), after=(8.1, 8.1))
+        permit(generous, PLAN, patients=50, spent=Spent(plan=7.9, study=7.9, site=7.9),
+               after=Spent(plan=8.1, study=8.1, site=8.1))  # fmt: skip
 
 
 def test_a_cohort_that_is_not_known_yet_is_not_judged() -> None:
-    permit(POLICY, PLAN, patients=None, spent=(0.0, 0.0), after=(1.0, 1.0))
+    none, some = Spent(plan=0, study=0, site=0), Spent(plan=1, study=1, site=1)
+    permit(POLICY, PLAN, patients=None, spent=none, after=some)
 
 
 def test_a_plan_whose_delta_is_above_the_sites_is_refused() -> None:
