@@ -2,36 +2,47 @@
 
 from mutation import POLICY, Mutation
 
-_OUTLOOK = ("tests/client/test_outlook.py",)
+
+def _test(name: str) -> tuple[str, ...]:
+    return (f"tests/client/test_outlook.py::test_{name}",)
 
 
-def _guard(name: str, file: str, old: str, new: str, *, tests: tuple[str, ...] = _OUTLOOK) -> Mutation:
+def _guard(name: str, file: str, old: str, new: str, *, tests: tuple[str, ...]) -> Mutation:
     return Mutation(name=name, file=file, old=old, new=new, tests=tests)
 
 
 OUTLOOK = [
     _guard("study: each version begins at nothing spent", "client/policy.py",
            "study=epsilon([*booked.events(study=plan.name), *extra]",
-           "study=epsilon([*booked.events(plan=plan.digest), *extra]"),
+           "study=epsilon([*booked.events(plan=plan.digest), *extra]",
+           tests=_test("versions_of_one_study_add_up_in_rounds_in_proposals_and_in_the_account")),
     _guard("study: a version of a larger delta reads less", "client/policy.py",
-           "named = smallest_delta(home, plan, booked.plans(study=plan.name))", "named = plan.privacy.delta"),
+           "named = smallest_delta(home, plan, booked.plans(study=plan.name))", "named = plan.privacy.delta",
+           tests=_test("a_version_with_a_larger_delta_does_not_make_its_study_read_less")),
     _guard("study: the site's limit on one study is not asked", "client/policy.py",
            '    _within(plan, "study", spent.study, after.study, limits.max_epsilon_per_study, cure=cure)\n', "",
            tests=(POLICY,)),
     _guard("study: the plan's own epsilon is no limit", "client/policy.py",
            '    _within(plan, "plan", spent.plan, after.plan,', '    _within(plan, "plan", 0.0, 0.0,', tests=(POLICY,)),
     _guard("delta: a plan that trained and was left is forgotten", "client/policy.py",
-           "whole = smallest_delta(home, plan, booked.plans())", "whole = plan.privacy.delta"),
+           "whole = smallest_delta(home, plan, booked.plans())", "whole = plan.privacy.delta",
+           tests=_test("a_plan_that_trained_and_was_left_counts_at_its_delta_for_good")),
     _guard("delta: a plan that never trained counts", "client/approval.py",
-           "sorted(set(others).difference(asks))", 'sorted({p.parent.name for p in home.glob("approved/*/*.json")})'),
+           "sorted(set(others).difference(asks))", 'sorted({p.parent.name for p in home.glob("approved/*/*.json")})',
+           tests=_test("a_plan_that_never_trained_makes_no_other_read_more")),
     _guard("approval: what other studies have yet to cost is not weighed", "client/proposal.py",
-           "        if not over_budget:", "        if False:"),
+           "        if not over_budget:", "        if False:",
+           tests=_test("a_plan_that_leaves_a_running_study_no_room_is_refused_unless_the_steward_says_so")),
     _guard("approval: a paused study owes nothing", "client/outlook.py",
-           'if approval.state != "left" and', 'if approval.state == "active" and'),
+           'if approval.state != "left" and', 'if approval.state == "active" and',
+           tests=_test("what_is_owed_is_by_whoever_may_still_run")),
     _guard("approval: a verdict is not owed", "client/outlook.py",
-           "        missing.append((verdict,))", "        pass"),
+           "        missing.append((verdict,))", "        pass",
+           tests=_test("a_study_that_is_done_owes_nothing_and_a_verdict_is_owed_until_it_is_booked")),
     _guard("approval: others are weighed at the new plan's delta alone", "client/outlook.py",
-           "min([delta, *(other.plan.privacy.delta for other in counted)])", "delta"),
+           "min([delta, *(other.plan.privacy.delta for other in counted)])", "delta",
+           tests=_test("a_plan_offered_after_one_of_a_smaller_delta_is_weighed_at_that")),
     _guard("approval: earlier versions of the study do not count", "client/proposal.py",
-           "        if self.study.after > most:", "        if False:"),
+           "        if self.study.after > most:", "        if False:",
+           tests=_test("versions_of_one_study_add_up_in_rounds_in_proposals_and_in_the_account")),
 ]  # fmt: skip

@@ -69,6 +69,15 @@ def test_a_plan_that_leaves_a_running_study_no_room_is_refused_unless_the_stewar
     assert "what is spent reads {:.2f} in place of {:.2f}".format(*spent) in text
 
 
+def test_a_plan_offered_after_one_of_a_smaller_delta_is_weighed_at_that(home: Path) -> None:
+    approval.leave(home, RUNNING.digest, by="x")
+    approval.approve(home, SMALL, approved_by="x")
+    later = tiny_plan(name="later")
+    with pytest.raises(BudgetExhausted, match=r"could not all finish \(small \(.*at delta 1e-12"):
+        weigh(home, later)
+    assert weigh(home, later, over_budget=True).site.delta == 1e-5
+
+
 def test_the_command_refuses_and_takes_a_flag(home: Path, tmp_path: Path) -> None:
     path = tmp_path / "plan.toml"
     path.write_text(_as_toml(SMALL))

@@ -113,6 +113,11 @@ def test_a_verdict_is_booked_once_signed_and_sent_again_for_nothing(home: Path) 
     assert read_reply(first.to_record(), Verdict) == first
 
 
+def test_a_verdict_is_given_where_a_class_has_nobody(tmp_path: Path) -> None:
+    home = hospitals.build_home(tmp_path / "site", gated(), patients=40, labels=1)
+    assert hospital.evaluate(Site.open(home), ask(gated())).outcome in (PASSED, *votes.CRITERIA)
+
+
 def test_what_leaves_has_no_key_for_a_figure() -> None:
     assert {field.name for field in dataclasses.fields(Verdict)} == {
         "plan", "candidate", "site", "outcome", "epsilon", "delta", "ledger_head", "public", "signature",
