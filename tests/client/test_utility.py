@@ -140,7 +140,7 @@ def test_the_error_is_of_the_model_as_it_came_and_a_patients_release_is_listed_o
 
 def test_the_steward_reads_that_an_error_leaves(tmp_path: Path) -> None:
     site = Site.open(build_home(tmp_path / "north", PAID))
-    said = [Proposal.weigh(plan, site.policy, site.ledger).text() for plan in (PAID, FREE)]
+    said = [Proposal.weigh(plan, site.policy, site.ledger, over_budget=True).text() for plan in (PAID, FREE)]
     assert ["redraws the patients' images" in text for text in said] == [True, False]
 
 
