@@ -61,7 +61,7 @@ class Approval:
         if not re.fullmatch(r"[0-9a-f]{64}", digest):
             raise PlanRefused("the request names no plan digest (64 hexadecimal digits)")
         try:
-            record = json.loads(_path(home, digest).read_text())
+            record = json.loads(_path(home, digest).read_text(encoding="utf-8"))
             plan = build(StudyPlan, record["plan"], what="approved plan", error=PlanError)
             decisions = tuple(Decision(**decision) for decision in record["decisions"])
             known = all(decision.state in _DECIDED for decision in decisions) and decisions
@@ -138,7 +138,7 @@ def smallest_delta(home: Path, plan: StudyPlan | None, others: Iterable[str], *,
     deltas = [] if plan is None else [plan.privacy.delta]
     for path in (_path(home, digest) for digest in sorted(set(others).difference(asks))):
         try:
-            deltas.append(_positive(json.loads(path.read_text())["plan"]["privacy"]["delta"]))
+            deltas.append(_positive(json.loads(path.read_text(encoding="utf-8"))["plan"]["privacy"]["delta"]))
         except FileNotFoundError:
             continue
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -178,7 +178,7 @@ def site_paused(home: Path) -> Decision | None:
     if not path.exists():
         return None
     try:
-        return Decision(**json.loads(path.read_text()))
+        return Decision(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return Decision(state="paused", by="", at="an unknown time")
 

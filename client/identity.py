@@ -13,6 +13,7 @@ from client.ledger_store import LedgerStore
 from client.patient_ids import PatientId
 from common.errors import DataError, StateError
 from common.files import write_once
+from common.texts import NotText, read_text, why
 
 SECRET_BYTES = 32
 CHECK_FILE = "secret.check"
@@ -142,9 +143,11 @@ class Merges:
         if not path.exists():
             return cls()
         try:
-            rows = list(csv.reader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""), strict=True))
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise DataError(f"{path.name}: not a UTF-8 CSV file ({type(error).__name__}). Save it as such") from error
+            rows = list(csv.reader(io.StringIO(read_text(path), newline=""), strict=True))
+        except (OSError, NotText) as error:
+            raise DataError(f"{path.name}: {why(error)}") from error
+        except csv.Error as error:
+            raise DataError(f"{path.name}: not a CSV file ({type(error).__name__}). Save it as such") from error
         if not rows or [cell.strip() for cell in rows[0]] != _HEADER:
             raise DataError(f"{path.name}: the first line must be `{','.join(_HEADER)}`")
         lines: list[Merge] = []

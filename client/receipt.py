@@ -53,7 +53,7 @@ def last_head(home: Path) -> str:
     """
     path = home / RECEIPT
     try:
-        return str(json.loads(path.read_text())["head"])
+        return str(json.loads(path.read_text(encoding="utf-8"))["head"])
     except FileNotFoundError:
         return ""
     except (OSError, ValueError, KeyError, TypeError) as error:

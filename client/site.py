@@ -19,6 +19,7 @@ from client.randomness import SecureRandom
 from common.errors import StateError
 from common.locks import locked
 from common.plan import StudyPlan
+from common.processors import processors
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,6 @@ class Site:
 
     def use_threads(self) -> None:
         """Give PyTorch the threads of `site.toml`."""
-        threads = self.policy.resources.threads
-        if threads and torch.get_num_threads() != threads:
+        threads = self.policy.resources.threads or min(torch.get_num_threads(), processors())
+        if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)

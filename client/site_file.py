@@ -7,6 +7,7 @@ from pathlib import Path
 from client.policy import Limits, SitePolicy
 from common.errors import PlanRefused, StateError
 from common.files import write_atomically
+from common.texts import decoded
 
 _TEMPLATE = """\
 # The rules of this hospital. The data steward owns them; every request reads them afresh.
@@ -105,26 +106,29 @@ def lower(home: Path, *, study: float | None, total: float | None) -> Limits:
                 f"{home / 'site.toml'}"
             )
     wanted = dataclasses.replace(policy, limits=new)
-    path, text = home / "site.toml", (home / "site.toml").read_text()
-    draft = text
+    path = home / "site.toml"
+    before = path.read_bytes()
+    draft = decoded(before)
+    mark = before[: len(before) - len(draft.encode())]
     for key, value in changes.items():
         draft = _with(draft, key, value)
-    write_atomically(path, draft.encode())
+    write_atomically(path, mark + draft.encode())
     try:
         kept = SitePolicy.load(home) == wanted
     except StateError:
         kept = False
     if not kept:
-        write_atomically(path, text.encode())
+        write_atomically(path, before)
         raise StateError(f"{path} is laid out in a way that cannot be changed safely here. Edit its [limits] by hand")
     return new
 
 
 def _with(text: str, key: str, value: float) -> str:
-    """Set one key below `[limits]`; the layout is checked by whoever reads the result."""
+    """Set one key below `[limits]`, line ends as they are; the layout is checked by whoever reads the result."""
+    end = "\r\n" if "\r\n" in text else "\n"
     line = f"{key} = {value!r}"
     if re.search(rf"(?m)^{key}\s*=", text):
-        return re.sub(rf"(?m)^{key}\s*=.*$", line, text)
-    if re.search(r"(?m)^\[limits\]\s*$", text):
-        return re.sub(r"(?m)^\[limits\]\s*$", f"[limits]\n{line}", text)
-    return f"{text.rstrip()}\n\n[limits]\n{line}\n"
+        return re.sub(rf"(?m)^{key}[ \t]*=[^\r\n]*", line, text)
+    if re.search(r"(?m)^\[limits\][ \t]*\r?$", text):
+        return re.sub(r"(?m)^\[limits\][ \t]*(?=\r?$)", f"[limits]{end}{line}", text)
+    return f"{text.rstrip()}{end}{end}[limits]{end}{line}{end}"

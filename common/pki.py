@@ -263,7 +263,7 @@ def load_key(path: Path) -> Key:
 def load_certificate(path: Path) -> Certificate:
     """Read a certificate; raises `StateError` when it is absent or not one."""
     try:
-        return read_certificate(path.read_text(), what=str(path))
+        return read_certificate(path.read_text(encoding="utf-8"), what=str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise StateError(f"{path}: cannot be read ({type(error).__name__}). Restore it") from error
 

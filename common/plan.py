@@ -22,6 +22,7 @@ from common.plan_rules import require
 from common.privacy_plan import MAX_EPSILON, PrivacyPlan
 from common.release_plan import ReleasePlan
 from common.settings import build
+from common.texts import NotText, read_text
 from common.training_plan import TrainingPlan
 from common.warm_plan import WarmPlan
 
@@ -118,8 +119,10 @@ class StudyPlan:
             PlanError: The file is absent, not TOML, or holds an unknown key, wrong type or impossible value.
         """
         try:
-            text = path.read_bytes().decode()
-        except (OSError, UnicodeDecodeError) as error:
+            text = read_text(path)
+        except NotText as error:
+            raise PlanError(f"plan {path}: {error}") from error
+        except OSError as error:
             raise PlanError(
                 f"plan {path}: cannot be read ({type(error).__name__}). Give the path of a plan.toml"
             ) from error

@@ -30,7 +30,7 @@ class SimulationSetup:
     def load(cls, path: Path) -> Self:
         """Read the file; raises `StateError` when it is absent or malformed."""
         try:
-            record = json.loads(path.read_text())
+            record = json.loads(path.read_text(encoding="utf-8"))
             homes = tuple(path.parent.resolve() / str(home) for home in record["homes"])
             return cls(seed=int(record["seed"]), homes=homes)
         except (OSError, ValueError, KeyError, TypeError) as error:

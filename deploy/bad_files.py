@@ -49,7 +49,7 @@ def write_bad_files(folder: Path, *, patient_id: str, modality: str, rows: int, 
     whole = truncated.read_bytes()
     truncated.write_bytes(whole[: len(whole) - ramp.size // 2])
     text = folder / "readme.dcm"
-    text.write_text("Copied from the archive. Please do not delete.\n")
+    text.write_text("Copied from the archive. Please do not delete.\n", encoding="utf-8")
     empty = folder / "empty.dcm"
     empty.write_bytes(b"")
     screenshot = scan("screenshot.dcm", burned_in=True)

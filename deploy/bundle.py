@@ -115,8 +115,8 @@ def gather(out: Path) -> str:
     """
     if out.exists() and any(out.iterdir()):
         raise StateError(f"{out} is not empty. Name another folder")
-    everything = pins((ROOT / "constraints.txt").read_text())
-    names = needed(asked((ROOT / "pyproject.toml").read_text()))
+    everything = pins((ROOT / "constraints.txt").read_text(encoding="utf-8"))
+    names = needed(asked((ROOT / "pyproject.toml").read_text(encoding="utf-8")))
     if unpinned := sorted(names - set(everything)):
         raise StateError(f"constraints.txt does not pin {', '.join(unpinned)}. Add the version that is installed")
     pinned = {name: everything[name] for name in names}
@@ -147,6 +147,6 @@ def bundle(out: Path, *, as_json: bool) -> None:
 
 def _pip(*arguments: str) -> None:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     if done.returncode != 0:
         raise StateError(f"pip {arguments[0]} failed: {done.stderr.strip()[-600:]}")

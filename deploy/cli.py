@@ -212,7 +212,7 @@ def simulate(
             simulation.start(run, engine=engine, ray_address=ray_address, workers=workers)
         if bundled:
             release_cli.make(run, run / "bundle", quiet=as_json)
-    card = json.loads((run / "card.json").read_text())
+    card = json.loads((run / "card.json").read_text(encoding="utf-8"))
     result = {
         "run": str(run),
         "report": str(run / "bundle" / "report.html" if bundled else run / "report.html"),
@@ -285,7 +285,7 @@ def _watched(run: Path, *, quiet: bool) -> Iterator[None]:
 
         def look() -> None:
             table, folder = run / "rounds.csv", run / ".synthetic.draft"
-            done = max(0, len(table.read_text().splitlines()) - 1) if table.exists() else 0
+            done = max(0, len(table.read_text(encoding="utf-8").splitlines()) - 1) if table.exists() else 0
             final = run / "synthetic"
             bar.update(rounds, completed=done)
             bar.update(drawn, completed=sum(1 for _ in (final if final.exists() else folder).rglob("*.dcm")))

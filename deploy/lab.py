@@ -21,6 +21,7 @@ import psutil
 
 from common.errors import StateError
 from common.plan import StudyPlan
+from common.processors import processors
 from common.terminal import say
 from deploy.demo_data import HOSPITALS, write_demo_hospitals
 from server.coordinator import status
@@ -117,7 +118,7 @@ class Party:
     def run(self, command: Sequence[str], *, timeout_s: float = 300) -> str:
         """Run any command as this party; return its standard output. Raises `StateError` when it fails."""
         done = subprocess.run(
-            command, env=self.environment(), cwd=self.folder, capture_output=True, text=True, timeout=timeout_s,
+            command, env=self.environment(), cwd=self.folder, capture_output=True, encoding="utf-8", timeout=timeout_s,
             check=False,
         )  # fmt: skip
         if done.returncode != 0:
@@ -177,13 +178,13 @@ class Lab:
         for party in parties:
             party.folder.mkdir(mode=0o700)
         lab = cls(folder, parties[0], parties[1:], say=say)
-        (folder / "plan.toml").write_text(plan)
+        (folder / "plan.toml").write_text(plan, encoding="utf-8")
         say("writing phantoms")
         write_demo_hospitals(folder / "dicom", patients=patients)
         say("making the coordinator")
         address = f"127.0.0.1:{free_ports(1)[0]}"
         lab.coordinator.wardround("server", "init", lab.coordinator.home, "--host", address)
-        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        with ThreadPoolExecutor(max_workers=processors()) as pool:
             list(pool.map(lab.admit, lab.sites))
         return lab
 
@@ -202,8 +203,9 @@ class Lab:
         self.say(f"{site.name}: admitting scans, enrolling, approving")
         (self.folder / "dicom" / site.name).rename(site.folder / "dicom")
         site.wardround("site", "init", "--name", site.name, "--home", site.home)
-        lowered = (site.home / "site.toml").read_text().replace("min_patients = 50", "min_patients = 12")
-        (site.home / "site.toml").write_text(lowered.replace("threads = 0", "threads = 1"))
+        rules = site.home / "site.toml"
+        lowered = rules.read_text(encoding="utf-8").replace("min_patients = 50", "min_patients = 12")
+        rules.write_text(lowered.replace("threads = 0", "threads = 1"), encoding="utf-8")
         plan = self.folder / "plan.toml"
         site.wardround("site", "ingest", site.folder / "dicom", "--home", site.home, "--plan", plan, "--no-ocr",
                        "--workers", "1")  # fmt: skip
@@ -249,7 +251,7 @@ class Lab:
         """Wait for the study's release and return its card."""
         self.say("waiting for the study")
         self.wait("the study is released", (self.run_dir / "card.json").exists, patience_s=patience_s)
-        card: dict[str, Any] = json.loads((self.run_dir / "card.json").read_text())
+        card: dict[str, Any] = json.loads((self.run_dir / "card.json").read_text(encoding="utf-8"))
         return card
 
     def down(self) -> list[int]:
@@ -295,7 +297,7 @@ class Lab:
         while not happened():
             for party in [self.coordinator, *self.sites]:
                 if party.daemon is not None and party.daemon.poll() is not None:
-                    words = (party.folder / "serve.out").read_text()[-600:]
+                    words = (party.folder / "serve.out").read_text(encoding="utf-8")[-600:]
                     raise StateError(f"the daemon of {party.name} ended with {party.daemon.returncode}: {words}")
             if time.monotonic() > end:
                 raise StateError(f"not within {patience_s:.0f} s: {what}. Look below {self.folder} in */home/logs")

@@ -1,7 +1,6 @@
 """An in-process Grid: the real ServerApp and ClientApp in one process, without Ray, SuperLink or bundle."""
 
 import itertools
-import os
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +13,8 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+
+from common.processors import processors
 
 _RUN = 1
 
@@ -40,7 +41,7 @@ class LocalGrid(Grid):  # type: ignore[misc]
     ) -> None:
         self._app = client_app
         self._fault = fault
-        self._pool = ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="site")
+        self._pool = ThreadPoolExecutor(workers or processors(), thread_name_prefix="site")
         self._contexts = {
             node + 1: Context(
                 run_id=_RUN,

@@ -106,7 +106,7 @@ def site_figures(run: Path, candidate: str) -> dict[str, Any]:
         if not path.exists():
             continue
         try:
-            figures = json.loads(path.read_text())
+            figures = json.loads(path.read_text(encoding="utf-8"))
             found[str(figures["site"])] = figures
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StateError(

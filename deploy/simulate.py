@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from client.site import Site
 from common.errors import DataError, LabelsError, StateError
 from common.files import PRIVATE, write_atomically
 from common.plan import StudyPlan
+from common.processors import processors
 from common.schedule import schedule
 from common.signing import Key
 from common.simulation import SimulationSetup
@@ -137,7 +137,7 @@ def _start_ray(config: dict[str, Any], *, nodes: int, address: str | None) -> No
     app_run.primary_task_id = 1
     app_run.federation_id = NOOP_FEDERATION_ID
     app_run.override_config = dict(config)
-    init = {"address": address} if address else {"num_cpus": os.cpu_count(), "include_dashboard": False}
+    init = {"address": address} if address else {"num_cpus": processors(), "include_dashboard": False}
     context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=dict(config))
     try:
         with linear_hand_out():

@@ -65,7 +65,7 @@ def open_sink(folder: Path, form: Format, what: SetForm) -> Iterator[Sink]:
     Raises:
         StateError: NIfTI was asked for and the extra `nifti` is not installed.
     """
-    with (folder / "manifest.csv").open("w", newline="") as listing:
+    with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as listing:
         manifest = csv.writer(listing, lineterminator="\n")
         manifest.writerow(MANIFEST_COLUMNS)
         if form == "npz":

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from common.errors import SourceError
+from common.texts import NotText, read_text
 
 LABEL_HEADER = ("patient_id", "sop_instance_uid", "label")
 Record = dict[str, str]
@@ -91,11 +92,13 @@ def write_labels(path: Path, lines: list[tuple[str, str, str]]) -> None:
 def _read_records(path: Path) -> tuple[list[str], list[Record]]:
     """Return the columns and the lines of a CSV file, values stripped of blanks, short lines filled up."""
     try:
-        text = io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")
+        text = io.StringIO(read_text(path), newline="")
         reader = csv.DictReader(text, restval="", strict=True)
         columns = list(reader.fieldnames or [])
         records = [{name: line[name].strip() for name in columns} for line in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except NotText as error:
+        raise SourceError(f"{path}: {error}.") from error
+    except (OSError, csv.Error) as error:
         raise SourceError(f"{path} cannot be read as UTF-8 CSV ({type(error).__name__}).") from error
     if not records:
         raise SourceError(f"{path} has no lines below its header. Give a table that names images.")

@@ -14,11 +14,11 @@ def main() -> int:
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.py"],
         cwd=root,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=True,
     )
     files = [root / name for name in listing.stdout.splitlines() if (root / name).exists()]
-    long = [(len(path.read_text().splitlines()), path) for path in files]
+    long = [(len(path.read_text(encoding="utf-8").splitlines()), path) for path in files]
     for lines, path in (over := [entry for entry in long if entry[0] > LIMIT]):
         sys.stdout.write(f"{path.relative_to(root)}: {lines} lines, limit {LIMIT}\n")
     sys.stdout.write(f"{len(files)} files, longest {max(long)[0] if long else 0} lines\n")

@@ -30,7 +30,7 @@ def main() -> None:
         index[name] = {"offset": found + 8, "dtype": str(stored.dtype), "shape": list(tensor.shape),
                        "stride": list(tensor.stride())}  # fmt: skip
     table = {"sha256": hashlib.sha256(raw).hexdigest(), "tensors": index}
-    OUT.write_text(json.dumps(table, indent=0, sort_keys=True) + "\n")
+    OUT.write_text(json.dumps(table, indent=0, sort_keys=True) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def _copy_tree(copy: Path) -> None:
     """Copy every tracked or new file, and see that the copy is what Python would import there."""
     names = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", *_COPIED],
-        cwd=ROOT, capture_output=True, text=True, check=True,
+        cwd=ROOT, capture_output=True, encoding="utf-8", check=True,
     ).stdout.splitlines()  # fmt: skip
     for name in names:
         if (ROOT / name).is_file():
@@ -66,7 +66,7 @@ def _copy_tree(copy: Path) -> None:
             shutil.copy2(ROOT / name, copy / name)
     found = subprocess.run(
         [sys.executable, "-c", "import client; print(client.__file__)"],
-        cwd=copy, env=_environment(copy), capture_output=True, text=True, check=True,
+        cwd=copy, env=_environment(copy), capture_output=True, encoding="utf-8", check=True,
     ).stdout  # fmt: skip
     if not Path(found.strip()).is_relative_to(copy.resolve()):
         raise SystemExit(f"the copy is shadowed by {found.strip()}; nothing would have been mutated")
@@ -84,19 +84,19 @@ def _run_tests(copy: Path, tests: Sequence[str]) -> subprocess.CompletedProcess[
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=line",
          f"--basetemp={copy / '.pytest'}", *tests],
-        cwd=copy, env=_environment(copy), capture_output=True, text=True, check=False,
+        cwd=copy, env=_environment(copy), capture_output=True, encoding="utf-8", check=False,
     )  # fmt: skip
 
 
 def _check(copy: Path, mutation: Mutation) -> bool:
     """Apply one mutation in the copy, run its tests, undo it; whether a test failed."""
     path = copy / mutation.file
-    sound = path.read_text()
-    path.write_text(sound.replace(mutation.old, mutation.new))
+    sound = path.read_text(encoding="utf-8")
+    path.write_text(sound.replace(mutation.old, mutation.new), encoding="utf-8")
     try:
         done = _run_tests(copy, mutation.tests)
     finally:
-        path.write_text(sound)
+        path.write_text(sound, encoding="utf-8")
     noticed = re.search(r"^FAILED \S+?::(\S+)", done.stdout, re.MULTILINE)
     if noticed is None and done.returncode != _PASSED:  # an error in a fixture is no verdict
         raise SystemExit(f"{mutation.name}: its tests did not run\n{done.stdout[-4000:]}{done.stderr[-2000:]}")
@@ -111,7 +111,7 @@ def _environment(copy: Path) -> dict[str, str]:
 
 def _occurrences(root: Path, mutation: Mutation) -> int:
     path = root / mutation.file
-    return path.read_text().count(mutation.old) if path.exists() else 0
+    return path.read_text(encoding="utf-8").count(mutation.old) if path.exists() else 0
 
 
 def _say(line: str) -> None:

@@ -4,6 +4,8 @@ from mutation import Mutation
 
 _PLAIN = ("tests/deploy/test_plain_output.py",)
 _FAULTS = ("tests/common/test_plan_faults.py",)
+_TEXTS = ("tests/common/test_texts.py",)
+_PROCESSORS = ("tests/common/test_processors.py",)
 _T = "common/terminal.py"
 
 
@@ -36,4 +38,14 @@ TERMINAL = [
     _guard("labels: a label may be a path", "common/label_rule.py", "[\\w .-]{0,30}", "[\\w ./-]{0,30}", _FAULTS),
     _guard("labels: an import writes what no plan can name", "deploy/importers.py",
            "if item.label and not is_label(item.label)", "if False", ("tests/deploy/test_importers.py",)),
+    _guard("texts: a byte-order mark is text", "common/texts.py", "content.removeprefix(codecs.BOM_UTF8)",
+           "content",
+           _TEXTS),
+    _guard("texts: another encoding is not named", "common/texts.py", "if content.startswith(mark):", "if False:", _TEXTS),
+    _guard("texts: a lower limit loses the byte-order mark", "client/site_file.py", "mark + draft.encode()",
+           "draft.encode()", _TEXTS),
+    _guard("processors: a quota above ours is not seen", "common/processors.py", "range(len(parts), -1, -1)",
+           "range(len(parts), len(parts) - 1, -1)", _PROCESSORS),
+    _guard("processors: the affinity is not seen", "common/processors.py", "len(os.sched_getaffinity(0))",
+           "os.cpu_count() or 1", _PROCESSORS),
 ]  # fmt: skip

@@ -26,6 +26,6 @@ def load(folder: Path) -> frozenset[str]:
     if not path.exists():
         return frozenset()
     try:
-        return frozenset(str(site) for site in json.loads(path.read_text()))
+        return frozenset(str(site) for site in json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise StateError(f"{path} cannot be read ({type(error).__name__}). Start the study again") from error

@@ -85,7 +85,7 @@ def load(study: Study) -> Verdicts:
     if not path.exists():
         return {}
     try:
-        records = list(json.loads(path.read_text()))
+        records = list(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise StateError(f"{path} cannot be read ({type(error).__name__}). Remove it; sites answer again") from error
     candidate, enrolled = candidate_of(study), signers.load(study.folder)

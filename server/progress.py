@@ -75,7 +75,7 @@ def watched(folder: Path) -> Iterator[None]:
 
 def _paused(path: Path) -> Progress:
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
         return Progress(state="paused", reason=str(record["reason"]), message=str(record["message"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         return Progress(state="paused", reason=type(error).__name__, message=f"{path} cannot be read")

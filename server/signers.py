@@ -27,7 +27,7 @@ def load(folder: Path) -> Signers:
     if not path.exists():
         return {}
     try:
-        return {str(site): str(key) for site, key in json.loads(path.read_text()).items()}
+        return {str(site): str(key) for site, key in json.loads(path.read_text(encoding="utf-8")).items()}
     except (OSError, ValueError, AttributeError) as error:
         raise StateError(
             f"{path} cannot be read ({type(error).__name__}). Enrol or revoke any site to renew it"

@@ -99,7 +99,7 @@ class Study:
             return cls.begin(folder)
         plan, last = StudyPlan.load(folder / "plan.toml"), checkpoints[-1]
         try:
-            state = json.loads((last / "state.json").read_text())
+            state = json.loads((last / "state.json").read_text(encoding="utf-8"))
             _require_schema(last, state["schema"])
             records = [_record(entry) for entry in state["rounds"]]
             right = (state["plan"], len(records)) == (plan.digest, int(last.name))

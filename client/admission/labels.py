@@ -15,6 +15,7 @@ from client.admission.reasons import Reason
 from client.identity import patient_key
 from common.errors import LabelsError
 from common.label_rule import as_label
+from common.texts import NotText, read_text, why
 
 LABELS_FILE = "labels.csv"
 _HEADER = ["patient_id", "sop_instance_uid", "label"]
@@ -117,14 +118,16 @@ def _shown(lines: list[int]) -> str:
 def _rows(path: Path) -> Iterable[list[str]]:
     """Yield the lines below the header."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_text(path)
         rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except FileNotFoundError:
         raise LabelsError(
             f"the plan has labels, but {path} is missing. Write it with the columns {','.join(_HEADER)}"
         ) from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise LabelsError(f"{path.name}: not a UTF-8 CSV file ({type(error).__name__}). Save it as such") from None
+    except (OSError, NotText) as error:
+        raise LabelsError(f"{path.name}: {why(error)}") from None
+    except csv.Error as error:
+        raise LabelsError(f"{path.name}: not a CSV file ({type(error).__name__}). Save it as such") from None
     if not rows or [cell.strip() for cell in rows[0]] != _HEADER:
         raise LabelsError(f"{path.name}: the first line must be `{','.join(_HEADER)}`")
     for number, row in enumerate(rows[1:], start=2):

@@ -117,7 +117,7 @@ def cache(home: DaemonHome) -> str:
     """Whether admitted scans are there and readable; each round checks every byte of them."""
     folder = home.home / "cache"
     try:
-        name = (folder / "CURRENT").read_text().strip()
+        name = (folder / "CURRENT").read_text(encoding="utf-8").strip()
         with (folder / name / "index.json").open("rb"), (folder / name / "images.npy").open("rb") as images:
             images.read(1)
     except (OSError, ValueError) as error:

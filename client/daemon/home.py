@@ -161,7 +161,7 @@ def client_context(home: DaemonHome) -> ssl.SSLContext:
 def read_json(path: Path) -> dict[str, Any]:
     """Content of a small state file; {} when it is absent or not readable."""
     try:
-        table = json.loads(path.read_text())
+        table = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return table if isinstance(table, dict) else {}

@@ -52,7 +52,7 @@ def read_days(path: Path) -> list[Day]:
     """Every day of the file that can be read, oldest first."""
     days: list[Day] = []
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except OSError:
         return days
     for line in lines:

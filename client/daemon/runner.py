@@ -271,7 +271,7 @@ def _keep(folder: Path, task: Task, body: bytes) -> None:
 
 def _kept(folder: Path) -> tuple[Task, bytes] | None:
     try:
-        task = Task(**json.loads((folder / "task.json").read_text()))
+        task = Task(**json.loads((folder / "task.json").read_text(encoding="utf-8")))
         body = (folder / f"{task.task}.message").read_bytes()
     except (OSError, ValueError, TypeError):
         _forget(folder)

@@ -5,7 +5,6 @@ came with the message is not here; it was dropped by the runner. Nor is anything
 """
 
 import contextlib
-import os
 import resource
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.supercore.task_identity import TaskIdentity
 
 from client.refusals import refused
+from common.processors import processors
 
 _MIB = 1024 * 1024
 
@@ -54,7 +54,7 @@ def limit(header: dict[str, Any]) -> None:
         header: "seconds", and "memory_mb" beyond what the program itself takes, 0 for no limit.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    seconds = int(header["seconds"] * (os.cpu_count() or 1)) + 1
+    seconds = int(header["seconds"] * processors()) + 1
     with contextlib.suppress(ValueError):  # a lower limit is in force already
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
     if header["memory_mb"] and not Path("/dev/nvidiactl").exists():
@@ -65,7 +65,7 @@ def limit(header: dict[str, Any]) -> None:
 
 def data_bytes() -> int:
     """Private writable memory of this process, as RLIMIT_DATA counts it."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("VmData:"):
             return int(line.split()[1]) * 1024
     return 0

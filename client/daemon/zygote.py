@@ -127,7 +127,7 @@ def _watch(
 def _resident(pid: int | str = "self") -> int:
     """Resident bytes of a process; 0 when it is gone."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+        return int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]) * _PAGE
     except (OSError, IndexError, ValueError):
         return 0
 

@@ -30,7 +30,7 @@ def find(home: Path, plan: StudyPlan, weights: str) -> Finished | None:
     """
     path = _path(home, plan, weights)
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
         return Finished(verdict=from_json(record["verdict"]), entry=int(record["entry"]), cohort=str(record["cohort"]))
     except FileNotFoundError:
         return None

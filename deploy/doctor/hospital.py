@@ -15,6 +15,7 @@ from client.site_rules import SitePolicy
 from common import pki
 from common.errors import CacheCorrupt, LedgerCorrupt, StateError
 from common.plan import StudyPlan
+from common.processors import processors
 from deploy.doctor import keys, machine, network
 from deploy.doctor.finding import Check, Finding, failure, ok, warning
 
@@ -82,7 +83,7 @@ def ledger(root: Path) -> Iterator[Finding]:
 def _last_head(root: Path) -> str:
     """As `client.egress.last_head`, which loads the model library; `serve` runs this check first."""
     path = root / "receipt.json"
-    return str(json.loads(path.read_text())["head"]) if path.exists() else ""
+    return str(json.loads(path.read_text(encoding="utf-8"))["head"]) if path.exists() else ""
 
 
 def egress(root: Path) -> Iterator[Finding]:
@@ -161,7 +162,7 @@ def compute(root: Path, *, memory_mb: float | None = None) -> Iterator[Finding]:
                 "Add memory, or raise `resources.memory_mb` in site.toml",
             )  # fmt: skip
     if not short:
-        where = "a GPU" if torch.cuda.is_available() and resources.device != "cpu" else f"{os.cpu_count()} cores"
+        where = "a GPU" if torch.cuda.is_available() and resources.device != "cpu" else f"{processors()} cores"
         yield ok("compute", f"{where}; memory is enough for {len(plans)} approved plans")
 
 

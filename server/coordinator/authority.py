@@ -60,6 +60,6 @@ def write_revoked(authority: Authority, path: Path, serials: Iterable[int]) -> N
 def read_revoked(path: Path) -> list[int]:
     """Serial numbers on a list written by `write_revoked`; none when it is absent or damaged."""
     try:
-        return pki.revoked_serials(path.read_text())
+        return pki.revoked_serials(path.read_text(encoding="utf-8"))
     except (OSError, StateError):
         return []

@@ -34,6 +34,7 @@ from common.files import PRIVATE, PUBLIC, write_atomically
 from common.locks import is_held, locked
 from common.settings import build
 from common.signing import Key
+from common.texts import NotText, read_text, why
 from server.coordinator import authority
 
 DEFAULT_PORT = 8443
@@ -116,13 +117,15 @@ class Home:
         """
         path = root / "server.toml"
         try:
-            table = tomllib.loads(path.read_text())
+            table = tomllib.loads(read_text(path))
         except FileNotFoundError as error:
             raise StateError(
                 f"{root} is no coordinator's home. Make one with `wardround server init`, or name another --home"
             ) from error
-        except (OSError, ValueError) as error:
-            raise StateError(f"{path} cannot be read ({type(error).__name__}). Mend or restore it") from error
+        except (OSError, NotText) as error:
+            raise StateError(f"{path}: {why(error)}. Mend or restore it") from error
+        except tomllib.TOMLDecodeError as error:
+            raise StateError(f"{path}: not a TOML file: {error}. Mend or restore it") from error
         return cls(root.resolve(), build(Settings, table, what="server.toml", error=StateError))
 
     @classmethod

@@ -36,7 +36,7 @@ def move(home: Home, host: str, *, names: Sequence[str] = (), listen: str = "") 
         **({"listen": json.dumps(str(Address.parse(listen, port=address.port)))} if listen else {}),
     }
     path = home.root / "server.toml"
-    text = _changed(path.read_text(), changes)
+    text = _changed(path.read_text(encoding="utf-8"), changes)
     settings = _settings(text, path)
     wanted = {key: tomllib.loads(f"x = {value}")["x"] for key, value in changes.items()}
     if settings is None or any(_plain(getattr(settings, key)) != value for key, value in wanted.items()):

@@ -62,7 +62,7 @@ class Node:
     def load(cls, path: Path) -> Self:
         """Read a record; raises `StateError` when it is damaged."""
         try:
-            table: Any = json.loads(path.read_text())
+            table: Any = json.loads(path.read_text(encoding="utf-8"))
             node = build(cls, table, what=path.name, error=StateError)
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise StateError(f"{path}: not a node record ({type(error).__name__}). Restore it") from error

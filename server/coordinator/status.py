@@ -104,7 +104,7 @@ def study_log(home: Home, name: str, *, follow: bool) -> Iterator[str]:
 
 def _state(home: Home) -> dict[str, Any]:
     try:
-        found = json.loads((home.root / "state.json").read_text())
+        found = json.loads((home.root / "state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
