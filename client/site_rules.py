@@ -122,5 +122,5 @@ class SitePolicy:
         except (OSError, NotText) as error:
             raise StateError(f"{path}: {why(error)}") from error
         except tomllib.TOMLDecodeError as error:
-            raise StateError(f"{path}: not a TOML file: {error}. Mend that line") from error
+            raise StateError(f"{path}: not a readable TOML file: {error}. Mend that line") from error
         return build(cls, table, what="site.toml", error=StateError)

@@ -125,7 +125,7 @@ class Home:
         except (OSError, NotText) as error:
             raise StateError(f"{path}: {why(error)}. Mend or restore it") from error
         except tomllib.TOMLDecodeError as error:
-            raise StateError(f"{path}: not a TOML file: {error}. Mend or restore it") from error
+            raise StateError(f"{path}: not a readable TOML file: {error}. Mend or restore it") from error
         return cls(root.resolve(), build(Settings, table, what="server.toml", error=StateError))
 
     @classmethod
