@@ -2,10 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common.errors import SignatureInvalid, SignerUnknown, StateError
 from common.files import write_atomically
-from common.messages import Verdict
+
+if TYPE_CHECKING:  # messages are Flower's, which takes a second to load
+    from common.messages import Verdict
 
 FILE = "verdict-keys.json"
 """In a study's folder: site name to public key, 64 hex digits. A coordinator's studies link to one file."""
@@ -34,7 +37,7 @@ def load(folder: Path) -> Signers:
         ) from error
 
 
-def require(signers: Signers, verdict: Verdict) -> Verdict:
+def require(signers: Signers, verdict: "Verdict") -> "Verdict":
     """Return a verdict if the key it is signed by is the one its site was enrolled with.
 
     Raises:

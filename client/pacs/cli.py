@@ -8,19 +8,18 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 import click
-from pydicom.config import IGNORE
-from pydicom.config import settings as pydicom_settings
 
-from client.pacs.dicomweb import DicomwebPacs, is_loopback
-from client.pacs.dimse import DimsePacs, DimsePeer
-from client.pacs.job import PullFolder, find_studies, pull_studies, summarise, tally
-from client.pacs.receiver import ReceivedStudies, StoreReceiver
 from client.pacs.study import MIB, PacsError, PullLimits, StudyQuery
 from common.terminal import emit, json_option, say, track
+
+if TYPE_CHECKING:  # DICOM and its network take a second to load, which other commands do without
+    from client.pacs.dicomweb import DicomwebPacs
+    from client.pacs.dimse import DimsePacs
+    from client.pacs.receiver import ReceivedStudies
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +103,8 @@ def pull(ctx: click.Context, /, as_json: bool, folder: Path, **options: Any) -> 
     interruption, or to try the studies that failed; a finished study is not pulled twice. Ends with exit code 4 if
     a study failed.
     """
+    from client.pacs.job import PullFolder, find_studies, pull_studies, summarise, tally
+
     with _usage_errors():
         query = StudyQuery(**{key: options[key] for key in ("modality", "study_date", "patient_id", "limit")})
         limits = _limits(options)
@@ -151,6 +152,9 @@ def receive(
     Ends with exit code 0 when told to stop and 5 when the folder or the port cannot be used; a sender can test
     the service with C-ECHO.
     """
+    from client.pacs.job import PullFolder
+    from client.pacs.receiver import ReceivedStudies, StoreReceiver
+
     with _usage_errors(), _quiet_values(), PullFolder(folder) as place:
         limits = _limits(options)
         studies = ReceivedStudies(place, limits=limits)
@@ -171,8 +175,11 @@ def receive(
     emit(numbers, as_json=as_json, text=lambda: ", ".join(f"{key} {value}" for key, value in numbers.items()))
 
 
-def _source(options: dict[str, Any], *, limits: PullLimits) -> AbstractContextManager[DicomwebPacs | DimsePacs]:
+def _source(options: dict[str, Any], *, limits: PullLimits) -> AbstractContextManager["DicomwebPacs | DimsePacs"]:
     """Make the PACS that the options name; raises ValueError with what is wrong with them."""
+    from client.pacs.dicomweb import DicomwebPacs, is_loopback
+    from client.pacs.dimse import DimsePacs, DimsePeer
+
     if (options["url"] is None) == (options["host_port"] is None):
         raise ValueError("name one PACS: --dicomweb URL, or --dimse HOST:PORT with --aet")
     if (options["cert"] is None) != (options["key"] is None):
@@ -245,6 +252,9 @@ def _usage_errors() -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet_values() -> Iterator[None]:
     """Keep pydicom from repeating values that break a rule, patients' among them, in warnings and logs."""
+    from pydicom.config import IGNORE
+    from pydicom.config import settings as pydicom_settings
+
     before = pydicom_settings.reading_validation_mode, pydicom_settings.writing_validation_mode
     pydicom_settings.reading_validation_mode = pydicom_settings.writing_validation_mode = IGNORE
     try:
@@ -254,7 +264,7 @@ def _quiet_values() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _stopped_by_signal(studies: ReceivedStudies) -> Iterator[None]:
+def _stopped_by_signal(studies: "ReceivedStudies") -> Iterator[None]:
     """Set `studies.stop` on SIGTERM and SIGINT; the objects in flight are whole or absent, as always."""
     before = {
         number: signal.signal(number, lambda *_: studies.stop.set()) for number in (signal.SIGTERM, signal.SIGINT)
