@@ -30,6 +30,8 @@ _LONGEST_LINE = 1 << 16
 _READ = 1 << 16
 _FILE_DIGEST = 64
 _SLOWEST_START = 120.0
+LOOK_SECONDS = 5.0
+"""Wall time that reading one picture for text may take."""
 _STEEPEST_ASPECT = 64.0
 _START = (
     "import sys; sys.modules.update(requests=None, tqdm=None); from client.admission.decode_worker import main; main()"
@@ -46,7 +48,7 @@ class Limits:
     """What one file may cost.
 
     Attributes:
-        seconds: Wall time of one file before its process is killed.
+        seconds: Wall time of one file before its process is killed; each picture read for text adds 5 s.
         memory_bytes: Address space of a process beyond the memory shared with the daemon.
     """
 
@@ -82,6 +84,7 @@ class DecodeProcess:
         self.jobs: deque[Job] = deque()
         self.ready = False
         self._limits = limits
+        self._ocr = ocr
         self._since = time.monotonic()
         self._buffer = b""
         self._pictures = 0
@@ -96,7 +99,8 @@ class DecodeProcess:
     @property
     def seconds_left(self) -> float:
         """Seconds until it is late with its first file, or with its start."""
-        allowed = self._limits.seconds if self.ready else _SLOWEST_START
+        looks = LOOK_SECONDS * self._pictures if self._ocr else 0.0
+        allowed = self._limits.seconds + looks if self.ready else _SLOWEST_START
         return self._since + allowed - time.monotonic()
 
     def give(self, job: Job) -> None:

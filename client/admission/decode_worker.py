@@ -26,11 +26,13 @@ from client.admission import dicom_reader
 from client.admission.dicom_pixels import MAX_FRAME_PIXELS, check_pixels, decoded_frames
 from client.admission.dicom_rendering import grey_plane, only_regions, rendering_of
 from client.admission.pixels import render
+from client.admission.provenance import provenance_of
 from client.admission.reasons import QUARANTINE, Reason
 from client.admission.scan import Facts, Job
-from client.admission.screening import may_hold_text, screen, screen_type
+from client.admission.screening import screen, screen_type
 from client.admission.settings import IngestSettings
 from client.admission.text_finder import TextFinder
+from client.admission.units import check_unit
 from common.errors import ScanRefused
 
 SLOTS = 2
@@ -51,6 +53,14 @@ class Outlet:
         self._outlet = outlet
         self._free = deque(range(SLOTS))
         self._jobs: deque[Job] = deque()
+        self.seconds = 0.0
+
+    def arm(self) -> None:
+        """End this process, unless it is armed again, `seconds` and a grace from now.
+
+        The daemon kills a late process; this ends one whose daemon is dead. Unhandled, so it works inside C code.
+        """
+        signal.setitimer(signal.ITIMER_REAL, self.seconds + _GRACE_SECONDS)
 
     def next_job(self) -> Job | None:
         """Wait for a file to read; None when the daemon has closed the pipe."""
@@ -126,25 +136,29 @@ class Decoder:
 
         Frames without content are left out; a file without any other is refused.
         """
-        provenance = dicom_reader.provenance_of(header)
+        provenance = provenance_of(header.dataset)
         if header.keyword or facts.sop_class:
             screen_type(facts, provenance)
         if not header.keyword:
             raise ScanRefused(Reason.NO_PIXELS)
         screen(facts, provenance, self._settings, cleared=cleared)
+        check_unit(header.dataset, facts.frames, self._settings.window)
         check_pixels(header, facts)
-        finder = None if cleared or not may_hold_text(facts) else self._finder
-        read_in = {0, facts.frames // 2, facts.frames - 1}
+        finder = None if cleared else self._finder
         kept = 0
-        for frame, (stored, photometric) in enumerate(decoded_frames(header, facts)):
-            plane, full_scale = grey_plane(stored, photometric, header.dataset)
-            rendering = rendering_of(header.dataset, frame, photometric=photometric, full_scale=full_scale)
+        for number, frame in enumerate(decoded_frames(header, facts)):
+            plane, full_scale = grey_plane(frame.values, frame.photometric, header.dataset)
+            rendering = rendering_of(
+                header.dataset, number, photometric=frame.photometric, full_scale=full_scale, lossy=frame.lossy
+            )
             try:
                 picture = render(only_regions(plane, header.dataset), rendering, self._settings.window)
             except ScanRefused:
                 continue
-            if finder is not None and frame in read_in and finder.finds_text(picture):
+            if finder is not None and finder.finds_text(picture, modality=facts.modality):
                 raise ScanRefused(Reason.TEXT_FOUND)
+            if finder is not None:
+                self._outlet.arm()
             aspect = 1 / rendering.aspect if rendering.transpose else rendering.aspect
             self._outlet.hand_over(job.number, picture, aspect=aspect)
             kept += 1
@@ -172,12 +186,12 @@ def main() -> None:
     warnings.simplefilter("ignore")
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # we check what we use
     outlet = Outlet(mmap.mmap(options.memory_fd, SLOTS * SLOT_BYTES), sys.stdin, _own_stdout())
+    outlet.seconds = options.seconds
     decoder = Decoder(IngestSettings.from_dict(json.loads(options.settings)), outlet, ocr=options.ocr)
     _limit(options.memory_limit)
     outlet.say({"ready": True})
     while (job := outlet.next_job()) is not None:
-        # the daemon kills a late process; this ends one whose daemon is dead. Unhandled, so it works inside C code
-        signal.setitimer(signal.ITIMER_REAL, options.seconds + _GRACE_SECONDS)
+        outlet.arm()
         outlet.say(decoder.decode(job))
         signal.setitimer(signal.ITIMER_REAL, 0)
 

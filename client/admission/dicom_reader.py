@@ -19,10 +19,10 @@ from pydicom.uid import UID
 
 from client import patient_ids
 from client.admission import dicom_tags
+from client.admission.codestream import JPEG_XL
 from client.admission.dicom_tags import value_of
 from client.admission.reasons import Reason
 from client.admission.scan import Facts
-from client.admission.screening import Provenance
 from common.errors import ScanRefused
 
 StopWhen = Callable[[int, str | None, int], bool]
@@ -162,6 +162,9 @@ def _after_meta(source: io.BytesIO, at_pixels: StopWhen, wanted: list[int]) -> t
     source.seek(_PREFIX_END)
     meta = read_dataset(source, is_implicit_VR=False, is_little_endian=True, stop_when=_leaves_meta)
     syntax: UID | None = value_of(meta, "TransferSyntaxUID")
+    if syntax in JPEG_XL:
+        dataset = read_dataset(source, False, True, stop_when=at_pixels, specific_tags=wanted)
+        return source, syntax, dataset
     if syntax is None or not syntax.is_transfer_syntax:
         source.seek(0)
         return source, syntax, read_partial(source, at_pixels, specific_tags=wanted)
@@ -246,16 +249,3 @@ def facts_of(header: Header, *, label_attribute: str = "") -> Facts:
         })  # fmt: skip
     except Exception as error:  # noqa: BLE001  values are converted here, and hostile ones raise anything
         raise ScanRefused(Reason.MALFORMED, f"malformed: {type(error).__name__}") from None
-
-
-def provenance_of(header: Header) -> Provenance:
-    """Return how the picture came to be, as far as the header tells."""
-    dataset = header.dataset
-    kinds = tuple(kind.strip().upper() for kind in text_of(dataset, "ImageType").split("\\"))
-    return Provenance(
-        image_type=kinds,
-        burned_in=text_of(dataset, "BurnedInAnnotation").upper(),
-        conversion=text_of(dataset, "ConversionType").upper(),
-        device=f"{text_of(dataset, 'Manufacturer')} {text_of(dataset, 'ManufacturerModelName')}".upper(),
-        synthetic=text_of(dataset, "SyntheticData").upper() == "YES" or "SYNTHETIC" in kinds,
-    )

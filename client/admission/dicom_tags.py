@@ -24,6 +24,21 @@ _KEYWORDS = (
     "Manufacturer",
     "ManufacturerModelName",
     "SyntheticData",
+    "PatientName",
+    "PatientComments",
+    "ImageComments",
+    "StudyDescription",
+    "SeriesDescription",
+    "DerivationDescription",
+    "DeidentificationMethod",
+    "ContributingEquipmentSequence",
+    "PresentationIntentType",
+    "SecondaryCaptureDeviceManufacturer",
+    "SecondaryCaptureDeviceManufacturerModelName",
+    "SecondaryCaptureDeviceSoftwareVersions",
+    "SecondaryCaptureDeviceID",
+    "DateOfSecondaryCapture",
+    "TimeOfSecondaryCapture",
     "BurnedInAnnotation",
     "BodyPartExamined",
     "ViewPosition",
@@ -54,16 +69,19 @@ _KEYWORDS = (
     "SegmentedGreenPaletteColorLookupTableData",
     "SegmentedBluePaletteColorLookupTableData",
     "SegmentedAlphaPaletteColorLookupTableData",
-    "ExtendedOffsetTable",
-    "ExtendedOffsetTableLengths",
+    "LossyImageCompression",
     # from stored values to the display
     "RescaleSlope",
     "RescaleIntercept",
+    "RescaleType",
+    "Units",
+    "SUVType",
     "ModalityLUTSequence",
     "WindowCenter",
     "WindowWidth",
     "VOILUTFunction",
     "VOILUTSequence",
+    "PresentationLUTShape",
     # geometry
     "PixelSpacing",
     "ImagerPixelSpacing",
@@ -99,7 +117,10 @@ def bytes_of(dataset: Dataset, keyword: str) -> bytes:
 PIXELS = {int(_tag(keyword)): keyword for keyword in _PIXEL_KEYWORDS}
 """Tag -> keyword of the three pixel data elements."""
 
-WANTED = [int(_tag(keyword)) for keyword in _KEYWORDS]
+SYNTHETIC_CREATOR = BaseTag(0x09910010)
+"""Private creator of the block that says where one of our generated images comes from (`common.dicom_export`)."""
+
+WANTED = [*(int(_tag(keyword)) for keyword in _KEYWORDS), int(SYNTHETIC_CREATOR)]
 """Tags of the header elements that are read."""
 
 

@@ -21,6 +21,8 @@ Stored = NDArray[Any]
 
 _TABLE_SPAN = 1 << 16
 """Widest range of stored values that is worked through by table."""
+_BANDS, _NEXT_TO_NONE, _WORTH_IT = 64, 0.0002, 0.005
+"""A gap is a 64th of the levels that holds fewer than 0.02 % of the pixels; padding is worth it from 0.5 % on."""
 _LUMA = (0.299, 0.587, 0.114)
 """ITU-R BT.601 weights of red, green and blue, the ones YBR_FULL is defined by (PS3.3 C.7.6.3.1.2)."""
 
@@ -73,6 +75,7 @@ class Rendering:
         modality_lut: Table that stands in for slope and intercept.
         voi: The frame's own window or VOI LUT; None where it has none that can be used.
         padding: Lowest and highest stored value that means "no data here"; None for no padding.
+        padding_moved: Lossy compression may have moved the padding off its value.
         inverted: MONOCHROME1: the lowest value is white.
         full_scale: Stored range that is shown when neither window nor percentiles apply (colour turned grey).
         transpose: Swap rows and columns, then flip, to reach the one orientation.
@@ -86,6 +89,7 @@ class Rendering:
     modality_lut: Lut | None = None
     voi: Window | Lut | None = None
     padding: tuple[float, float] | None = None
+    padding_moved: bool = False
     inverted: bool = False
     full_scale: tuple[float, float] | None = None
     transpose: bool = False
@@ -126,7 +130,8 @@ def render(stored: Stored, rendering: Rendering, window: str | tuple[float, floa
     values = _modality(levels, rendering)
     usable = np.isfinite(values)
     if rendering.padding is not None:
-        usable &= (levels < rendering.padding[0]) | (levels > rendering.padding[1])
+        low, high = moved_padding(levels, index, rendering) if rendering.padding_moved else rendering.padding
+        usable &= (levels < low) | (levels > high)
     counts = _counts(index, usable, always=_by_percentiles(rendering, window) or not _rises(rendering))
     present = usable if counts is None else usable & (counts > 0)
     if not present.any() or values[present].min() == values[present].max():
@@ -153,6 +158,36 @@ def _levels(stored: Stored) -> tuple[Floats, NDArray[np.int64] | None]:
         if high - low < min(_TABLE_SPAN, stored.size):
             return np.arange(low, high + 1, dtype=np.float64), np.subtract(stored, low, dtype=np.int64)
     return stored.astype(np.float64).ravel(), None
+
+
+def moved_padding(levels: Floats, index: NDArray[np.int64] | None, rendering: Rendering) -> tuple[float, float]:
+    """Return the range that padding fills after lossy compression has blurred it around its value.
+
+    The blur ends where a band of levels on either side holds next to no pixels. Where there is no such gap, values near
+    the padding may be the patient, and only the value itself is padding.
+
+    Args:
+        levels: [n] stored values, rising by one.
+        index: The level of each pixel; None where levels are pixels themselves, which stay as they are.
+        rendering: Holds the padding as the header gives it.
+    """
+    assert rendering.padding is not None
+    low, high = rendering.padding
+    if index is None:
+        return low, high
+    mass = np.concatenate([[0], np.cumsum(np.bincount(index.ravel(), minlength=len(levels)))])
+    band, few, far = max(2, len(levels) // _BANDS), index.size * _NEXT_TO_NONE, len(levels) // 4
+    first, last = np.searchsorted(levels, low), np.searchsorted(levels, high, side="right")  # padding is first to last
+
+    def held(begin: Any, end: Any) -> Any:
+        return mass[np.clip(end, 0, len(levels))] - mass[np.clip(begin, 0, len(levels))]
+
+    steps = np.arange(far + 1)
+    above = np.flatnonzero(held(last + steps, last + steps + band) <= few)
+    below = np.flatnonzero(held(first - steps - band, first - steps) <= few)
+    if held(first - band, last + band) < index.size * _WORTH_IT or not len(above) or not len(below):
+        return low, high
+    return low - float(below[0]), high + float(above[0])
 
 
 def _by_percentiles(rendering: Rendering, window: str | tuple[float, float]) -> bool:

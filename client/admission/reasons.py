@@ -17,20 +17,25 @@ class Reason(StrEnum):
     POLYGLOT = "polyglot"
     TRUNCATED = "truncated"
     MALFORMED = "malformed"
+    CONTRADICTORY_HEADER = "contradictory_header"
     TOO_DEEP = "too_deep"
     ABSURD_SIZE = "absurd_size"
     NO_PIXELS = "no_pixels"
     UNSUPPORTED_OBJECT = "unsupported_object"
     SECONDARY_CAPTURE = "secondary_capture"
+    MONTAGE = "montage"
+    FOR_PROCESSING = "for_processing"
     LOCALIZER = "localizer"
     SYNTHETIC = "synthetic"
     WRONG_MODALITY = "wrong_modality"
     WRONG_BODY_PART = "wrong_body_part"
     WRONG_VIEW = "wrong_view"
     TOO_SMALL = "too_small"
+    WRONG_UNIT = "wrong_unit"
     NO_PATIENT_ID = "no_patient_id"
     DAMAGED_PATIENT_ID = "damaged_patient_id"
     UNSUPPORTED_SYNTAX = "unsupported_syntax"
+    UNSUPPORTED_COLOUR = "unsupported_colour"
     DECODE_FAILED = "decode_failed"
     TIMED_OUT = "timed_out"
     CRASHED = "crashed"
@@ -52,20 +57,25 @@ EXPLAINED = {
     Reason.POLYGLOT: "the preamble makes the file a program, script, archive or document as well",
     Reason.TRUNCATED: "the file ends before its own lengths say so",
     Reason.MALFORMED: "the header breaks the DICOM encoding",
+    Reason.CONTRADICTORY_HEADER: "the header contradicts itself or the pixel data; what it shows cannot be known",
     Reason.TOO_DEEP: "sequences are nested deeper than any real object",
     Reason.ABSURD_SIZE: "rows, columns, frames or file size beyond the caps",
     Reason.NO_PIXELS: "a DICOM object without pixel data",
     Reason.UNSUPPORTED_OBJECT: "not an image of a patient (report, segmentation, dose, plan, state ...)",
     Reason.SECONDARY_CAPTURE: "a secondary capture, screenshot or dose page",
+    Reason.MONTAGE: "several slices tiled into one picture",
+    Reason.FOR_PROCESSING: "raw detector data (FOR PROCESSING), not a picture for people",
     Reason.LOCALIZER: "a scout or localizer",
     Reason.SYNTHETIC: "marked as a synthetic image",
     Reason.WRONG_MODALITY: "a modality the plan does not ask for",
     Reason.WRONG_BODY_PART: "a body part the plan does not ask for",
     Reason.WRONG_VIEW: "a view or projection the plan does not ask for",
     Reason.TOO_SMALL: "fewer rows or columns than the plan asks for",
+    Reason.WRONG_UNIT: "its values are not in the unit of the plan's window (HU for CT, SUV for PET)",
     Reason.NO_PATIENT_ID: "no PatientID, so it belongs to nobody's privacy budget",
     Reason.DAMAGED_PATIENT_ID: "letters of the PatientID were lost before it came here, so it may be of two people",
     Reason.UNSUPPORTED_SYNTAX: "a transfer syntax without an installed decoder",
+    Reason.UNSUPPORTED_COLOUR: "a colour space that cannot be brought to grey",
     Reason.DECODE_FAILED: "the pixel data cannot be decoded",
     Reason.TIMED_OUT: "decoding took longer than the limit",
     Reason.CRASHED: "the decoder process died or ran out of memory on this file",

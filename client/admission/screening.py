@@ -1,98 +1,32 @@
 """Which objects may enter a study: by type, by the plan's inclusion rules, by what their header says of text."""
 
-from dataclasses import dataclass
+import re
 
+from client.admission import sop_classes
+from client.admission.provenance import Provenance
 from client.admission.reasons import Reason
 from client.admission.scan import Facts
 from client.admission.settings import IngestSettings
 from client.patient_ids import PatientId
 from common.errors import ScanRefused
 
-_STORAGE = "1.2.840.10008.5.1.4.1.1."
-IMAGE_CLASSES = frozenset(
-    _STORAGE + tail
-    for tail in (
-        "1",
-        "1.1",
-        "1.1.1",
-        "1.2",
-        "1.2.1",
-        "1.3",
-        "1.3.1",  # CR, DX, mammography, intra-oral
-        "2",
-        "2.1",
-        "2.2",  # CT, enhanced, legacy converted
-        "3",
-        "3.1",
-        "5",
-        "6",
-        "6.1",
-        "6.2",  # ultrasound multi-frame, retired forms, single, enhanced volume
-        "4",
-        "4.1",
-        "4.3",
-        "4.4",  # MR, enhanced, enhanced colour, legacy converted
-        "12.1",
-        "12.1.1",
-        "12.2",
-        "12.2.1",
-        "12.3",  # angiography, fluoroscopy
-        "13.1.1",
-        "13.1.2",
-        "13.1.3",
-        "13.1.4",
-        "13.1.5",  # 3D X-ray, tomosynthesis
-        "20",
-        "128",
-        "128.1",
-        "130",  # nuclear medicine, PET
-        "77.1.1",
-        "77.1.1.1",
-        "77.1.2",
-        "77.1.2.1",
-        "77.1.3",
-        "77.1.4",
-        "77.1.4.1",  # visible light
-        "77.1.5.1",
-        "77.1.5.2",
-        "77.1.5.4",  # ophthalmology
-    )
+_LOCALIZERS = ("LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW")
+_MONTAGES = ("MOSAIC", "MONTAGE")
+_PAGES = re.compile(
+    r"SCREEN[ _-]?(SAVE|SHOT|CAP|GRAB|DUMP)|DOSE[ _-]?(INFO|SHEET)|REPORT|SUMMARY|PROTOCOL|(?<![A-Z])PROT(?![A-Z])"
 )
-"""SOP classes of images of a patient (PS3.4 B.5); everything else is left out by type."""
-_SECONDARY = _STORAGE + "7"
-_LOCALIZERS = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW"})
-_PAGES = frozenset({"SCREEN SAVE", "SCREENSHOT", "SCREEN CAPTURE", "DOSE_INFO", "REPORT", "PROTOCOL"})
-_TEXT_CLASSES = frozenset(
-    _STORAGE + tail
-    for tail in ("3", "3.1", "6", "6.1", "6.2", "77.1.1", "77.1.1.1", "77.1.2.1", "77.1.4", "77.1.4.1")
-)  # fmt: skip
-"""Ultrasound, endoscopy and photographs: their screens carry the patient's name unless the header says NO."""
+"""Anywhere in ImageType: pages that a scanner or workstation writes as images (CT_SOM5 PROT, CSA REPORT, ...)."""
+_PAGE_SERIES = re.compile(
+    r"SCREEN[ _-]?(SAVE|SHOT|CAP)|DOSE[ _-]?(INFO|REPORT|RECORD|SHEET|SUMMARY)|(PATIENT|EXAM)[ _-]?PROTOCOL"
+)
+"""In SeriesDescription the same words are a hint that a human decides on."""
+_SLIDE_LABELS = frozenset({"LABEL", "OVERVIEW"})
+"""Pictures of the glass slide's label, where the patient's name is written, alone or beside the tissue."""
+_COLOURS = ("RGB", "YBR", "PALETTE", "HSV", "ARGB", "CMYK", "XYB")
+"""Starts of the photometric interpretations that are no grey scale."""
 _TEXT_MODALITIES = frozenset({"US", "IVUS", "ES", "XC", "DG"})
-_FILMED = frozenset({"DV", "DF", "DI", "SD", "SI", "DRW"})
-"""ConversionType of digitised video and film, scanned documents, drawings (PS3.3 C.8.6.1): labels come along."""
 _FILM_DIGITISERS = ("VIDAR", "LUMISYS", "HOWTEK", "ICAD", "ARRAY CORP", "KODAK LUMISYS", "CANON FILM", "R2 TECHNOLOGY")
 """Makers of film digitisers and of computer aids that write into the picture."""
-_CLEAN_BY_NATURE = frozenset({"CT", "MR", "PT", "NM"})
-"""Cross sections come from a reconstruction, not from a screen; text is looked for in all else."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Provenance:
-    """How a picture came to be, as far as the header tells.
-
-    Attributes:
-        image_type: Values of ImageType, upper case.
-        burned_in: BurnedInAnnotation, upper case.
-        conversion: ConversionType, upper case.
-        synthetic: Whether the object is marked as generated.
-        device: Manufacturer and model, upper case.
-    """
-
-    image_type: tuple[str, ...] = ()
-    burned_in: str = ""
-    conversion: str = ""
-    synthetic: bool = False
-    device: str = ""
 
 
 def screen(facts: Facts, provenance: Provenance, settings: IngestSettings, *, cleared: bool = False) -> None:
@@ -120,39 +54,52 @@ def screen(facts: Facts, provenance: Provenance, settings: IngestSettings, *, cl
 def says_text(facts: Facts, provenance: Provenance) -> bool:
     """Return whether the header says, or its device implies, that there may be text in the picture.
 
-    The one header value that vouches for a picture of a kind that usually carries text is BurnedInAnnotation NO.
+    BurnedInAnnotation NO vouches for a picture of a kind that usually carries text. It does not vouch for one that
+    contradicts its class: whoever wrote a screen into a CT object wrote the NO of the CT beside it.
     """
-    if provenance.burned_in == "YES":
+    if provenance.burned_in == "YES" or _not_of_its_class(facts, provenance):
         return True
     if provenance.burned_in == "NO":
         return False
-    screens = facts.sop_class in _TEXT_CLASSES or facts.modality in _TEXT_MODALITIES
-    filmed = provenance.conversion in _FILMED or provenance.device.startswith(_FILM_DIGITISERS)
-    return screens or filmed
+    screens = facts.sop_class in sop_classes.TEXT_SCREENS or facts.modality in _TEXT_MODALITIES
+    drawn = bool(provenance.conversion) or provenance.captured or bool(_PAGE_SERIES.search(provenance.series))
+    return screens or drawn or provenance.device.startswith(_FILM_DIGITISERS)
 
 
-def may_hold_text(facts: Facts) -> bool:
-    """Return whether text is worth looking for in a picture that its header calls clean."""
-    return facts.modality not in _CLEAN_BY_NATURE
+def _not_of_its_class(facts: Facts, provenance: Provenance) -> bool:
+    """Return whether a picture cannot have come from the device that its class stands for."""
+    if facts.sop_class in sop_classes.GREY_ONLY and provenance.photometric.startswith(_COLOURS):
+        return True
+    if facts.sop_class in sop_classes.SECTIONS:
+        # a secondary capture module in a cross section: the capture of a screen (PS3.3 C.8.6.1 is of another IOD)
+        captured = bool(provenance.conversion) or provenance.captured or bool(_PAGE_SERIES.search(provenance.series))
+        return captured or provenance.image_type[:2] == ("ORIGINAL", "SECONDARY")
+    return facts.sop_class in sop_classes.SLIDES and bool(_SLIDE_LABELS & frozenset(provenance.image_type))
 
 
 def screen_type(facts: Facts, provenance: Provenance) -> None:
     """Let an object that is an image of a patient pass.
 
     Raises:
-        ScanRefused: `synthetic`, `secondary_capture`, `unsupported_object` or `localizer`.
+        ScanRefused: `synthetic`, `secondary_capture`, `unsupported_object`, `for_processing`, `localizer` or
+            `montage`.
     """
     if provenance.synthetic:
         raise ScanRefused(Reason.SYNTHETIC)
-    if facts.sop_class == _SECONDARY or facts.sop_class.startswith(_SECONDARY + "."):
+    if facts.sop_class == sop_classes.SECONDARY or facts.sop_class.startswith(sop_classes.SECONDARY + "."):
         raise ScanRefused(Reason.SECONDARY_CAPTURE)
-    if facts.sop_class not in IMAGE_CLASSES:
+    if facts.sop_class not in sop_classes.IMAGES:
         raise ScanRefused(Reason.UNSUPPORTED_OBJECT)
-    kinds = frozenset(provenance.image_type)
-    if kinds & _LOCALIZERS:
+    if facts.sop_class in sop_classes.FOR_PROCESSING or "PROCESSING" in provenance.intent:
+        raise ScanRefused(Reason.FOR_PROCESSING)
+    kinds = "\\".join(provenance.image_type)
+    if any(word in kinds for word in _LOCALIZERS):
         raise ScanRefused(Reason.LOCALIZER)
-    if kinds & _PAGES:
+    if _PAGES.search(kinds):
         raise ScanRefused(Reason.SECONDARY_CAPTURE)
+    # an enhanced object keeps the word after its tiles have become frames
+    if facts.sop_class in sop_classes.CLASSIC_SECTIONS and any(word in kinds for word in _MONTAGES):
+        raise ScanRefused(Reason.MONTAGE)
 
 
 def _screen_inclusion(facts: Facts, settings: IngestSettings) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from common.plan import StudyPlan
 
-PIPELINE = 1
+PIPELINE = 2
 """Raised whenever the same file would give other pixels than before; a cache of another pipeline is made afresh."""
 
 

@@ -33,6 +33,7 @@ def scan(pixels: NDArray[Any] | None = None, *, seed: int = 0, patient: str = "P
     dataset.BitsAllocated = dataset.BitsStored = 8 * pixels.dtype.itemsize
     dataset.HighBit = dataset.BitsStored - 1
     dataset.PixelRepresentation = int(pixels.dtype.kind == "i")
+    dataset.RescaleSlope, dataset.RescaleIntercept = 1, 0
     dataset.PixelData = pixels.tobytes()
     dataset["PixelData"].VR = "OB" if pixels.dtype.itemsize == 1 else "OW"
     for keyword, value in values.items():

@@ -67,19 +67,21 @@ def decoded_md5(path: Path) -> str:
         header = dicom_reader.parse_header(dicom_reader.read_file(path))
         facts = dicom_reader.facts_of(header)
         dicom_pixels.check_pixels(header, facts)
-        frames = [np.ascontiguousarray(array).tobytes() for array, _ in dicom_pixels.decoded_frames(header, facts)]
+        frames = [np.ascontiguousarray(frame.values).tobytes() for frame in dicom_pixels.decoded_frames(header, facts)]
     except ScanRefused as refusal:
         return refusal.reason
     return hashlib.md5(b"".join(frames), usedforsecurity=False).hexdigest()
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.skipif(shutil.which("dcmdjpeg") is None, reason="dcmtk is not installed")
-def test_twelve_bit_extended_jpeg_is_decoded_by_dcmtk(corpus: list[tuple[Path, dict[str, str]]]) -> None:
+def test_twelve_bit_extended_jpeg_is_decoded_without_a_tool_beside_the_install(
+    corpus: list[tuple[Path, dict[str, str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
     (path,) = (path for path, row in corpus if row["file"].endswith("/JPEG-lossy.dcm"))
     header = dicom_reader.parse_header(dicom_reader.read_file(path))
-    ((array, photometric),) = dicom_pixels.decoded_frames(header, dicom_reader.facts_of(header))
-    assert (array.shape, int(array.max()), photometric) == ((1024, 256), 264, "MONOCHROME2")
+    (frame,) = dicom_pixels.decoded_frames(header, dicom_reader.facts_of(header))
+    assert (frame.values.shape, int(frame.values.max()), frame.photometric) == ((1024, 256), 264, "MONOCHROME2")
 
 
 @pytest.mark.filterwarnings("ignore")
