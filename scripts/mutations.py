@@ -22,6 +22,7 @@ from mutations_hello import HELLO
 from mutations_identity import IDENTITY
 from mutations_mechanisms import MECHANISMS
 from mutations_outlook import OUTLOOK
+from mutations_pixels import PIXELS
 from mutations_plan import PLANS
 from mutations_release import RELEASE
 from mutations_terminal import TERMINAL
@@ -41,6 +42,7 @@ MUTATIONS = [
     *IDENTITY,
     *HELLO,
     *OUTLOOK,
+    *PIXELS,
     *RELEASE,
     *PLANS,
     *TERMINAL,

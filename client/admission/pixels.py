@@ -167,14 +167,18 @@ def moved_padding(levels: Floats, index: NDArray[np.int64] | None, rendering: Re
     the padding may be the patient, and only the value itself is padding.
 
     Args:
-        levels: [n] stored values, rising by one.
-        index: The level of each pixel; None where levels are pixels themselves, which stay as they are.
+        levels: [n] stored values, rising by one; those of the pixels where there is no index.
+        index: The level of each pixel.
         rendering: Holds the padding as the header gives it.
     """
     assert rendering.padding is not None
     low, high = rendering.padding
     if index is None:
-        return low, high
+        span = levels.max() - levels.min()
+        if not span < _TABLE_SPAN or np.any(levels != np.floor(levels)):
+            return low, high
+        index = (levels - levels.min()).astype(np.int64)
+        levels = np.arange(levels.min(), levels.max() + 1)
     mass = np.concatenate([[0], np.cumsum(np.bincount(index.ravel(), minlength=len(levels)))])
     band, few, far = max(2, len(levels) // _BANDS), index.size * _NEXT_TO_NONE, len(levels) // 4
     first, last = np.searchsorted(levels, low), np.searchsorted(levels, high, side="right")  # padding is first to last

@@ -1,0 +1,86 @@
+"""The guards between a DICOM file and a picture: what is no patient, what may carry a name, what cannot be known."""
+
+from mutation import Mutation
+
+SCREENING, CODECS = "tests/client/test_screening_rules.py", "tests/client/test_codec_rules.py"
+DISPLAY, FRAMES = "tests/client/test_display_rules.py", "tests/client/test_frames_and_forms.py"
+
+PIXELS = [
+    Mutation(
+        name="pixels: our own generated images enter as patients",
+        file="client/admission/provenance.py",
+        old='        synthetic="SYNTHETIC" in kinds or _marked_synthetic(dataset),',
+        new='        synthetic=text_of(dataset, "SyntheticData") == "YES",',
+        tests=(SCREENING,),
+    ),
+    Mutation(
+        name="pixels: NO vouches for a captured screen in a cross section",
+        file="client/admission/screening.py",
+        old='    if provenance.burned_in == "YES" or _not_of_its_class(facts, provenance):',
+        new='    if provenance.burned_in == "YES":',
+        tests=(SCREENING,),
+    ),
+    Mutation(
+        name="pixels: pages are images",
+        file="client/admission/screening.py",
+        old="    if _PAGES.search(kinds):",
+        new="    if False:",
+        tests=(SCREENING,),
+    ),
+    Mutation(
+        name="pixels: tiled slices are one image",
+        file="client/admission/screening.py",
+        old="    if facts.sop_class in sop_classes.CLASSIC_SECTIONS and any(",
+        new="    if False and any(",
+        tests=(SCREENING,),
+    ),
+    Mutation(
+        name="pixels: only the first frame is read for text",
+        file="client/admission/decode_worker.py",
+        old="            if finder is not None and finder.finds_text(",
+        new="            if number == 0 and finder is not None and finder.finds_text(",
+        tests=(SCREENING + "::test_a_name_is_found_in_whichever_frame_it_stands",),
+    ),
+    Mutation(
+        name="pixels: frames beyond those counted are dropped",
+        file="client/admission/fragments.py",
+        old="    if len(starts) > frames:",
+        new="    if False:",
+        tests=(FRAMES,),
+    ),
+    Mutation(
+        name="pixels: a codestream of another size is reshaped",
+        file="client/admission/frame_decoder.py",
+        old="    if found != declared:",
+        new="    if False:",
+        tests=(CODECS,),
+    ),
+    Mutation(
+        name="pixels: bits above the stored ones show",
+        file="client/admission/frame_decoder.py",
+        old="    bits = code.precision if code.lossy else min(code.precision, stored)",
+        new="    bits = code.precision",
+        tests=(CODECS,),
+    ),
+    Mutation(
+        name="pixels: a unit is as good as another under a plan's window",
+        file="client/admission/units.py",
+        old="    if isinstance(window, str):",
+        new="    if True:",
+        tests=(DISPLAY,),
+    ),
+    Mutation(
+        name="pixels: a header of two polarities is shown in one",
+        file="client/admission/dicom_rendering.py",
+        old="    if shape in _SHAPES and _SHAPES[shape] != inverted:",
+        new="    if False:",
+        tests=(DISPLAY,),
+    ),
+    Mutation(
+        name="pixels: the modality LUT of angiography is for display",
+        file="client/admission/dicom_rendering.py",
+        old='    if text_of(dataset, "SOPClassUID") in ANGIOGRAPHY:',
+        new="    if False:",
+        tests=(DISPLAY,),
+    ),
+]
