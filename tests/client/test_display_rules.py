@@ -275,7 +275,7 @@ def test_padding_that_compression_has_moved_stays_padding(codec: str) -> None:
     stored, inside = padded()
     exact = render(stored, Rendering(padding=(-2000, -2000)), "percentile")
     if codec == "jpeg 2000":
-        stream = imagecodecs.jpeg2k_encode(stored, level=50, codecformat="j2k", reversible=False)
+        stream = imagecodecs.jpeg2k_encode(stored, level=70, codecformat="j2k", reversible=False)
         syntax = JPEG2000
     else:
         stream = imagecodecs.jpegls_encode((stored.view(np.uint16)), level=8)
@@ -284,7 +284,7 @@ def test_padding_that_compression_has_moved_stays_padding(codec: str) -> None:
     dataset["PixelPaddingValue"].VR = "SS"
     result = shown(dataset, window="percentile")
     assert (result[~inside] == -1).mean() > 0.95
-    assert np.abs(result - exact)[inside].mean() < 0.02
+    assert np.abs(result - exact)[inside].mean() < 0.06
 
 
 def test_padding_amid_the_patients_values_is_that_value_alone() -> None:
