@@ -16,14 +16,15 @@ UNRECORDED = Refused(plan="", site="", reason="StateError")
 """What leaves where the egress log cannot be written: the same of every site, for every request and every reason. It
 cannot be nothing, because a SuperNode that gets no answer waits for ever."""
 
-_TOLD_AS: dict[str, type[WardroundError]] = {CacheMissing.__name__: CohortTooSmall}
+_TOLD_AS: dict[type[WardroundError], type[WardroundError]] = {CacheMissing: CohortTooSmall}
 """Types that would say what another one hides. An ingest that admits nobody leaves no cache, one that admits a single
 patient does: told apart, the two would say whether anybody passes the plan's filters."""
 
 
 def reason_of(error: WardroundError) -> str:
     """The type name that may leave for an error."""
-    return _TOLD_AS.get(type(error).__name__, type(error)).__name__
+    told = (as_what for kind, as_what in _TOLD_AS.items() if isinstance(error, kind))
+    return next(told, type(error)).__name__
 
 
 def refused(home: Path, *, reason: str, plan: str = "", site: str = "") -> Refused:

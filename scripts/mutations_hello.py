@@ -75,7 +75,7 @@ HELLO = [
     Mutation(
         name="hello: a cohort of nobody is told from a small one",
         file="client/refusals.py",
-        old="    return _TOLD_AS.get(type(error).__name__, type(error)).__name__",
+        old="    return next(told, type(error)).__name__",
         new="    return type(error).__name__",
         tests=(APP + "::test_no_cohort_is_told_like_a_small_one_and_a_hello_that_is_refused_is_logged",),
     ),
