@@ -13,7 +13,7 @@ from client.daemon.home import Coordinator, DaemonHome, client_context
 from client.ledger_store import LedgerStore
 from client.site_rules import SitePolicy
 from common import pki
-from common.errors import CacheCorrupt, LedgerCorrupt, StateError
+from common.errors import CacheCorrupt, LedgerCorrupt, PlanRefused, StateError
 from common.plan import StudyPlan
 from common.processors import processors
 from deploy.doctor import keys, machine, network
@@ -121,12 +121,20 @@ def cache(root: Path) -> Iterator[Finding]:
 
 
 def approved(root: Path) -> Iterator[Finding]:
-    """Whether there is anything this site may take part in."""
+    """Whether there is anything this site may take part in, and whether its policy still lets it."""
+    from client.policy import inside  # loads what derives noise
+
     records = len(list((root / "approved").glob("*/approval.json")))
     known = approvals(root)
     if len(known) < records:
         yield failure("approvals", f"{records - len(known)} approvals cannot be read", "Approve those plans again")
-    active = [approval.plan.name for approval in known if approval.state == "active"]
+    plans = [approval.plan for approval in known if approval.state == "active"]
+    active = [plan.name for plan in plans]
+    for plan in plans:
+        try:
+            inside(SitePolicy.load(root), plan)
+        except PlanRefused as error:
+            yield warning("approvals", str(error), "Every request of this plan is refused until then")
     if site_paused(root) is not None:
         yield warning("approvals", "the whole site is paused", "`wardround site resume`")
     elif not active:

@@ -189,6 +189,14 @@ def test_approvals_that_are_missing_paused_or_unreadable_are_found(site: Path) -
     assert of(hospital.approved(site))[0] == "failure"
 
 
+def test_an_approved_plan_that_the_policy_refuses_by_now_is_found(site: Path) -> None:
+    plan = StudyPlan.parse('name = "described"\n[data]\nlabels = ["a", "b"]\nlabel_attribute = "StudyDescription"\n')
+    approval.approve(site, plan, approved_by="steward")
+    refused, active = hospital.approved(site)
+    assert (refused.level, active.level) == ("warning", "ok")
+    assert "limits.label_attributes" in refused.finding
+
+
 def test_too_little_memory_for_an_approved_plan_and_a_missing_gpu_are_found(site: Path) -> None:
     assert of(hospital.compute(site, memory_mb=100_000))[0] == "ok"
     level, words = of(hospital.compute(site, memory_mb=64))
