@@ -4,16 +4,17 @@
     OUT/requirements.txt   each with its exact version and the SHA-256 of its file
     OUT/install.sh         makes a virtual environment from these files alone; pip refuses any other byte
 
-Run it on a machine of the same system and Python version as the hospital's, from a checkout whose environment is
-installed. The hospital compares the SHA-256 of requirements.txt, which this prints, by telephone.
+Run it on a machine of the same system and Python version as the hospital's, where wardround is installed: from a wheel,
+or in a checkout. The hospital compares the SHA-256 of requirements.txt, which this prints, by telephone.
 """
 
+import base64
 import hashlib
 import importlib.metadata
 import re
 import subprocess
 import sys
-import tomllib
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -26,6 +27,13 @@ from common.files import write_atomically
 from common.terminal import emit, json_option
 
 ROOT = Path(__file__).parent.parent
+CONSTRAINTS = Path(__file__).parent / "constraints.txt"
+"""The exact versions; part of the wheel."""
+OURS = "wardround[ocr]"
+"""What every documented way installs: text in pictures is looked for, unless a hospital says no."""
+_UNPACKED = ("INSTALLER", "REQUESTED", "RECORD", "direct_url.json")
+"""What an installer writes beside a wheel's own files."""
+_EPOCH = (1980, 1, 1, 0, 0, 0)
 _INSTALL = """\
 #!/bin/sh
 # Install wardround from this folder alone: ./install.sh [FOLDER]   (default /opt/wardround)
@@ -50,11 +58,6 @@ def pins(constraints: str) -> dict[str, str]:
             raise StateError(f"constraints.txt: {text[:60]!r} pins no exact version")
         found[canonicalize_name(name)] = version
     return found
-
-
-def asked(project: str) -> list[str]:
-    """The requirements in the text of a pyproject.toml, extras aside."""
-    return [str(line) for line in tomllib.loads(project)["project"]["dependencies"]]
 
 
 def needed(wanted: Iterable[str]) -> set[str]:
@@ -115,14 +118,17 @@ def gather(out: Path) -> str:
     """
     if out.exists() and any(out.iterdir()):
         raise StateError(f"{out} is not empty. Name another folder")
-    everything = pins((ROOT / "constraints.txt").read_text(encoding="utf-8"))
-    names = needed(asked((ROOT / "pyproject.toml").read_text(encoding="utf-8")))
+    everything = pins(CONSTRAINTS.read_text(encoding="utf-8"))
+    names = needed([OURS]) - {"wardround"}
     if unpinned := sorted(names - set(everything)):
         raise StateError(f"constraints.txt does not pin {', '.join(unpinned)}. Add the version that is installed")
     pinned = {name: everything[name] for name in names}
     wheels = out / "wheels"
     wheels.mkdir(parents=True)
-    _pip("wheel", "--no-deps", "--wheel-dir", str(wheels), str(ROOT))
+    if (ROOT / "pyproject.toml").exists():
+        _pip("wheel", "--no-deps", "--wheel-dir", str(wheels), str(ROOT))
+    else:
+        repack("wardround", wheels)
     exact = [f"{name}=={version}" for name, version in sorted(pinned.items())]
     _pip("download", "--no-deps", "--only-binary", ":all:", "--dest", str(wheels), *exact)
     pinned["wardround"] = importlib.metadata.version("wardround")
@@ -130,6 +136,39 @@ def gather(out: Path) -> str:
     write_atomically(out / "requirements.txt", text)
     write_atomically(out / "install.sh", _INSTALL.encode(), mode=0o755)
     return hashlib.sha256(text).hexdigest()
+
+
+def repack(name: str, folder: Path) -> Path:
+    """Write the wheel of an installed package again, from the files that were installed; return its path.
+
+    Raises:
+        StateError: It was not installed from a wheel, or a file of it is not what was installed.
+    """
+    found = importlib.metadata.distribution(name)
+    tags = re.findall(r"(?m)^Tag: (\S+)$", found.read_text("WHEEL") or "")
+    files = [file for file in found.files or () if _of_the_wheel(file)]
+    if not tags or not any(file.parts[-1] == "METADATA" for file in files):
+        raise StateError(f"{name} is not installed from a wheel. Install it so, or work in a checkout")
+    path = folder / f"{name}-{found.version}-{tags[0]}.whl"
+    lines = []
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(files, key=str):
+            content = Path(str(file.locate())).read_bytes()
+            digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+            if file.hash is None or (file.hash.mode, file.hash.value) != ("sha256", digest):
+                raise StateError(f"{file} is not what was installed. Reinstall {name}")
+            archive.writestr(zipfile.ZipInfo(str(file), _EPOCH), content, zipfile.ZIP_DEFLATED)
+            lines.append(f"{file},sha256={digest},{len(content)}")
+        record = next(str(file) for file in found.files or () if file.parts[-1] == "RECORD")
+        listing = "\n".join([*lines, f"{record},,", ""])
+        archive.writestr(zipfile.ZipInfo(record, _EPOCH), listing, zipfile.ZIP_DEFLATED)
+    return path
+
+
+def _of_the_wheel(file: importlib.metadata.PackagePath) -> bool:
+    """Whether a file came in the wheel: no script that was made beside it, no byte code, nothing of the installer's."""
+    installers = file.parts[0].endswith(".dist-info") and file.parts[-1] in _UNPACKED
+    return ".." not in file.parts and "__pycache__" not in file.parts and not installers
 
 
 @click.command()

@@ -97,7 +97,7 @@ def _read_records(path: Path) -> tuple[list[str], list[Record]]:
         columns = list(reader.fieldnames or [])
         records = [{name: line[name].strip() for name in columns} for line in reader]
     except NotText as error:
-        raise SourceError(f"{path}: {error}.") from error
+        raise SourceError(f"{path} cannot be read as UTF-8 CSV: {error}.") from error
     except (OSError, csv.Error) as error:
         raise SourceError(f"{path} cannot be read as UTF-8 CSV ({type(error).__name__}).") from error
     if not records:

@@ -1,6 +1,10 @@
 """The offline bundle: exact versions and hashes from constraints.txt, nothing beside, and pip takes no other byte."""
 
+import base64
 import hashlib
+import importlib.metadata
+import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -9,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import StateError
-from deploy.bundle import ROOT, asked, needed, pins, requirements
+from deploy.bundle import CONSTRAINTS, OURS, ROOT, needed, pins, requirements
 
 
 def wheel(folder: Path, name: str, version: str, *, content: str = "") -> Path:
@@ -26,11 +30,12 @@ def wheel(folder: Path, name: str, version: str, *, content: str = "") -> Path:
 
 
 def test_everything_wardround_needs_is_pinned_and_no_test_tool_is_needed() -> None:
-    pinned = pins((ROOT / "constraints.txt").read_text())
-    names = needed(asked((ROOT / "pyproject.toml").read_text()))
+    pinned = pins(CONSTRAINTS.read_text())
+    names = needed([OURS]) - {"wardround"}
     assert names <= set(pinned)
-    assert {"torch", "flwr", "cryptography", "uvicorn", "dicomweb-client", "h11"} <= names
-    assert not {"pytest", "ruff", "ray", "deid-data", "wardround"} & names
+    assert {"torch", "flwr", "cryptography", "uvicorn", "dicomweb-client", "h11", "rapidocr-onnxruntime"} <= names
+    assert not {"pytest", "ruff", "ray", "deid-data"} & names
+    assert (ROOT / "constraints.txt").resolve() == CONSTRAINTS, "one list, inside the wheel and at the root"
 
 
 @pytest.mark.parametrize("line", ["torch", "torch>=2", "torch== ", "-r other.txt", "torch==2.*"])
@@ -73,3 +78,61 @@ def test_pip_installs_from_the_folder_alone_and_refuses_a_changed_wheel(tmp_path
     assert (tmp_path / "good" / "one.py").exists()
     wheel(tmp_path / "wheels", "one", "1.0", content="import os")
     assert install("bad") != 0
+
+
+def installed(folder: Path) -> Path:
+    """What pip leaves of our wheel in a folder: the packages, the metadata of this environment, a script, a RECORD."""
+    place, info = folder / "site", "wardround-0.1.0.dist-info"
+    for package in ("common", "client", "server", "deploy"):
+        shutil.copytree(ROOT / package, place / package, ignore=shutil.ignore_patterns("__pycache__"))
+    (place / info).mkdir()
+    own = importlib.metadata.distribution("wardround")
+    for name in ("METADATA", "WHEEL", "entry_points.txt"):
+        (place / info / name).write_text(own.read_text(name) or "")
+    lines = [f"{info}/RECORD,,", f"{info}/INSTALLER,,", "../../bin/wardround,,", "common/__pycache__/a.pyc,,"]
+    (place / info / "INSTALLER").write_text("pip")
+    for path in sorted(path for path in place.rglob("*") if path.is_file() and path.name != "INSTALLER"):
+        digest = base64.urlsafe_b64encode(hashlib.sha256(path.read_bytes()).digest()).rstrip(b"=").decode()
+        lines.append(f"{path.relative_to(place)},sha256={digest},{path.stat().st_size}")
+    (place / info / "RECORD").write_text("\n".join(lines) + "\n")
+    return place
+
+
+def repacked(place: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    out.mkdir(exist_ok=True)
+    words = (
+        f"from pathlib import Path; from deploy import bundle; print(bundle.repack('wardround', Path({str(out)!r})))"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", words], env={**os.environ, "PYTHONPATH": str(place)}, cwd=out, capture_output=True,
+        text=True, timeout=200, check=False,
+    )  # fmt: skip
+
+
+def test_an_installed_wheel_makes_the_very_wheel_it_came_from(tmp_path: Path) -> None:
+    place = installed(tmp_path)
+    done = repacked(place, tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    made = Path(done.stdout.strip())
+    assert made.name == "wardround-0.1.0-py3-none-any.whl"
+    command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-index", "--no-deps",
+               "--no-compile", "--target", tmp_path / "again", made]  # fmt: skip
+    assert subprocess.run(command, capture_output=True, timeout=200, check=False).returncode == 0
+    for package in ("common", "client", "server", "deploy"):
+        for path in (place / package).rglob("*"):
+            if path.is_file():
+                assert (tmp_path / "again" / path.relative_to(place)).read_bytes() == path.read_bytes()
+    assert (tmp_path / "again" / "deploy" / "constraints.txt").exists()
+    assert (tmp_path / "again" / "bin" / "wardround").exists()
+    assert repacked(place, tmp_path / "out").returncode == 0
+    first = made.read_bytes()
+    repacked(place, tmp_path / "out")
+    assert made.read_bytes() == first
+
+
+def test_an_installed_file_that_was_changed_is_carried_to_no_hospital(tmp_path: Path) -> None:
+    place = installed(tmp_path)
+    (place / "client" / "policy.py").write_text("limits = None\n")
+    done = repacked(place, tmp_path / "out")
+    assert done.returncode == 1
+    assert "client/policy.py is not what was installed" in done.stderr

@@ -2,9 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from common.plan import StudyPlan
@@ -37,3 +40,34 @@ def test_lab_deploy_runs_a_study_by_flwr_run_and_leaves_no_process_behind(tmp_pa
         assert (lab / party).stat().st_mode & 0o077 == 0
         assert (lab / party / "home").stat().st_mode & 0o077 == 0
     assert not list(lab.rglob("client/app.py")), "no bundle was unpacked at a hospital"
+
+
+@pytest.mark.flows
+@pytest.mark.timeout(900)
+def test_a_lab_that_is_killed_leaves_no_process_behind(tmp_path: Path) -> None:
+    lab, said = tmp_path / "lab", tmp_path / "said"
+    with said.open("wb") as out:
+        script = subprocess.Popen([SCRIPT, "--out", lab], stdout=out, stderr=out, start_new_session=True)
+    rounds = lab / "coordinator" / "home" / "studies" / "lab" / "checkpoints"
+    while not any(rounds.glob("[0-9]*")):  # every process of a deployment is there, the ServerApp's too
+        assert script.poll() is None, said.read_text()[-3000:]
+        time.sleep(0.2)
+    before = of_the_lab(lab)
+    assert len(before) >= 12
+    os.kill(script.pid, signal.SIGKILL)
+    script.wait(timeout=60)
+    _, alive = psutil.wait_procs(before, timeout=120)
+    assert [process.pid for process in [*alive, *of_the_lab(lab)]] == []
+
+
+def of_the_lab(folder: Path) -> list[psutil.Process]:
+    """Processes whose command or environment names the lab's folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words = [*process.cmdline(), *process.environ().values()]
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+        if process.status() != psutil.STATUS_ZOMBIE and any(f"{folder}/" in word for word in words):
+            found.append(process)
+    return found
