@@ -8,6 +8,7 @@ import click
 from client.admission.doubts import DOUBTS_TITLE, TOLD, Doubt
 from client.admission.reasons import EXPLAINED, Reason
 from client.admission.steward_cli import inspect_, plan_option, quarantine, settings_of
+from client.admission.text_finder import in_words
 from client.options import home_option
 from common.terminal import Commands, Sheet, emit, json_option, progress
 
@@ -32,7 +33,7 @@ site.add_command(inspect_)
 @plan_option
 @click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 64), help="Decoder processes.")
 @click.option("--dry-run", is_flag=True, help="Look and count; write nothing.")
-@click.option("--ocr/--no-ocr", default=None, help="Look for text in pictures.  [default: where the extra `ocr` is]")
+@click.option("--ocr/--no-ocr", default=None, help="Look for text in pictures.  [default: where the extra `ocr` works]")
 @json_option
 def ingest_(
     folder: Path, *, home: Path, plan_path: Path | None, workers: int, dry_run: bool, ocr: bool | None, as_json: bool
@@ -50,7 +51,7 @@ def ingest_(
     emit(summary.to_dict(), as_json=as_json, text=lambda: _sheets(summary, dry_run=dry_run))
 
 
-def _sheets(summary: "IngestSummary", *, dry_run: bool) -> list[Sheet]:
+def _sheets(summary: "IngestSummary", *, dry_run: bool) -> list[Sheet | str]:
     """The account for a person."""
     rows = [("admitted", str(summary.admitted), "in the training cache")]
     rows += [(code, str(count), EXPLAINED[Reason(code)]) for code, count in summary.reasons.items()]
@@ -61,4 +62,4 @@ def _sheets(summary: "IngestSummary", *, dry_run: bool) -> list[Sheet]:
     )  # fmt: skip
     told = tuple((code, str(count), TOLD[Doubt(code)]) for code, count in summary.doubts.items())
     doubts = Sheet(title=DOUBTS_TITLE, columns=("doubt", "number", "meaning"), rows=told, right=("number",))
-    return [files, doubts] if told else [files]
+    return [files, *([doubts] if told else []), in_words(summary.looked_for_text)]

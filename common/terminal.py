@@ -104,17 +104,19 @@ def listen(*, verbose: bool) -> None:
     sys.excepthook = _unexpected
 
 
-def emit(result: dict[str, Any], *, as_json: bool, text: Callable[[], str] | Callable[[], Iterable[Sheet]]) -> None:
+def emit(
+    result: dict[str, Any], *, as_json: bool, text: Callable[[], str] | Callable[[], Iterable[Sheet | str]]
+) -> None:
     """Print a command's one result: `result` as JSON, or the text or tables that a person reads."""
     if as_json:
         say(json.dumps(result, sort_keys=True))
         return
     shown = text()
-    if isinstance(shown, str):
-        say(shown)
-    else:
-        for sheet in shown:
-            click.echo(_encodable(sheet.drawn(), err=False))
+    for piece in [shown] if isinstance(shown, str) else shown:
+        if isinstance(piece, str):
+            say(piece)
+        else:
+            click.echo(_encodable(piece.drawn(), err=False))
 
 
 def say(text: str, *, err: bool = False, nl: bool = True) -> None:

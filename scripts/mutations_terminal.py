@@ -6,6 +6,7 @@ _PLAIN = ("tests/deploy/test_plain_output.py",)
 _FAULTS = ("tests/common/test_plan_faults.py",)
 _TEXTS = ("tests/common/test_texts.py",)
 _PROCESSORS = ("tests/common/test_processors.py",)
+_BUNDLE = ("tests/deploy/test_bundle.py",)
 _T = "common/terminal.py"
 
 
@@ -46,6 +47,18 @@ TERMINAL = [
            "draft.encode()", _TEXTS),
     _guard("processors: a quota above ours is not seen", "common/processors.py", "range(len(parts), -1, -1)",
            "range(len(parts), len(parts) - 1, -1)", _PROCESSORS),
+    _guard("bundle: a changed file is carried to a hospital", "deploy/bundle.py",
+           'if file.hash is None or (file.hash.mode, file.hash.value) != ("sha256", digest):', "if False:", _BUNDLE),
+    _guard("bundle: no text is looked for where it is installed", "deploy/bundle.py", 'OURS = "wardround[ocr]"',
+           'OURS = "wardround"', _BUNDLE),
+    _guard("ingest: nobody is told that no text was looked for", "client/admission/text_finder.py",
+           "'yes' if looked else 'no'", "'yes'", ("tests/client/test_text_detection.py",)),
+    _guard("ingest: a detector that cannot be loaded is counted on", "client/admission/text_finder.py",
+           'return f"the extra `ocr` cannot be loaded ({error})"', 'return ""',
+           ("tests/client/test_text_detection.py",)),
+    _guard("lab: it outlives its script", "deploy/lab.py",
+           'return [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), *command]', "return [*command]",
+           ("tests/flows/test_lab_deploy.py::test_a_lab_that_is_killed_leaves_no_process_behind",)),
     _guard("processors: the affinity is not seen", "common/processors.py", "len(os.sched_getaffinity(0))",
            "os.cpu_count() or 1", _PROCESSORS),
 ]  # fmt: skip

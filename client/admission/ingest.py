@@ -87,7 +87,7 @@ def ingest(
         dry_run: Look and count, write nothing.
         progress: Called with files done and files to do.
         limits: What one file may cost.
-        ocr: Look for text in pictures that their header calls clean; None does where the extra `ocr` is installed.
+        ocr: Look for text in pictures that their header calls clean; None does where the extra `ocr` works.
 
     Returns:
         The account of all files.
@@ -110,7 +110,7 @@ def ingest(
         stamps = [(entry.name, entry.stamp) for entry in entries]
         if prior is not None and prior.judging == context.judging and prior.stamps == stamps:
             return IngestSummary.of(prior.records, patients=prior.patients, reused=len(entries),
-                                    concerns=prior.concerns)  # fmt: skip
+                                    concerns=prior.concerns, looked_for_text=context.ocr)  # fmt: skip
         scratch = stack.enter_context(_scratch(place))
         batch = Batch(old=cache)
         if place is not None:
@@ -128,7 +128,7 @@ def ingest(
             _write(context, place, batch, found)
     patients = len({item.patient for item in found.places})
     summary = IngestSummary.of(found.records, patients=patients, reused=len(entries) - len(changed),
-                               concerns=found.concerns)  # fmt: skip
+                               concerns=found.concerns, looked_for_text=context.ocr)  # fmt: skip
     _log.info("ingest done: files=%s admitted=%s refused=%s quarantined=%s patients=%s reused=%s", summary.files,
               summary.admitted, summary.refused, summary.quarantined, summary.patients, summary.reused)  # fmt: skip
     return summary
@@ -136,23 +136,40 @@ def ingest(
 
 def _context(folder: Path, home: Path, settings: IngestSettings, *, dry_run: bool, ocr: bool | None) -> _Context:
     """Read everything that can be wrong before any file is opened."""
-    reading, judging = _digests(folder, home, settings, ocr=text_finder.installed() if ocr is None else ocr)
+    if ocr and (reason := text_finder.why_not()):
+        raise StateError(
+            f"text detection was asked for, but {reason}. Install `wardround[ocr]`; see `wardround doctor`"
+        )
+    ocr = not text_finder.why_not() if ocr is None else ocr
+    reading, judging = _digests(folder, home, settings, ocr=ocr)
     # a dry run at a fresh site must not leave a secret behind; counts do not depend on it
     secret = os.urandom(SECRET_BYTES) if dry_run and not (home / "secret.key").exists() else site_secret(home)
     labels = None
     if settings.labels and not settings.label_attribute:
         labels = Labels.read(folder / LABELS_FILE, settings.labels, secret)
-    if ocr and not text_finder.installed():
-        raise StateError("text detection was asked for, but its extra is absent. Install `wardround[ocr]`")
     return _Context(
         folder=folder, home=home, settings=settings, secret=secret, labels=labels,
         merges=Merges.read(folder / MERGES_FILE, secret), decisions=Decisions.load(home),
-        ocr=text_finder.installed() if ocr is None else ocr, reading=reading, judging=judging,
+        ocr=ocr, reading=reading, judging=judging,
     )  # fmt: skip
 
 
+def _reading(settings: str, *, ocr: bool) -> str:
+    return hashlib.sha256(f"{settings} {ocr} {_RULE}".encode()).hexdigest()
+
+
+def looked_for_text(reading: str, settings: str) -> bool | None:
+    """Return whether text was looked for in the pictures of an ingest; None of one that an older version made.
+
+    Args:
+        reading: Its `Admission.reading`.
+        settings: Digest of its settings, as the cache keeps it.
+    """
+    return next((ocr for ocr in (True, False) if _reading(settings, ocr=ocr) == reading), None)
+
+
 def _digests(folder: Path, home: Path, settings: IngestSettings, *, ocr: bool) -> tuple[str, str]:
-    reading = hashlib.sha256(f"{settings.digest} {ocr} {_RULE}".encode()).hexdigest()
+    reading = _reading(settings.digest, ocr=ocr)
     judging = hashlib.sha256(reading.encode())
     for path in (folder / LABELS_FILE, folder / MERGES_FILE, home / QUARANTINE_FILE):
         judging.update(hashlib.sha256(path.read_bytes()).digest() if path.exists() else bytes(32))

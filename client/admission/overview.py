@@ -15,9 +15,11 @@ from typing import Any
 from PIL import Image
 
 from client.admission.doubts import DOUBTS_TITLE, TOLD
+from client.admission.ingest import looked_for_text
 from client.admission.reasons import EXPLAINED
 from client.admission.records import Admission, Concern, FileRecord, IngestSummary
 from client.admission.settings import IngestSettings
+from client.admission.text_finder import in_words
 from client.cache import Cache
 from common import pages
 from common.errors import CacheCorrupt
@@ -66,6 +68,7 @@ class View:
         left_out: Reason code -> file names.
         demands: What the plan asks for; empty without a plan.
         concerns: Doubt code -> what the steward should look at.
+        looked_for_text: Whether text was looked for in the pictures; None where an older version made the cache.
     """
 
     folder: str
@@ -79,6 +82,7 @@ class View:
     left_out: dict[str, list[str]]
     demands: tuple[Demand, ...]
     concerns: dict[str, Concern]
+    looked_for_text: bool | None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as plain JSON types, without folder and file names."""
@@ -90,7 +94,7 @@ class View:
         plain["left_out"] = {reason: len(names) for reason, names in self.left_out.items()}
         return plain
 
-    def sheets(self) -> Iterable[Sheet]:
+    def sheets(self) -> Iterable[Sheet | str]:
         """Yield what a terminal shows."""
         for title, counts in self.tables:
             rows = tuple((name, str(count)) for name, count in counts.items())
@@ -104,6 +108,7 @@ class View:
         if self.demands:
             met = ((demand.asked, demand.there, "yes" if demand.met else "NO") for demand in self.demands)
             yield Sheet(title="what the plan asks for", columns=("asked", "there", "met"), rows=tuple(met))
+        yield in_words(self.looked_for_text)
 
 
 def look(home: Path, plan: StudyPlan | None = None) -> View:
@@ -133,6 +138,7 @@ def look(home: Path, plan: StudyPlan | None = None) -> View:
         admitted=summary.admitted, refused=summary.refused, quarantined=summary.quarantined,
         tables=_tables(cache, inside, names), left_out=dict(sorted(left_out.items())),
         demands=() if plan is None else tuple(_demands(cache, inside, plan)), concerns=admission.concerns,
+        looked_for_text=looked_for_text(admission.reading, cache.settings_digest),
     )  # fmt: skip
 
 
@@ -190,7 +196,12 @@ def write_page(view: View, home: Path, path: Path) -> None:
     """
     template = pages.environment("client.admission").get_template("overview.html")
     page = template.render(
-        view=view, sheet=_sheet(Cache.open(home)), explained=EXPLAINED_BY_CODE, told=TOLD_BY_CODE, listed=LISTED_FILES
+        view=view,
+        sheet=_sheet(Cache.open(home)),
+        explained=EXPLAINED_BY_CODE,
+        told=TOLD_BY_CODE,
+        listed=LISTED_FILES,
+        text=in_words(view.looked_for_text),
     )
     write_atomically(path, page.encode("utf-8", "replace"), mode=PRIVATE)
 

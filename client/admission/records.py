@@ -130,6 +130,7 @@ class IngestSummary:
         reused: Files that had not changed since the last ingest and were not read again.
         contradictory_patients: Patients with an image that has two labels.
         doubts: Doubt code -> number of patients or ids that the steward should look at.
+        looked_for_text: Whether text was looked for in pictures that their header calls clean; None where nobody knows.
     """
 
     files: int
@@ -142,10 +143,17 @@ class IngestSummary:
     reused: int = 0
     contradictory_patients: int = 0
     doubts: dict[str, int] = field(default_factory=dict)
+    looked_for_text: bool | None = None
 
     @classmethod
     def of(
-        cls, records: list[FileRecord], *, patients: int, reused: int, concerns: Mapping[str, Concern] | None = None
+        cls,
+        records: list[FileRecord],
+        *,
+        patients: int,
+        reused: int,
+        concerns: Mapping[str, Concern] | None = None,
+        looked_for_text: bool | None = None,
     ) -> Self:
         """Count records that have their verdicts."""
         out = [(record.name, str(record.verdict)) for record in records if record.verdict]
@@ -159,6 +167,7 @@ class IngestSummary:
             patients=patients, reasons=dict(sorted(reasons.items())), refusals=out, reused=reused,
             contradictory_patients=len(torn),
             doubts={str(code): concern.patients for code, concern in sorted((concerns or {}).items())},
+            looked_for_text=looked_for_text,
         )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ and projection words ("L", "PA", "supine", "Bettaufnahme") are no reason, since 
 """
 
 import difflib
+import functools
 import importlib
 import importlib.util
 import logging
@@ -39,6 +40,26 @@ _INNOCENT = (
 def installed() -> bool:
     """Return whether the extra `ocr` is there."""
     return importlib.util.find_spec(_MODULE) is not None
+
+
+@functools.cache
+def why_not() -> str:
+    """Return why text cannot be looked for on this machine; "" where it can.
+
+    The extra may be there and a library of the system missing, so it is loaded, which takes a second.
+    """
+    if not installed():
+        return "the extra `ocr` is not installed"
+    try:
+        importlib.import_module(_MODULE)
+    except (ImportError, OSError) as error:
+        return f"the extra `ocr` cannot be loaded ({error})"
+    return ""
+
+
+def in_words(looked: bool | None) -> str:
+    """Return what every summary says of it, in the same words."""
+    return f"text was looked for: {'not known' if looked is None else 'yes' if looked else 'no'}"
 
 
 class TextFinder:

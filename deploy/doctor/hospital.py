@@ -42,6 +42,7 @@ def checks(root: Path) -> dict[str, Check]:
         "ledger": lambda: ledger(root),
         "egress log": lambda: egress(root),
         "training cache": lambda: cache(root),
+        "text detection": lambda: text_detection(root),
         "approvals": lambda: approved(root),
         "compute": lambda: compute(root),
         "certificate": lambda: certificate(home),
@@ -118,6 +119,31 @@ def cache(root: Path) -> Iterator[Finding]:
         yield warning("training cache", f"fewer than {least} patients", "Ingest more, or nothing is trained")
     else:
         yield ok("training cache", "whole")  # no count: this table may be shown to others
+
+
+def text_detection(root: Path) -> Iterator[Finding]:
+    """Whether text can be looked for in pictures here, and was at the last ingest."""
+    from client.admission import text_finder
+    from client.admission.ingest import looked_for_text
+    from client.admission.records import Admission
+    from client.cache import Cache
+
+    if reason := text_finder.why_not():
+        fix = 'pip install "wardround[ocr]"; it needs libGL and GLib (Debian: libgl1, libglib2.0-0)'
+        yield warning("text detection", reason, fix)
+    admission = Admission.load(root)
+    if admission is None:
+        if not reason:
+            yield ok("text detection", "ready")
+        return
+    try:
+        looked = looked_for_text(admission.reading, Cache.open(root).settings_digest)
+    except CacheCorrupt:  # told by the check of the cache
+        return
+    if looked:
+        yield ok("text detection", text_finder.in_words(looked))
+    else:
+        yield warning("text detection", text_finder.in_words(looked), "Run `wardround site ingest FOLDER` with --ocr")
 
 
 def approved(root: Path) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.bundle import ROOT
+from deploy.bundle import OURS, ROOT
 from server.coordinator.gateway import PATHS
 
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
@@ -64,3 +64,48 @@ def test_the_nginx_template_shows_the_same_paths_as_the_gateway_and_asks_for_cer
     assert {f"/v1/fleet/{name}".encode() for name in names[1].split("|")} == PATHS
     for line in ("ssl_verify_client       on;", "ssl_crl  ", "limit_except POST", "proxy_ssl_verify              on;"):
         assert line in text
+
+
+SIDES = [("server", "coordinator", "WARDROUND_SERVER_HOME"), ("site", "site", "WARDROUND_HOME")]
+
+
+def of_the_unit(side: str) -> tuple[list[str], dict[str, str]]:
+    """Arguments of `wardround` in a unit, and its environment."""
+    text = (ROOT / "deploy" / "systemd" / f"wardround-{side}.service").read_text()
+    (line,) = re.findall(r"(?m)^ExecStart=/opt/wardround/bin/wardround (.*)$", text)
+    pairs = [pair for row in re.findall(r"(?m)^Environment=(.*)$", text) for pair in row.split()]
+    return line.split(), dict(pair.split("=", 1) for pair in pairs)
+
+
+@pytest.mark.parametrize(("side", "name", "variable"), SIDES)
+def test_unit_container_and_document_name_one_home_one_user_and_one_path(side: str, name: str, variable: str) -> None:
+    home = f"/var/lib/wardround-{side}/home"
+    arguments, environment = of_the_unit(side)
+    assert arguments == [side, "serve", "--home", home]
+    assert environment[variable] == home
+    assert environment["PATH"].split(":")[0] == "/opt/wardround/bin"
+    (service,) = services(ROOT / "deploy" / "docker" / f"compose.{name}.yaml")
+    assert service["command"] == arguments
+    assert service["environment"][variable] == home
+    assert service["working_dir"] == f"/var/lib/wardround-{side}", "files are written where they outlive the container"
+    assert f"{name if side == 'server' else 'site'}-state:/var/lib/wardround-{side}" in service["volumes"]
+    assert service["healthcheck"]["test"][-1] == home
+    image = (ROOT / "deploy" / "docker" / "Dockerfile").read_text()
+    assert f" /var/lib/wardround-{side}" in image
+    assert "ENV PATH=/opt/wardround/bin:$PATH" in image
+    for key, value in environment.items():
+        assert key in ("PATH", variable) or f"{key}={value}" in image, "the same switches in unit and container"
+    document = (ROOT / "docs" / "operations.md").read_text()
+    assert f"export PATH=/opt/wardround/bin:$PATH {variable}={home}" in document
+    assert f"install -d -o wardround -g wardround -m 0700 /var/lib/wardround-{side}\n" in document
+
+
+def test_text_detection_is_part_of_every_documented_install() -> None:
+    document = (ROOT / "docs" / "operations.md").read_text()
+    image = (ROOT / "deploy" / "docker" / "Dockerfile").read_text()
+    assert 'pip install -c constraints.txt ".[ocr]"' in document
+    assert '-c deploy/constraints.txt ".[ocr]"' in image
+    assert '-e ".[ocr,' in (ROOT / "Makefile").read_text()
+    assert OURS == "wardround[ocr]"
+    for text in (document, image):
+        assert "libgl1 libglib2.0-0" in text, "without them the detector cannot be loaded"
