@@ -11,7 +11,13 @@ Formal guarantee (each phase)
     centres   r x [z, w]                           r: shares of the image in the components of its class, at most
                                                    1 together; at most sqrt(1 + w^2)
     mixture   r x [pack(z z'), z, w]               at most sqrt(2 + w^2)
+    means     e_c x [clip_M(a), w M]               a: all cosine coefficients; at most M sqrt(1 + w^2)
+    scatters  e_c x [pack(u u'), B(h^2), w]        (u, h) = clip_1((a - a_mean_c) / D), u in the base and h beyond it,
+                                                   B(h^2): sums of squares by band; at most sqrt(1 + w^2)
 
+    e_c x v has coordinates of its own for each class, so its norm is that of v, however many classes there are. A
+    patient of several classes is a mean over its images and has the same bound. In scatters |pack(u u')| is |u|^2, and
+    |B(h^2)| is at most |h|^2, the sum of its entries; |u|^4 + |h|^4 is at most (|u|^2 + |h|^2)^2, so at most 1.
     The norm of r x v is |r| |v|, and |r| is at most the sum of r, which is non-negative and at most 1.
     A mean of vectors in a ball is in the ball, so one patient moves the sum by at most that norm, however many images
     it has and whatever the server sent: the clips come after mean and basis, and `_held` bounds what components make.
@@ -37,6 +43,7 @@ from common.moments import (
     Array,
     clip,
     coefficients,
+    detail_bands,
     pack_matrix,
     pixel_unit,
     release_length,
@@ -64,6 +71,8 @@ def patient_sum(plan: StudyPlan, step: Round, weights: Weights, cache: Cache) ->
         "prior": _prior,
         "centres": _centres,
         "mixture": _mixture,
+        "means": _means,
+        "scatters": _scatters,
     }[step.phase]
     total = np.zeros(release_length(plan, step.phase))
     for part in parts(cache, at_once=_IMAGES_AT_ONCE):
@@ -110,6 +119,33 @@ def _mixture(
     return _spreads(latents, iter(held.T))
 
 
+def _means(plan: StudyPlan, _: Weights, images: NDArray[np.float32], labels: NDArray[np.int64], share: Array) -> Array:
+    bound = plan.privacy.mean_clip
+    clipped = clip(coefficients(images, base=plan.data.image_size), bound)
+    rows = []
+    for index in range(len(plan.data.labels)):
+        held = share * (labels == index)
+        rows += [held @ clipped, np.array([COUNT_WEIGHT * bound * held.sum()])]
+    return np.concatenate(rows)
+
+
+def _scatters(
+    plan: StudyPlan, weights: Weights, images: NDArray[np.float32], labels: NDArray[np.int64], share: Array
+) -> Array:
+    size, base = plan.data.image_size, plan.model.base
+    centres = coefficients(weights["start.mean"].reshape(-1, size, size), base=size)
+    spectra = coefficients(images, base=size)
+    rows = []
+    for index, centre in enumerate(centres):
+        mine = labels == index
+        held = share[mine]
+        deviations = clip((spectra[mine] - centre) / plan.privacy.deviation_clip, 1.0)
+        low = deviations.reshape(-1, size, size)[:, :base, :base].reshape(-1, base**2)
+        energies = (held @ deviations**2) @ detail_bands(size, base)
+        rows += [pack_matrix((low * held[:, None]).T @ low), energies, np.array([COUNT_WEIGHT * held.sum()])]
+    return np.concatenate(rows)
+
+
 def _latents(plan: StudyPlan, weights: Weights, images: NDArray[np.float32]) -> Array:
     """The images' coordinates in units of the clip, [n, k], each row clipped to norm 1 and made of its image alone."""
     offsets = images.reshape(len(images), -1).astype(np.float64) - weights["start.mean"]
@@ -129,7 +165,7 @@ def _spreads(latents: Array, shares: Iterator[Array]) -> Array:
 
 
 def _held(plan: StudyPlan, weights: Weights, latents: Array, labels: NDArray[np.int64]) -> Array:
-    """Each image's shares in the components, [n, C J]: those of its own class, as `common.vae.LinearStart` weighs them.
+    """Each image's shares in its class's components, [n, C J], as `common.linear_start.LinearStart` weighs them.
 
     A row is of its image alone, non-negative and sums to 1, or is zero where the server's numbers make no sense.
     """

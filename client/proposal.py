@@ -22,6 +22,8 @@ _DOES: dict[Phase, str] = {
     "prior": "how images of each class spread along them",
     "centres": "where groups of images of each class lie",
     "mixture": "how each of those groups spreads",
+    "means": "the average image of each class and the class shares",
+    "scatters": "how the images of each class vary around it",
     "sgd": "the refined generator",
 }
 NEVER = "images, patient or study identifiers, exact counts, losses, file names, error texts"
@@ -98,6 +100,7 @@ class Proposal:
                      "site_min_patients": self.limits.min_patients,
                      "max_patients": self.plan.aggregation.max_patients},
             "components": self.plan.model.components,
+            "covariance": self.plan.model.covariance,
             "federated": self.plan.training.federated,
             "warm": dataclasses.asdict(self.plan.warm) if self._warmed else None,
             "unit": privacy.unit,
@@ -161,6 +164,8 @@ class Proposal:
         if plan.model.components > 1 and "moments" in plan.privacy.phases:
             whole = "the images of each class" if plan.data.labels else "the images"
             lines.append(f"           {whole} are described as {plan.model.components} groups, by noised sums alone")
+        if plan.model.covariance == "class":
+            lines.append("           the images of each class are described on their own, by noised sums alone")
         if plan.training.federated == "decoder" and "sgd" in plan.privacy.phases:
             lines.append(
                 "           the encoder, which reads images, stays here; the decoder, which draws them, is shared"

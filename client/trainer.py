@@ -38,11 +38,12 @@ from client.gradients import Layout, PatientGradients, book_keep_pass, clipped_s
 from client.randomness import SecureRandom
 from client.views import passes
 from common.errors import PlanRefused
+from common.linear_start import ClassStart, LinearStart
 from common.plan import StudyPlan
 from common.privacy import GaussianEvent
-from common.vae import LinearStart, Vae
+from common.vae import Vae
 
-_KNOWN = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.GroupNorm, nn.GELU, nn.Identity, LinearStart)
+_KNOWN = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.GroupNorm, nn.GELU, nn.Identity, LinearStart, ClassStart)
 """Layers that treat every image on its own and draw nothing: all that this project's model is made of."""
 
 

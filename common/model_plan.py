@@ -1,6 +1,7 @@
 """The plan's `[model]` table: the shape of the variational autoencoder."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from common.canonical import later
 from common.plan_rules import require
@@ -18,6 +19,8 @@ class ModelPlan:
         base: Cosine frequencies per axis that the closed-form start is learnt in.
         components: Gaussians J of each class's prior. Above 1, three rounds find their centres and a fourth their
             spread; they pay with patients by the thousand and little noise, and spoil a small cohort.
+        covariance: "shared" learns one mean and one set of directions for all classes, and each class's Gaussian on
+            them. "class" learns a mean, directions and a rest for each class alone (docs/decisions/0009).
         observation_std: Standard deviation of a pixel around the decoder's mean, image units in [-1, 1].
     """
 
@@ -26,6 +29,7 @@ class ModelPlan:
     hidden: tuple[int, ...] = later((), since="0.1.0")
     base: int = 16
     components: int = 1
+    covariance: Literal["shared", "class"] = later("shared", since="0.1.0")
     observation_std: float = 0.25
 
     def __post_init__(self) -> None:
@@ -44,4 +48,10 @@ class ModelPlan:
         )
         require(4 <= self.base <= 32, "model.base", "from 4 to 32", self.base)
         require(1 <= self.components <= 32, "model.components", "from 1 to 32", self.components)
+        require(
+            self.components == 1 or self.covariance == "shared",
+            "model.components",
+            '1 beside model.covariance = "class"',
+            self.components,
+        )
         require(0.01 <= self.observation_std <= 2, "model.observation_std", "from 0.01 to 2", self.observation_std)

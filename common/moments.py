@@ -47,6 +47,26 @@ def coefficients(images: NDArray[np.float32], *, base: int) -> Array:
     return flat
 
 
+@functools.lru_cache(maxsize=8)
+def half_octaves(side: int) -> NDArray[np.int64]:
+    """Number of the band, half an octave wide, of each of the [side * side] cosine frequencies."""
+    rows, columns = np.divmod(np.arange(side**2), side)
+    bands: NDArray[np.int64] = np.round(2 * np.log2(1 + np.hypot(rows, columns))).astype(np.int64)
+    bands.flags.writeable = False
+    return bands
+
+
+@functools.lru_cache(maxsize=8)
+def detail_bands(size: int, base: int) -> Array:
+    """The bands of the frequencies that the base leaves out: [size * size, bands], 1 where a frequency is in a band."""
+    rows, columns = np.divmod(np.arange(size**2), size)
+    beyond = (rows >= base) | (columns >= base)
+    bands = half_octaves(size)
+    belongs: Array = (beyond[:, None] & (bands[:, None] == np.unique(bands[beyond]))).astype(np.float64)
+    belongs.flags.writeable = False
+    return belongs
+
+
 def clip(vectors: Array, bound: float) -> Array:
     """Scale each row of [n, m] whose L2 norm passes `bound` back onto it; rows that are not finite become zero."""
     finite = np.where(np.isfinite(vectors).all(axis=1, keepdims=True), vectors, 0.0)
@@ -87,14 +107,17 @@ def pixel_unit(plan: StudyPlan) -> float:
 def release_length(plan: StudyPlan, phase: Phase) -> int:
     """Number of values a site releases in this phase."""
     base, classes, latent = plan.model.base**2, max(1, len(plan.data.labels)), plan.model.latent
-    cells = classes * plan.model.components
-    return {
+    cells, size = classes * plan.model.components, plan.data.image_size
+    lengths: dict[Phase, int] = {
         "mean": base + classes,
         "subspace": triangle(base) + 1,
         "prior": classes * (triangle(latent) + latent + 1),
         "centres": cells * (latent + 1),
         "mixture": cells * (triangle(latent) + latent + 1),
-    }[phase]
+        "means": classes * (size**2 + 1),
+        "scatters": classes * (triangle(base) + detail_bands(size, plan.model.base).shape[1] + 1),
+    }
+    return lengths[phase]
 
 
 def sensitivity(plan: StudyPlan, phase: Phase) -> float:
@@ -105,4 +128,6 @@ def sensitivity(plan: StudyPlan, phase: Phase) -> float:
         "prior": math.sqrt(2.0 + COUNT_WEIGHT**2),
         "centres": math.sqrt(1.0 + COUNT_WEIGHT**2),
         "mixture": math.sqrt(2.0 + COUNT_WEIGHT**2),
+        "means": plan.privacy.mean_clip * math.sqrt(1.0 + COUNT_WEIGHT**2),
+        "scatters": math.sqrt(1.0 + COUNT_WEIGHT**2),
     }[phase]

@@ -40,6 +40,8 @@ __all__ = [
 ]
 
 PLAN_SCHEMA = 1
+MOST_VALUES = 16_000_000
+"""Most values of one array that grows with the classes: a quarter of what a message may hold (`common.messages`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +93,7 @@ class StudyPlan:
             '1 when phases lacks "moments"',
             self.model.components,
         )
+        self._check_covariance()
         require(
             "sgd" not in self.privacy.phases or self.training.rounds > 0,
             "training.rounds",
@@ -109,6 +112,31 @@ class StudyPlan:
             "training.federated",
             '"all" when phases has "warm": a warmed encoder has no way to the sites',
             self.training.federated,
+        )
+
+    def _check_covariance(self) -> None:
+        """A covariance for each class needs classes, rounds that learn it, and arrays that fit a message."""
+        if self.model.covariance == "shared":
+            return
+        require(bool(self.data.labels), "model.covariance", '"shared" without data.labels', self.model.covariance)
+        require(
+            "moments" in self.privacy.phases,
+            "model.covariance",
+            '"shared" when phases lacks "moments"',
+            self.model.covariance,
+        )
+        classes, frequencies = len(self.data.labels), self.model.base**2
+        require(
+            classes * frequencies * (frequencies + 1) // 2 <= MOST_VALUES,
+            "model.base",
+            f"so small that {classes} covariances of base**2 frequencies hold at most {MOST_VALUES:,} values",
+            self.model.base,
+        )
+        require(
+            classes * self.model.latent * self.data.image_size**2 <= MOST_VALUES,
+            "model.latent",
+            f"so small that {classes} sets of directions hold at most {MOST_VALUES:,} pixels",
+            self.model.latent,
         )
 
     @classmethod

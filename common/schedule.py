@@ -10,7 +10,7 @@ from typing import Literal
 from common.plan import StudyPlan
 from common.privacy import GaussianEvent, epsilon, smallest_multiplier
 
-Phase = Literal["mean", "subspace", "prior", "centres", "mixture", "sgd", "verdict"]
+Phase = Literal["mean", "subspace", "prior", "centres", "mixture", "means", "scatters", "sgd", "verdict"]
 """What a site computes; "verdict" is no round of `schedule`, it comes after the last one."""
 
 MOMENT_SHARES: tuple[tuple[Phase, float], ...] = (("mean", 0.10), ("subspace", 0.50), ("prior", 0.40))
@@ -25,6 +25,9 @@ MIXTURE_SHARES: tuple[tuple[Phase, float], ...] = (
     ("mixture", 0.32),
 )
 """The same where a class's prior has several components (chosen on Fashion-MNIST and MNIST, docs/decisions/0008)."""
+
+CLASS_SHARES: tuple[tuple[Phase, float], ...] = (("means", 0.15), ("scatters", 0.85))
+"""The same where each class has its own covariance (`model.covariance`, docs/decisions/0009)."""
 
 
 EXACT = 50
@@ -130,7 +133,7 @@ def _moment_events(plan: StudyPlan) -> list[tuple[Phase, GaussianEvent]]:
     def events(multiplier: float) -> list[tuple[Phase, GaussianEvent]]:
         return [
             (phase, GaussianEvent(sigma=multiplier / part**0.5, sample_rate=1.0, steps=1))
-            for phase, part in (MOMENT_SHARES if plan.model.components == 1 else MIXTURE_SHARES)
+            for phase, part in _moment_shares(plan)
         ]
 
     if not plan.privacy.enabled:
@@ -147,6 +150,12 @@ def _moment_events(plan: StudyPlan) -> list[tuple[Phase, GaussianEvent]]:
         what="the moments phase",
     )
     return events(least)
+
+
+def _moment_shares(plan: StudyPlan) -> tuple[tuple[Phase, float], ...]:
+    if plan.model.covariance == "class":
+        return CLASS_SHARES
+    return MOMENT_SHARES if plan.model.components == 1 else MIXTURE_SHARES
 
 
 def _gradient_events(plan: StudyPlan) -> list[tuple[Phase, GaussianEvent]]:

@@ -116,7 +116,7 @@ class Decoder:
         while True:
             latent = torch.randn((BATCH, self.model.latent_size), generator=generator)
             component = self._component(index, generator)
-            texture = self._texture(generator) if self.plan.release.texture > 0 else None
+            texture = self._texture(index, generator) if self.plan.release.texture > 0 else None
             shape = (BATCH, self.model.size, self.model.size)
             noise = torch.randn(shape, generator=generator) if self.plan.release.observation > 0 else None
             yield Chance(latent=latent, component=component, texture=texture, noise=noise)
@@ -169,9 +169,9 @@ class Decoder:
             shares = torch.eye(count, dtype=torch.float64)[0]
         return shares / shares.sum()
 
-    def _texture(self, generator: torch.Generator) -> Callable[[], Tensor]:
+    def _texture(self, index: int, generator: torch.Generator) -> Callable[[], Tensor]:
         """What the latents leave out, drawn from its spectrum: [BATCH, size, size] in pixel units, once called."""
-        deviations = self.model.start.texture.numpy().astype(np.float64) * self.plan.release.texture
+        deviations = self.model.start.texture_of(index).numpy().astype(np.float64) * self.plan.release.texture
         drawn = torch.randn((BATCH, len(deviations)), generator=generator, dtype=torch.float64).numpy()
 
         def images() -> Tensor:

@@ -3,6 +3,8 @@
     decoder(u, c, j) = mean + V (m_cj + L_cj u) + net(u, c)        u ~ N(0, I) for every component j of every class c
     encoder(x, c) = G_cj (V'(x - mean) - m_cj) + net(x, c)         j: the component of c that explains x best
 
+With `model.covariance = "class"`, mean and V are those of the class c (`common.linear_start`).
+
 The linear start (mean, V, m_c, L_c, G_c) is the closed-form optimum learnt in the moments phase; it is carried along
 and not trained by gradients. Both nets end in a zero-initialised layer when a start is used, so training begins at
 the closed form and can only refine it. With a zero start (`phases = ["sgd"]`) this is a plain VAE. The nets are MONAI's
@@ -19,6 +21,7 @@ from monai.networks.nets import VarAutoEncoder
 from torch import Tensor, nn
 from torch.nn import functional
 
+from common.linear_start import start_of
 from common.plan import StudyPlan
 from common.weights import Weights
 
@@ -26,83 +29,6 @@ START = "start."
 """Prefix of the arrays that the moments phase sets and gradients leave alone."""
 _ENCODER = ("encode.", "mu.", "logvar.")
 """Prefixes of the encoder's arrays, which stay at the sites where a plan federates the decoder alone."""
-
-
-class LinearStart(nn.Module):
-    """The closed-form part; `classes` C with J components each, latent size k, pixels d = image_size squared.
-
-    Arrays: mean [d], basis V [d, k] with orthonormal columns, frequency [C] (class shares, sum 1),
-    texture [base * base] (standard deviations, in pixel units, of the cosine coefficients that the basis leaves out),
-    and by component, class after class, C J in all: centre m [C J, k], factor L [C J, k, k], gain G [C J, k, k],
-    spread [C J, k] (log-variance of the posterior), weight [C J] (share of its class), evidence [C J] (log of the
-    weight less half the log-determinant of the coordinates' covariance, up to a constant).
-    """
-
-    mean: Tensor
-    basis: Tensor
-    centre: Tensor
-    factor: Tensor
-    gain: Tensor
-    spread: Tensor
-    frequency: Tensor
-    texture: Tensor
-    weight: Tensor
-    evidence: Tensor
-
-    def __init__(self, *, pixels: int, latent: int, classes: int, components: int, base: int) -> None:
-        super().__init__()
-        self.components = components
-        cells = classes * components
-        shapes = {
-            "mean": (pixels,),
-            "basis": (pixels, latent),
-            "centre": (cells, latent),
-            "factor": (cells, latent, latent),
-            "gain": (cells, latent, latent),
-            "spread": (cells, latent),
-            "frequency": (classes,),
-            "texture": (base * base,),
-            "weight": (cells,),
-            "evidence": (cells,),
-        }
-        for name, shape in shapes.items():
-            self.register_parameter(name, nn.Parameter(torch.zeros(shape), requires_grad=False))
-
-    def decode(self, latent: Tensor, chosen: Tensor) -> Tensor:
-        """Pixels [n, d] of latents [n, k] under one-hot components [n, C J]."""
-        factor = torch.einsum("nc,cij->nij", chosen, self.factor)
-        coordinates = chosen @ self.centre + torch.einsum("nij,nj->ni", factor, latent)
-        images: Tensor = self.mean + coordinates @ self.basis.T
-        return images
-
-    def encode(self, pixels: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Posterior mean and log-variance, each [n, k], of pixels [n, d] under one-hot components [n, C J]."""
-        coordinates = (pixels - self.mean) @ self.basis - chosen @ self.centre
-        gain = torch.einsum("nc,cij->nij", chosen, self.gain)
-        return torch.einsum("nij,nj->ni", gain, coordinates), chosen @ self.spread
-
-    @torch.no_grad()
-    def explain(self, pixels: Tensor, chosen: Tensor, observation_std: float) -> Tensor:
-        """The component of its class that explains each of the pixels [n, d] best, given one-hot classes [n, C].
-
-        Returns:
-            One-hot components [n, C J], by the log-density of the coordinates (Woodbury's identity) and the weight.
-        """
-        if self.components == 1:
-            return chosen
-        own = chosen.repeat_interleave(self.components, dim=1) > 0
-        best = torch.where(own, self.scores(pixels, observation_std), -torch.inf).argmax(dim=1)
-        return (best[:, None] == torch.arange(len(self.evidence), device=best.device)).to(pixels.dtype)
-
-    @torch.no_grad()
-    def scores(self, pixels: Tensor, observation_std: float) -> Tensor:
-        """Log-densities [n, C J], up to a constant, of the coordinates of pixels [n, d] under each component."""
-        offsets = ((pixels - self.mean) @ self.basis)[:, None] - self.centre
-        explained = torch.einsum("nci,cij->ncj", offsets, self.factor) * torch.einsum(
-            "nci,cji->ncj", offsets, self.gain
-        )
-        lengths = (offsets.square().sum(2) - explained.sum(2)) / observation_std**2
-        return self.evidence - 0.5 * lengths
 
 
 class Vae(nn.Module):
@@ -119,8 +45,7 @@ class Vae(nn.Module):
         self.mu = nn.Linear(flat + self.classes, self.latent_size)
         self.logvar = nn.Linear(flat + self.classes, self.latent_size)
         self.decodeL = nn.Linear(self.latent_size + self.classes, flat)
-        self.start = LinearStart(pixels=self.size**2, latent=self.latent_size, classes=self.classes,
-                                 components=plan.model.components, base=plan.model.base)  # fmt: skip
+        self.start = start_of(plan)
         if "moments" in plan.privacy.phases:
             self.silence()
 

@@ -137,6 +137,8 @@ def signal_to_noise(plan: StudyPlan, step: Round, patients: int) -> float:
     prior     n / C over s sqrt(2 k), the same for one class's k x k matrix
     centres   n / (C J) over s sqrt(k), Euclidean, for one component's coordinates
     mixture   n / (C J) over s sqrt(2 k), as for a class
+    means     n / C times M over s times the image's side, Euclidean, for one class's d cosine coefficients
+    scatters  n / C over s sqrt(2 m), as for subspace, for one class's m x m matrix
     sgd       E steps of q n C each, which add up, over sigma C sqrt(d) each, which add up by their squares
 
     Returns:
@@ -153,6 +155,10 @@ def signal_to_noise(plan: StudyPlan, step: Round, patients: int) -> float:
         return patients * plan.privacy.mean_clip / (deviation * model.base)
     if step.phase == "subspace":
         return patients / (deviation * math.sqrt(2 * model.base**2))
+    if step.phase == "means":
+        return patients / len(plan.data.labels) * plan.privacy.mean_clip / (deviation * plan.data.image_size)
+    if step.phase == "scatters":
+        return patients / len(plan.data.labels) / (deviation * math.sqrt(2 * model.base**2))
     group = patients / max(1, len(plan.data.labels)) / (1 if step.phase == "prior" else model.components)
     return group / (deviation * math.sqrt((1 if step.phase == "centres" else 2) * model.latent))
 

@@ -13,6 +13,11 @@ what was seen on chest radiographs and on photographs of clothes, not a law. A d
 from what noise alone would show. The base, the cosine frequencies per axis, is the largest that leaves three clear
 directions for every four of its frequencies: a finer one spreads the same signal over more noise.
 
+Covariance. A covariance of each class (`model.covariance = "class"`, docs/decisions/0009) has one class's patients to
+stand out from the same noise, and needs no release of the prior. It is proposed for plans of labels and one component,
+where a class of an even share would show at least eight clear directions at the smallest base. Base and latents are
+then those of one class.
+
 Latents. The closed form fills them up with the lowest frequencies beside the clear directions, so a latent is worth
 keeping while the variance along it, of all classes together, is twice the noise that the last release of the prior has
 on that one value. Below that the closed form takes it for 0 (`server.shrinkage.falling`), and the latent would only add
@@ -28,7 +33,7 @@ from typing import Any
 
 from common.moments import sensitivity
 from common.plan import ModelPlan, PrivacyPlan, StudyPlan
-from common.schedule import schedule
+from common.schedule import Round, schedule
 from deploy.planner import signal_to_noise
 
 _WORTH = 4.0
@@ -40,6 +45,8 @@ _LATENTS = (4, 64)
 _LEADING, _FALL, _FILLED = 0.5, 1.5, 0.75
 _CERTAIN = 2.0
 """Deviations of its noise that a variance must have, as in `server.shrinkage.falling`."""
+_OWN = 8
+"""Clear directions of a class from which it gets a covariance of its own."""
 _DOUBTFUL = 8
 """Latents below which even a linear generator is hardly worth its budget."""
 
@@ -55,6 +62,7 @@ class Advice:
         moments_share: `privacy.moments_share`; 1 where there is no gradient phase.
         latent: `model.latent`.
         base: `model.base`.
+        covariance: `model.covariance`.
         gradient_ratio: Signal to noise of all gradient rounds of the plan and all sites together, at the largest share
             that was tried with a ratio of 4 or more, else at the smallest.
         reasons: Why, in sentences.
@@ -66,6 +74,7 @@ class Advice:
     moments_share: float
     latent: int
     base: int
+    covariance: str
     gradient_ratio: float
     reasons: tuple[str, ...]
 
@@ -73,7 +82,9 @@ class Advice:
         """The proposal as lines for `plan.toml`."""
         phases = ", ".join(f'"{phase}"' for phase in self.phases)
         share = [f"moments_share = {self.moments_share:g}"] if self.moments_share < 1 else []
-        lines = ["[model]", f"latent = {self.latent}", f"base = {self.base}", "", "[privacy]", f"phases = [{phases}]"]
+        own = [f'covariance = "{self.covariance}"'] if self.covariance != "shared" else []
+        lines = ["[model]", f"latent = {self.latent}", f"base = {self.base}", *own, "", "[privacy]"]
+        lines += [f"phases = [{phases}]"]
         return "\n".join([*lines, *share])
 
     def to_dict(self) -> dict[str, Any]:
@@ -96,7 +107,10 @@ def advise(plan: StudyPlan, *, patients: int, sites: int) -> Advice | None:
     if not plan.privacy.enabled:
         return None
     warm = plan.privacy.phases[:1] if "warm" in plan.privacy.phases else ()
+    plan = _with(plan, covariance="shared")
     chosen, ratio = _split(plan, patients, sites)
+    own = _by_class(chosen, patients, sites)
+    chosen = own or chosen
     base, clear = _base(chosen, patients, sites)
     latent = min(max(_known(chosen, patients, sites), clear, _LATENTS[0]), _LATENTS[1], base**2 - 1)
     both = "sgd" in chosen.privacy.phases
@@ -107,9 +121,31 @@ def advise(plan: StudyPlan, *, patients: int, sites: int) -> Advice | None:
         moments_share=chosen.privacy.moments_share if both else 1.0,
         latent=latent,
         base=base,
+        covariance=chosen.model.covariance,
         gradient_ratio=ratio,
-        reasons=(_why_phases(plan, both=both, ratio=ratio), *_why_sizes(base=base, clear=clear, latent=latent)),
-    )
+        reasons=(_why_phases(plan, both=both, ratio=ratio), *_why_sizes(base=base, clear=clear, latent=latent),
+                 *_why_covariance(chosen)),
+    )  # fmt: skip
+
+
+def _by_class(plan: StudyPlan, patients: int, sites: int) -> StudyPlan | None:
+    """The plan with a covariance of each class; None where it can have none or none would be clear."""
+    if not plan.data.labels or plan.model.components > 1:
+        return None
+    own = _with(plan, covariance="class", base=_BASES[0], latent=_LATENTS[0])
+    step = next(step for step in schedule(own) if step.phase == "scatters")
+    clear = _clear(own, step, patients, sites)
+    return own if clear >= _OWN else None
+
+
+def _clear(plan: StudyPlan, step: Round, patients: int, sites: int) -> int:
+    """Directions of the second moments that stand out from their noise."""
+    return int((_LEADING * signal_to_noise(plan, step, patients) * math.sqrt(sites)) ** (1 / _FALL))
+
+
+def _with(plan: StudyPlan, **changes: Any) -> StudyPlan:
+    model: ModelPlan = dataclasses.replace(plan.model, **changes)
+    return dataclasses.replace(plan, model=model)
 
 
 def _split(plan: StudyPlan, patients: int, sites: int) -> tuple[StudyPlan, float]:
@@ -131,12 +167,10 @@ def _spending(plan: StudyPlan, **changes: Any) -> StudyPlan:
 
 def _base(plan: StudyPlan, patients: int, sites: int) -> tuple[int, int]:
     """Base that the noise of the second moments allows, and how many directions are clear of it there."""
-    step = next(step for step in schedule(plan) if step.phase == "subspace")
+    step = next(step for step in schedule(plan) if step.phase in ("subspace", "scatters"))
     base, clear = 0, 0
     for tried in (b for b in _BASES if b <= plan.data.image_size):
-        model: ModelPlan = dataclasses.replace(plan.model, base=tried, latent=_LATENTS[0])
-        ratio = signal_to_noise(dataclasses.replace(plan, model=model), step, patients) * math.sqrt(sites)
-        directions = int((_LEADING * ratio) ** (1 / _FALL))
+        directions = _clear(_with(plan, base=tried, latent=_LATENTS[0]), step, patients, sites)
         if base and directions < _FILLED * tried:
             break
         base, clear = tried, directions
@@ -145,10 +179,19 @@ def _base(plan: StudyPlan, patients: int, sites: int) -> tuple[int, int]:
 
 def _known(plan: StudyPlan, patients: int, sites: int) -> int:
     """Directions whose variance, over all classes together, the last release of the prior tells from its noise."""
-    step = [step for step in schedule(plan) if step.phase in ("prior", "mixture")][-1]
+    step = [step for step in schedule(plan) if step.phase in ("prior", "mixture", "scatters")][-1]
+    if step.phase == "scatters":  # of one class, whose variance along a direction has the noise of one value
+        noise = step.event.sigma * sensitivity(plan, step.phase) * len(plan.data.labels) / (patients * math.sqrt(sites))
+        return int((_LEADING / (_CERTAIN * noise)) ** (1 / _FALL))
     gaussians = max(1, len(plan.data.labels)) * (plan.model.components if step.phase == "mixture" else 1)
     noise = step.event.sigma * sensitivity(plan, step.phase) * math.sqrt(gaussians / sites) / patients
     return int((_LEADING / (_CERTAIN * noise)) ** (1 / _FALL))
+
+
+def _why_covariance(plan: StudyPlan) -> list[str]:
+    if plan.model.covariance == "shared":
+        return []
+    return ["a class's own patients show its directions, so each class gets its own mean and covariance"]
 
 
 def _why_phases(plan: StudyPlan, *, both: bool, ratio: float) -> str:

@@ -16,6 +16,8 @@ _PHASES = {
     "prior": "#8172b3",
     "centres": "#ccb974",
     "mixture": "#64b5cd",
+    "means": "#937860",
+    "scatters": "#da8bc3",
     "sgd": "#c44e52",
 }
 

@@ -1,6 +1,7 @@
 """Guards of the mechanisms, noise, clip, unit and sampling: how to take each out."""
 
 from mutation import APART, APP, AUDIT, GRADIENTS, HOSPITAL, MOMENTS, RANDOM, SERVER, TRAINER, Mutation
+from mutations_classes import CLASSES
 from mutations_mixtures import MIXTURES
 
 HOSTILE_MOMENTS = "tests/server/test_hostile_moments.py"
@@ -219,6 +220,7 @@ MECHANISMS = [
         tests=(MOMENTS,),
     ),
     *MIXTURES,
+    *CLASSES,
     Mutation(
         name="quarantine: moments of any size count",
         file="server/quarantine.py",

@@ -1,7 +1,8 @@
 """The linear VAE in closed form, from the sums that the sites released in the moments phase.
 
 A linear VAE's optimum is probabilistic PCA (Tipping & Bishop 1999; Lucas et al. 2019): the mean, the leading
-eigenvectors of the covariance, and here one Gaussian or a mixture of them per class on their coordinates. All is
+eigenvectors of the covariance, and here one Gaussian or a mixture of them per class on their coordinates. A plan may
+ask for a mean and a covariance of each class in their place (`server.class_moments`). All is
 post-processing of Gaussian mechanisms: it costs no budget. What the noise has likely made is taken out again
 (`server.shrinkage`), as its size is public.
 """
@@ -15,6 +16,7 @@ from common.moments import COUNT_WEIGHT, Array, cosine_basis, sensitivity, unpac
 from common.plan import StudyPlan
 from common.schedule import Round
 from common.weights import Weights
+from server import class_moments
 from server.mixture import Sums, carried, centred, components, split
 from server.shrinkage import edge, spectrum
 
@@ -36,7 +38,15 @@ def absorb(plan: StudyPlan, step: Round, weights: Weights, total: Array, *, site
         StudyStopped: The noise drowned the patient count; the cohort is too small for this epsilon.
     """
     noise = step.event.sigma * sensitivity(plan, step.phase) * math.sqrt(sites)
-    form = {"mean": _mean, "subspace": _subspace, "prior": _prior, "centres": _centres, "mixture": _mixture}[step.phase]
+    form = {
+        "mean": _mean,
+        "subspace": _subspace,
+        "prior": _prior,
+        "centres": _centres,
+        "mixture": _mixture,
+        "means": _means,
+        "scatters": _scatters,
+    }[step.phase]
     start = form(plan, weights, total, noise)
     return {**weights, **{f"start.{name}": value.astype(np.float32) for name, value in start.items()}}
 
@@ -105,6 +115,18 @@ def _mixture(plan: StudyPlan, _: Weights, total: Array, noise: float) -> dict[st
     each = plan.model.components
     sums = Sums.read(total, max(1, len(plan.data.labels)) * each, plan.model.latent, noise)
     return components(plan, sums, groups=np.arange(len(sums.counts)) // each)
+
+
+def _means(plan: StudyPlan, _: Weights, total: Array, noise: float) -> dict[str, Array]:
+    rows, weight = total.reshape(len(plan.data.labels), -1), COUNT_WEIGHT * plan.privacy.mean_clip
+    _enough(plan, rows[:, -1] / weight, noise / weight)
+    return class_moments.means(plan, rows[:, -1] / weight, rows[:, :-1], noise)
+
+
+def _scatters(plan: StudyPlan, _: Weights, total: Array, noise: float) -> dict[str, Array]:
+    rows = total.reshape(len(plan.data.labels), -1)
+    _enough(plan, rows[:, -1] / COUNT_WEIGHT, noise / COUNT_WEIGHT)
+    return class_moments.scatters(plan, rows[:, -1] / COUNT_WEIGHT, rows[:, :-1], noise)
 
 
 def _enough(plan: StudyPlan, counts: Array, noise: float) -> float:

@@ -160,7 +160,7 @@ def carried(weights: Weights) -> dict[str, Array]:
 
 
 def described(plan: StudyPlan, covariances: Array, weights: Array) -> dict[str, Array]:
-    """What `common.vae.LinearStart` holds of Gaussians [m, k, k] for pixels of the plan's deviation."""
+    """What `common.linear_start.LinearStart` holds of Gaussians [m, k, k] for pixels of the plan's deviation."""
     variance = plan.model.observation_std**2
     factors, gains, spreads, evidence = [], [], [], []
     for covariance, weight in zip(covariances, weights, strict=True):

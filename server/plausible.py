@@ -33,12 +33,14 @@ class _Claim:
         counts: Noised patients of a group, by class where there are several counts, [m, c].
         sums: Noised sums of vectors of norm at most 1, [m, d].
         scatters: Noised sums of their packed second moments, [m, d (d + 1) / 2], or [m, 0].
+        energies: Noised sums of squares that are at most 1 together, [m, e], or [m, 0].
         count_weight: What one patient adds to a count before it is one.
     """
 
     counts: Array
     sums: Array
     scatters: Array
+    energies: Array
     count_weight: float
 
 
@@ -50,7 +52,7 @@ def contradiction(plan: StudyPlan, step: Round, release: Array) -> str | None:
         step: The moments round that the release answers.
         release: What the site sent, finite, float64 [release_length].
     """
-    unit = plan.privacy.mean_clip if step.phase == "mean" else 1.0
+    unit = plan.privacy.mean_clip if step.phase in ("mean", "means") else 1.0
     return next(_found(plan, _claim(plan, step.phase, release / unit), _deviation(plan, step) / unit), None)
 
 
@@ -60,15 +62,31 @@ def _deviation(plan: StudyPlan, step: Round) -> float:
 
 def _claim(plan: StudyPlan, phase: Phase, release: Array) -> _Claim:
     base, latent = plan.model.base**2, plan.model.latent
+    if phase in ("means", "scatters"):
+        return _of_classes(release.reshape(len(plan.data.labels), -1), 0 if phase == "means" else triangle(base))
     if phase == "mean":
         nothing = np.zeros((1, 0))
-        return _Claim(counts=release[None, base:], sums=release[None, :base], scatters=nothing, count_weight=1.0)
+        return _Claim(counts=release[None, base:], sums=release[None, :base], scatters=nothing, energies=nothing,
+                      count_weight=1.0)  # fmt: skip
     scattered = {"subspace": triangle(base), "centres": 0}.get(phase, triangle(latent))
     rows = release.reshape(1 if phase == "subspace" else -1, scattered + (0 if phase == "subspace" else latent) + 1)
     return _Claim(
         counts=rows[:, -1:] / COUNT_WEIGHT,
         sums=rows[:, scattered:-1],
         scatters=rows[:, :scattered],
+        energies=rows[:, :0],
+        count_weight=COUNT_WEIGHT,
+    )
+
+
+def _of_classes(rows: Array, scattered: int) -> _Claim:
+    """The claim of a release by class, whose moments are sums of vectors or, with scatters before them, of squares."""
+    nothing, moments = rows[:, :0], rows[:, scattered:-1]
+    return _Claim(
+        counts=rows[:, -1:] / COUNT_WEIGHT,
+        sums=nothing if scattered else moments,
+        scatters=rows[:, :scattered],
+        energies=moments if scattered else nothing,
         count_weight=COUNT_WEIGHT,
     )
 
@@ -80,10 +98,12 @@ def _found(plan: StudyPlan, claim: _Claim, deviation: float) -> Iterator[str]:
     if claim.counts.sum() > plan.aggregation.max_patients * ROUNDED + blur * math.sqrt(claim.counts.size):
         yield f"it speaks for more than {plan.aggregation.max_patients} patients"
     most = claim.counts.sum(axis=1) * ROUNDED + blur * math.sqrt(claim.counts.shape[1]) + _DUST
-    for moments in (claim.sums, claim.scatters):
+    for moments in (claim.sums, claim.scatters, claim.energies):
         if (np.linalg.norm(moments, axis=1) > most + deviation * (math.sqrt(moments.shape[1]) + _SLACK)).any():
             yield "its moments are larger than its patients could make them"
     side = math.isqrt(2 * claim.scatters.shape[1])
     diagonal = np.cumsum([0, *range(side, 1, -1)])[:side]
     if (claim.scatters[:, diagonal].sum(axis=1) < -_SLACK * deviation * math.sqrt(side)).any():
         yield "its second moments are of a negative size"
+    if (claim.energies < -_SLACK * deviation).any():
+        yield "its energies are negative"

@@ -32,6 +32,8 @@ PHASE_WORDS = {
     "prior": "label statistics",
     "centres": "groups within labels",
     "mixture": "spread of the groups",
+    "means": "mean image of each label",
+    "scatters": "spread of each label",
     "sgd": "gradient steps",
 }
 _PHASE_BANDS = {
@@ -40,6 +42,8 @@ _PHASE_BANDS = {
     "prior": "closed form",
     "centres": "closed form",
     "mixture": "closed form",
+    "means": "closed form",
+    "scatters": "closed form",
     "sgd": "gradient steps",
 }
 _SHEET_WORDS = ("SYNTHETIC", "NOT A PATIENT", "NOT FOR DIAGNOSIS")

@@ -10,7 +10,10 @@ import math
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-from common.moments import Array, triangle
+from common.moments import Array, half_octaves, triangle
+
+_HALF_RIGHT = 1.5 / math.sqrt(2.0)
+"""Edges at which an eigenvalue shows whose eigenvector has half its squared length along the true one."""
 
 
 def edge(deviation: float, size: int) -> float:
@@ -78,9 +81,7 @@ def spectrum(variances: Array, deviation: float) -> Array:
     noise of this standard deviation explains why they differ (James & Stein 1961, in its empirical Bayes form); what
     is then below 0 becomes 0, and the others give way so that the band keeps its mean.
     """
-    base = math.isqrt(len(variances))
-    rows, columns = np.divmod(np.arange(base**2), base)
-    bands = np.round(2 * np.log2(1 + np.hypot(rows, columns)))
+    bands = half_octaves(math.isqrt(len(variances)))
     clean = np.empty_like(variances)
     for band in np.unique(bands):
         mine = bands == band
@@ -89,3 +90,44 @@ def spectrum(variances: Array, deviation: float) -> Array:
         drawn = np.maximum(mean + trust * (variances[mine] - mean), 0.0)
         clean[mine] = drawn * max(mean, 0.0) / drawn.mean() if drawn.any() else 0.0
     return clean
+
+
+def towards_zero(values: Array, deviations: Array) -> Array:
+    """Draw noised cosine coefficients [side * side] towards 0, band by band, as far as noise explains their size.
+
+    Args:
+        values: The coefficients; a band is half an octave, as in `spectrum`.
+        deviations: Standard deviation of the noise on each.
+    """
+    bands = half_octaves(math.isqrt(len(values)))
+    drawn = np.zeros_like(values)
+    for band in np.unique(bands):
+        mine = bands == band
+        size, noise = float((values[mine] ** 2).mean()), float((deviations[mine] ** 2).mean())
+        drawn[mine] = values[mine] * max(0.0, 1.0 - noise / size) if size > 0 else 0.0
+    return drawn
+
+
+def clear(matrix: Array, deviation: float, *, most: int) -> tuple[Array, Array]:
+    """The leading eigenvectors of a noised matrix [m, m] that stand out from the noise, and the variance along each.
+
+    Noise raises a leading eigenvalue and turns its eigenvector. An eigenvector is kept where it is nearer to the true
+    one than to all others; the variance given is that of the true matrix along the eigenvector as it was found.
+
+    Args:
+        matrix: Symmetric, with independent noise on each packed value.
+        deviation: Standard deviation of that noise.
+        most: Eigenvectors that are kept at most.
+
+    Returns:
+        Variances [n], non-increasing, and eigenvectors [m, n].
+
+    Source:
+        Benaych-Georges & Nadakuditi 2011 (spiked Wigner matrices): an eigenvalue x shows as x + s / x, its eigenvector
+        turned by the angle of squared cosine 1 - s / x**2, with s the square of half the edge.
+    """
+    values, vectors = np.linalg.eigh(matrix)
+    values, vectors = values[::-1][:most], vectors[:, ::-1][:, :most]
+    limit = edge(deviation, len(matrix))
+    kept = (values > _HALF_RIGHT * limit) & (values > 0)
+    return np.sqrt(np.maximum(values[kept] ** 2 - limit**2, 0.0)), vectors[:, kept]

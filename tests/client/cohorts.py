@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +23,14 @@ def small_plan(
     clip_norm: float = 1.0,
     channels: tuple[int, ...] = (8, 8),
     hidden: tuple[int, ...] = (),
+    covariance: Literal["shared", "class"] = "shared",
     **training: object,
 ) -> StudyPlan:
     """A plan whose model trains in milliseconds and whose gradients have norms near 100; `training` sets [training]."""
     return StudyPlan(
         name="small",
         data=DataPlan(image_size=image_size, labels=labels, min_patients=min_patients),
-        model=ModelPlan(latent=4, channels=channels, hidden=hidden, base=6, observation_std=2.0),
+        model=ModelPlan(latent=4, channels=channels, hidden=hidden, base=6, observation_std=2.0, covariance=covariance),
         training=TrainingPlan(**{"rounds": 2, "local_steps": 2, "sample_rate": 0.5, **training}),  # type: ignore[arg-type]
         privacy=PrivacyPlan(clip_norm=clip_norm, phases=phases),
     )

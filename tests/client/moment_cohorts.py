@@ -33,9 +33,9 @@ phases = ["moments"]
 """
 
 
-def moments_plan(*, private: bool = True, components: int = 1) -> StudyPlan:
-    """A plan of the moments rounds, three or with components seven; without noise where `private` is false."""
-    text = PLAN.replace("base = 4", f"base = 4\ncomponents = {components}")
+def moments_plan(*, private: bool = True, components: int = 1, covariance: str = "shared") -> StudyPlan:
+    """A plan of the moments rounds: three, with components seven, by class two; no noise where `private` is false."""
+    text = PLAN.replace("base = 4", f'base = 4\ncomponents = {components}\ncovariance = "{covariance}"')
     return StudyPlan.parse(text + ("" if private else "enabled = false\n"))
 
 

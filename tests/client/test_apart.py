@@ -5,6 +5,7 @@ import logging
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,9 +15,10 @@ from torch.nn import functional
 from client import apart
 from client.cache import Cache
 from client.utility import patient_sum
+from common.linear_start import LinearStart
 from common.plan import StudyPlan
 from common.utility import SENSITIVITY
-from common.vae import LinearStart, Vae, initial
+from common.vae import Vae, initial
 from tests.client.cohorts import small_cohort, small_plan
 from tests.client.test_trainer import clipped_sum, trainer
 
@@ -39,11 +41,11 @@ def magnify(model: Vae) -> None:
     model.decodeL.weight.data.mul_(100.0)
 
 
-def sums(cache: Cache, samples: list[list[int]], *, slots: int) -> list[Tensor]:
+def sums(cache: Cache, samples: list[list[int]], *, slots: int, plan: StudyPlan | None = None) -> list[Tensor]:
     """The clipped sum of each sample in units of C, in passes of so many slots, under such weights."""
     found = []
     for sample in samples:
-        of = trainer(cache, small_plan(clip_norm=CLIP, images_per_patient=1), seed=4)
+        of = trainer(cache, plan or small_plan(clip_norm=CLIP, images_per_patient=1), seed=4)
         magnify(of.model)
         of.slots = slots
         found.append(clipped_sum(of, sample) / CLIP)
@@ -57,6 +59,17 @@ def test_weights_made_to_magnify_rounding_move_the_sum_by_one_clip_norm_at_most(
     assert max(float((more - fewer).norm()) for fewer, more in pairwise(found)) <= 1 + 1e-6
 
 
+def test_such_weights_of_a_start_by_class_move_the_sum_by_one_clip_norm_at_most(tmp_path: Path) -> None:
+    cache, plan = small_cohort(tmp_path, patients=6, images=1), by_class(clip_norm=CLIP, images_per_patient=1)
+    found = sums(cache, [list(range(count)) for count in range(1, 7)], slots=trainer(cache, plan).slots, plan=plan)
+    moved = [float((more - fewer).norm()) for fewer, more in pairwise(found)]
+    assert 0 < max(moved) <= 1 + 1e-6
+
+
+def by_class(**changes: Any) -> StudyPlan:
+    return small_plan(phases=("moments", "sgd"), covariance="class", **changes)
+
+
 def test_the_same_weights_turn_a_gradient_by_how_many_patients_stand_in_a_pass(tmp_path: Path) -> None:
     """What the fixed shape is for: in passes as large as their samples, one patient would turn another's gradient."""
     cache = small_cohort(tmp_path, patients=2, images=1)
@@ -68,15 +81,18 @@ def test_the_same_weights_turn_a_gradient_by_how_many_patients_stand_in_a_pass(t
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("hidden", [(), (64, 32)])
+@pytest.mark.parametrize("hidden", [(), (64, 32), "by class"])
 @pytest.mark.parametrize(("size", "images", "views"), [(28, 1, 1), (28, 3, 2), (64, 2, 1), (128, 9, 1)])
 def test_passes_of_one_shape_keep_patients_apart_to_the_last_bit(
-    threads: int, size: int, images: int, views: int, hidden: tuple[int, ...]
+    threads: int, size: int, images: int, views: int, hidden: tuple[int, ...] | str
 ) -> None:
     """Tried with numbers of the test's own; how many go together is the machine's to say, from 1 on."""
     torch.set_num_threads(threads)
-    plan = small_plan(image_size=size, images_per_patient=images, augmentations=views,
-                      channels=() if hidden else (8, 16), hidden=hidden)  # fmt: skip
+    wanted: dict[str, Any] = {"image_size": size, "images_per_patient": images, "augmentations": views}
+    if isinstance(hidden, str):
+        plan = by_class(**wanted)
+    else:
+        plan = small_plan(channels=() if hidden else (8, 16), hidden=hidden, **wanted)
     generator = torch.Generator().manual_seed(123)
     for work, slots, each in (
         (apart.gradients, apart.gradient_slots(plan, expected=1e6, device=CPU), images * views),

@@ -143,6 +143,10 @@ def test_a_plan_outside_the_policy_cannot_be_approved(
             ("public", f"SHA-256 {'ab' * 32}"),
         ),
         ("\n[model]\ncomponents = 3\n", ("as 3 groups", "centres: 3 rounds", "how each of those groups spreads")),
+        (
+            '\n[model]\ncovariance = "class"\n',
+            ("are described on their own", "means: 1 round", "how the images of each class vary around it"),
+        ),
         ('\n[training]\nfederated = "decoder"\n', ("the encoder, which reads images, stays here",)),
         ("\n[aggregation]\nmax_patients = 2000\n", (" to 2,000 patients here",)),
     ],
@@ -156,10 +160,11 @@ def test_a_steward_is_told_what_a_plan_has_beyond_the_default_and_of_nothing_els
     for words in said:
         assert words in text
     for word, there in {"public": "warm" in plan.privacy.phases, "groups": plan.model.components > 1,
+                        "described on their own": plan.model.covariance == "class",
                         "encoder": plan.training.federated == "decoder"}.items():  # fmt: skip
         assert (word in text) == there
     assert table["warm"] == (dataclasses.asdict(plan.warm) if "warm" in plan.privacy.phases else None)
-    assert table["components"] == plan.model.components
+    assert (table["components"], table["covariance"]) == (plan.model.components, plan.model.covariance)
     assert table["federated"] == plan.training.federated
     assert table["data"]["max_patients"] == plan.aggregation.max_patients
 

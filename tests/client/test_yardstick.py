@@ -23,8 +23,9 @@ from client.evaluation.yardstick import Yardstick
 from client.parts import parts
 from common.encoder import Encoder
 from common.evaluation_plan import EvaluationPlan
+from common.linear_start import LinearStart
 from common.plan import StudyPlan
-from common.vae import LinearStart, Vae, initial
+from common.vae import Vae, initial
 from tests.client.cohorts import small_cohort, small_plan
 
 pytestmark = pytest.mark.usefixtures("one_thread")

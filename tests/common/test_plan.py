@@ -24,7 +24,7 @@ DIGESTS = {
     "tests/benchmarks/plans/mnist.toml": "b244fba56f05e03206ca5359e9b701d14f3a1aa1ac869bc944cf5c1146ed44fd",
 }
 """Digests that hospitals' approvals and ledgers know; a line is added with a new plan, and none ever changes."""
-LATER = {"model.hidden": ("0.1.0", ())}
+LATER = {"model.hidden": ("0.1.0", ()), "model.covariance": ("0.1.0", "shared")}
 """Version and default of each later key; neither ever changes, or a digest would name another study."""
 
 GOOD = """
@@ -135,6 +135,10 @@ def test_every_key_that_is_not_later_is_written_out() -> None:
         ("[privacy]", "[model]\nchannels = []\n[privacy]", "model.channels"),
         ("[privacy]", "[model]\nchannels = []\nhidden = [2]\n[privacy]", "model.hidden"),
         ("[privacy]", "[model]\nchannels = []\nhidden = [8, 8, 8, 8, 8]\n[privacy]", "model.hidden"),
+        ("[privacy]", '[model]\ncovariance = "each"\n[privacy]', "model.covariance"),
+        ("[privacy]", '[model]\ncovariance = "class"\n[privacy]\nphases = ["sgd"]', "model.covariance"),
+        ("[privacy]", '[model]\ncovariance = "class"\ncomponents = 2\n[privacy]', "model.components"),
+        ('labels = ["normal", "lesion"]\nwindow = [40, 400]', '[model]\ncovariance = "class"', "model.covariance"),
         ("epsilon = 4", "mean_clip = 0.0001", "privacy.mean_clip"),
         ("epsilon = 4", "deviation_clip = 1e-15", "privacy.deviation_clip"),
         ("epsilon = 4", "epsilon = 0", "privacy.epsilon"),
@@ -162,6 +166,17 @@ def test_unusable_value_is_refused_by_its_dotted_name(old: str, new: str, key: s
     assert old in GOOD
     with pytest.raises(PlanError, match=f"`{key}`"):
         StudyPlan.parse(GOOD.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("model", "key"), [("base = 32\nlatent = 8", "model.base"), ("base = 8\nlatent = 60", "model.latent")]
+)
+def test_covariances_of_so_many_classes_that_no_message_holds_them_are_refused(model: str, key: str) -> None:
+    labels = ", ".join(f'"c{number}"' for number in range(32))
+    text = GOOD.replace('"normal", "lesion"', labels).replace("image_size = 32", "image_size = 128")
+    StudyPlan.parse(text + '[model]\ncovariance = "class"\nbase = 8\nlatent = 8\n')
+    with pytest.raises(PlanError, match=f"`{key}`"):
+        StudyPlan.parse(text + f'[model]\ncovariance = "class"\n{model}\n')
 
 
 def test_absent_file_and_broken_toml_are_plan_errors(tmp_path: object) -> None:

@@ -32,6 +32,22 @@ def test_texture_has_the_spectrum_that_the_start_names() -> None:
     np.testing.assert_allclose(coefficients.std(axis=0), np.linspace(0.2, 0.0, 16), atol=0.02)
 
 
+def test_each_class_has_a_texture_of_its_own_up_to_the_finest_frequency() -> None:
+    plan = dataclasses.replace(
+        PLAN,
+        data=dataclasses.replace(PLAN.data, labels=("a", "b")),
+        model=dataclasses.replace(PLAN.model, covariance="class"),
+        release=dataclasses.replace(PLAN.release, texture=1.0),
+    )
+    arrays, random = initial(plan).arrays(), np.random.default_rng(3)
+    arrays["start.texture"] = random.uniform(0, 0.2, (2, 28 * 28)).astype(np.float32)
+    drawn = Decoder.of(plan, arrays)
+    for index, label in enumerate(drawn.labels):
+        images = torch.stack(list(drawn.draw(label, 2000, seed=1))).flatten(1).numpy()
+        found = (images @ cosine_basis(28, 28)).std(axis=0)
+        np.testing.assert_allclose(found, arrays["start.texture"][index], atol=0.02)
+
+
 def test_texture_can_be_left_out_and_a_longer_draw_begins_with_the_shorter_one() -> None:
     plain = list(decoder(texture=0.0).draw("any", 3, seed=1))
     assert torch.equal(plain[0], plain[1])  # an untrained decoder knows one image

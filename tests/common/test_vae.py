@@ -10,17 +10,20 @@ from common.vae import START, initial, shapes
 CONVOLUTIONS, PERCEPTRONS = "channels = [8, 16]", "channels = []\nhidden = [40, 20]"
 
 
-def plan(size: int = 32, phases: str = '["moments", "sgd"]', nets: str = CONVOLUTIONS) -> StudyPlan:
+def plan(
+    size: int = 32, phases: str = '["moments", "sgd"]', nets: str = CONVOLUTIONS, covariance: str = "shared"
+) -> StudyPlan:
     return StudyPlan.parse(
         f'name = "a"\n[data]\nimage_size = {size}\nlabels = ["normal", "lesion"]\n'
-        f"[model]\nlatent = 6\n{nets}\n[privacy]\nphases = {phases}"
+        f'[model]\nlatent = 6\n{nets}\ncovariance = "{covariance}"\n[privacy]\nphases = {phases}'
     )
 
 
+@pytest.mark.parametrize("covariance", ["shared", "class"])
 @pytest.mark.parametrize("nets", [CONVOLUTIONS, PERCEPTRONS])
 @pytest.mark.parametrize("size", [28, 32, 64, 128])
-def test_images_of_every_size_come_back_in_their_shape(size: int, nets: str) -> None:
-    model = initial(plan(size, nets=nets))
+def test_images_of_every_size_come_back_in_their_shape(size: int, nets: str, covariance: str) -> None:
+    model = initial(plan(size, nets=nets, covariance=covariance))
     images, labels = torch.rand(3, 1, size, size) * 2 - 1, torch.tensor([0, 1, 1])
     assert model.reconstruct(images, labels).shape == images.shape
     assert model.loss(images, labels, torch.randn(3, 6)).shape == (3,)
@@ -74,8 +77,28 @@ def test_residual_nets_start_at_the_linear_model(nets: str) -> None:
     torch.testing.assert_close(model.decode_latents(latent, labels).flatten(1), by_hand, rtol=1e-4, atol=1e-4)
 
 
-def test_gradients_leave_the_linear_start_alone() -> None:
-    model = initial(plan())
+def test_with_a_covariance_of_each_class_the_linear_model_is_that_of_the_label() -> None:
+    model = initial(plan(covariance="class"))
+    start = model.start
+    start.mean.data.normal_()
+    start.basis.data = torch.linalg.qr(torch.randn(32 * 32, 12))[0]
+    start.factor.data = torch.diag_embed(torch.rand(2, 6) + 0.5)
+    latent, labels = torch.randn(4, 6), torch.tensor([0, 1, 1, 0])
+    by_hand = torch.stack(
+        [
+            start.mean[c] + start.basis[:, 6 * c : 6 * c + 6] @ start.factor[c] @ u
+            for u, c in zip(latent, labels.tolist(), strict=True)
+        ]
+    )
+    drawn = model.decode_latents(latent, labels)
+    torch.testing.assert_close(drawn.flatten(1), by_hand, rtol=1e-4, atol=1e-4)
+    start.gain.data = torch.linalg.inv(start.factor)  # of pixels without noise
+    torch.testing.assert_close(model.encode_images(drawn, labels)[0], latent, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("covariance", ["shared", "class"])
+def test_gradients_leave_the_linear_start_alone(covariance: str) -> None:
+    model = initial(plan(covariance=covariance))
     model.loss(torch.rand(2, 1, 32, 32), torch.tensor([0, 1]), torch.randn(2, 6)).sum().backward()
     for name, parameter in model.named_parameters():
         assert (parameter.grad is None) == name.startswith(START)

@@ -7,14 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
+from common.errors import QuorumLost
 from common.phantoms import public_phantoms
 from common.synthesis import Decoder
 from deploy.cli import main
+from deploy.onnx_export import export
 from deploy.simulate import prepare, start
 from server.study import Study
 from tests.deploy import hospitals
+from tests.deploy.test_simulate import fails_in_training, run_with_fault
 
 Tiny = tuple[Path, list[Path]]
 
@@ -55,6 +59,28 @@ def test_perceptrons_take_the_place_of_convolutions_from_hospital_to_release(tin
     assert np.abs(study.weights["decode.2.weight"]).max() > 0  # zero at the start, so that it has learnt
     decoder = Decoder.load(tmp_path / "run" / "decoder.safetensors")
     assert decoder.digest == Decoder.of(study.plan, study.released).digest
+
+
+CLASSES = ("base = 8", 'base = 8\ncovariance = "class"')
+
+
+def test_a_covariance_of_each_class_comes_from_hospital_to_release_and_resumes_to_the_same_bytes(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    own = ("local_steps = 3", 'local_steps = 3\nfederated = "decoder"')
+    study = run(tiny, tmp_path, CLASSES, own, ("[release]", "[release]\ntexture = 1.0"))
+    assert [record.phase for record in study.records] == ["means", "scatters", "sgd", "sgd"]
+    assert study.weights["start.mean"].shape == (2, 28**2)
+    decoder = Decoder.load(tmp_path / "run" / "decoder.safetensors")
+    assert decoder.digest == Decoder.of(study.plan, study.released).digest
+    assert not torch.equal(*(torch.stack(list(decoder.draw(label, 4, seed=1))) for label in decoder.labels))
+    assert export(tmp_path / "run", tmp_path / "decoder.onnx")["largest_difference"] < 1e-5
+    again = tmp_path / "again"
+    prepare(tmp_path / "plan.toml", tiny[1], again, seed=5, workers=1)
+    with pytest.raises(QuorumLost):  # two of three sites are lost after the first round
+        run_with_fault(again, fails_in_training({0, 1}, after=1))
+    start(again)
+    assert Decoder.load(again / "decoder.safetensors").digest == decoder.digest
 
 
 def test_median_with_momentum_of_nothing_average_and_pull_run_together(tiny: Tiny, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from common.moments import sensitivity
 from common.plan import StudyPlan
 from common.schedule import schedule, whole_cost
 from common.terminal import Commands
+from deploy import planner_advice
 from deploy.planner import signal_to_noise
 from deploy.planner_advice import advise
 from deploy.planner_cli import COMMANDS
@@ -107,15 +108,40 @@ def test_more_patients_sites_or_epsilon_never_shrink_what_is_proposed() -> None:
     ],
 )
 def test_the_latents_proposed_for_public_images_are_near_those_of_the_plans_that_scored_best(
-    file: Path, epsilon: float, patients: int, sites: int
+    file: Path, epsilon: float, patients: int, sites: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(planner_advice, "_OWN", math.inf)  # those plans have one set of directions for all classes
     plan = moments_of(StudyPlan.load(file))
     found = advise(with_epsilon(epsilon, plan), patients=patients, sites=sites)
     assert found is not None
     assert 0.9 <= found.latent / plan.model.latent <= 1.5
 
 
-def test_a_variance_of_the_last_latent_proposed_is_kept_and_one_far_behind_it_is_not() -> None:
+@pytest.mark.parametrize(
+    ("file", "epsilon", "patients", "sites", "covariance"),
+    [
+        (EXAMPLES / "mednist.toml", 8.0, 7866, 3, "class"),
+        (EXAMPLES / "mednist.toml", 8.0, 1200, 1, "class"),
+        (EXAMPLES / "pneumonia.toml", 1.0, 470, 10, "shared"),
+    ],
+)
+def test_a_covariance_of_each_class_is_proposed_where_it_scored_better(
+    file: Path, epsilon: float, patients: int, sites: int, covariance: str
+) -> None:
+    plan = with_epsilon(epsilon, moments_of(StudyPlan.load(file)))
+    found = advise(plan, patients=patients, sites=sites)
+    assert found is not None
+    assert found.covariance == covariance
+    assert ('covariance = "class"' in found.toml()) is (covariance == "class")
+    assert any("its own mean and covariance" in reason for reason in found.reasons) is (covariance == "class")
+    grouped = dataclasses.replace(plan, model=dataclasses.replace(plan.model, components=4))
+    assert advise(grouped, patients=patients, sites=sites).covariance == "shared"  # type: ignore[union-attr]
+
+
+def test_a_variance_of_the_last_latent_proposed_is_kept_and_one_far_behind_it_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(planner_advice, "_OWN", math.inf)
     plan = moments_of(STUDY)
     found = advise(plan, patients=1000, sites=2)
     assert found is not None

@@ -16,7 +16,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from common import utility
 from common.messages import Hello, HelloReply, TrainReply, TrainRequest
-from common.moments import release_length
+from common.moments import release_length, triangle
 from common.plan import StudyPlan
 from common.schedule import schedule
 from common.vae import START
@@ -55,6 +55,10 @@ def honest_release(plan: StudyPlan, phase: str, seed: int) -> Weights:
         values[plan.model.base**2 :] = 50 * plan.privacy.mean_clip
     elif phase == "subspace":
         values[-1] = 25.0
+    elif phase in ("means", "scatters"):
+        rows = values.reshape(len(plan.data.labels), -1)
+        rows[:, triangle(plan.model.base**2) : -1] *= phase == "means"
+        rows[:, -1] = 12.5 * (plan.privacy.mean_clip if phase == "means" else 1.0)
     else:
         gaussians = len(plan.data.labels) * (1 if phase == "prior" else plan.model.components)
         values.reshape(gaussians, -1)[:, -1] = 25.0 / gaussians

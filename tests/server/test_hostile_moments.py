@@ -1,6 +1,7 @@
 """A site whose moments are not an honest site's is left out, the others go on, and the card says who and why."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 
@@ -88,11 +89,12 @@ def from_hill(harm: object, number: int) -> Fault:
     return fault
 
 
-def begin(folder: Path, components: int = 1) -> Study:
+def begin(folder: Path, components: int = 1, covariance: str = "shared") -> Study:
     text = (
         PLAN.replace("rounds = 2", "rounds = 0") + '[privacy]\nphases = ["moments"]\n[release]\nimages_per_label = 0\n'
     )
-    (folder / "plan.toml").write_text(text.replace("base = 4\n", f"base = 4\ncomponents = {components}\n"))
+    model = f'base = 4\ncomponents = {components}\ncovariance = "{covariance}"\n'
+    (folder / "plan.toml").write_text(text.replace("base = 4\n", model))
     return Study.begin(folder)
 
 
@@ -127,6 +129,38 @@ def test_the_rounds_of_a_mixture_leave_such_a_site_out_too(tmp_path: Path, numbe
     assert [record.missing for record in study.records] == [
         {"hill": reason} if r == number else {} for r in range(1, 8)
     ]
+    assert all(np.isfinite(array).all() for array in study.weights.values())
+
+
+def negative_energies(values: Harm) -> Harm:
+    """Of the fine detail alone: a spread that nobody has, within the norm of its patients."""
+    rows = values.copy().reshape(2, -1)
+    rows[0, triangle(16) : -1] = -45.0
+    return rows.reshape(-1)
+
+
+def energies_without_patients(values: Harm) -> Harm:
+    rows = values.copy().reshape(2, -1)
+    rows[0, triangle(16) : -1] = 1e4
+    return rows.reshape(-1)
+
+
+BY_CLASS = {negative_energies: "NoCohort", energies_without_patients: "NoCohort"}
+
+
+@pytest.mark.parametrize(
+    ("number", "harm"),
+    [
+        *itertools.product([1, 2], [huge, negated, moments_without_patients, not_a_number]),
+        *itertools.product([2], BY_CLASS),
+    ],
+)
+def test_the_rounds_of_moments_by_class_leave_such_a_site_out_too(tmp_path: Path, number: int, harm: object) -> None:
+    study = begin(tmp_path, covariance="class")
+    rounds.run(study, ScriptedExchange(study.plan, ("hill", "north", "river"), {"hill": from_hill(harm, number)}))
+    assert [record.phase for record in study.records] == ["means", "scatters"]
+    reason = {**HARMS, **BY_CLASS}[harm]  # type: ignore[index]
+    assert [record.missing for record in study.records] == [{"hill": reason} if r == number else {} for r in (1, 2)]
     assert all(np.isfinite(array).all() for array in study.weights.values())
 
 

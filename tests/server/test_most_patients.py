@@ -8,7 +8,7 @@ import pytest
 from common import utility
 from common.errors import PlanError
 from common.messages import TrainReply, TrainRequest
-from common.moments import COUNT_WEIGHT, Array, pack_matrix, sensitivity
+from common.moments import COUNT_WEIGHT, Array, detail_bands, pack_matrix, sensitivity
 from common.plan import StudyPlan
 from common.schedule import Phase, Round, schedule
 from common.vae import initial
@@ -18,17 +18,25 @@ from tests.server.sites import PLAN, honest_reply
 MOST = 120
 TEXT = PLAN.replace("min_sites = 2\n", f"min_sites = 2\nmax_patients = {MOST}\n")
 SMALL = StudyPlan.parse(TEXT + "[privacy]\nutility_share = 0.2\n")
+BY_CLASS = StudyPlan.parse(TEXT.replace("base = 4\n", 'base = 4\ncovariance = "class"\n'))
 WEIGHTS = initial(SMALL).arrays()
 
 
 def one_patient(plan: StudyPlan, phase: Phase, random: np.random.Generator) -> Array:
     """A contribution at the very bound: no honest cohort's sum is longer than of such patients who all agree."""
-    at = {"mean": plan.model.base**2, "subspace": plan.model.base**2}.get(phase, plan.model.latent)
+    base = plan.model.base**2
+    at = {"mean": base, "subspace": base, "means": 28**2, "scatters": base}.get(phase, plan.model.latent)
     clipped = random.normal(size=at)
     clipped /= np.linalg.norm(clipped)
     if phase == "mean":
         return plan.privacy.mean_clip * np.concatenate([clipped, [1.0, 0.0]])
+    if phase == "means":
+        row = plan.privacy.mean_clip * np.append(clipped, COUNT_WEIGHT)
+        return np.concatenate([row, np.zeros_like(row)])
     scatter = pack_matrix(np.outer(clipped, clipped))
+    if phase == "scatters":
+        row = np.concatenate([scatter, np.zeros(detail_bands(28, plan.model.base).shape[1]), [COUNT_WEIGHT]])
+        return np.concatenate([row, np.zeros_like(row)])
     if phase == "subspace":
         return np.append(scatter, COUNT_WEIGHT)
     row = np.concatenate([scatter, clipped, [COUNT_WEIGHT]])
@@ -51,18 +59,29 @@ def release(plan: StudyPlan, step: Round, *, patients: int, seed: int) -> TrainR
     return dataclasses.replace(reply, arrays={**reply.arrays, name: total.astype(np.float32)})
 
 
-@pytest.mark.parametrize("step", schedule(SMALL)[:4], ids=lambda step: step.phase)
-def test_the_largest_honest_cohort_passes_with_its_noise_and_a_larger_one_does_not(step: Round) -> None:
+@pytest.mark.parametrize(
+    ("plan", "step"),
+    [*((SMALL, step) for step in schedule(SMALL)[:4]), *((BY_CLASS, step) for step in schedule(BY_CLASS)[:2])],
+    ids=lambda part: getattr(part, "phase", ""),
+)
+def test_the_largest_honest_cohort_passes_with_its_noise_and_a_larger_one_does_not(
+    plan: StudyPlan, step: Round
+) -> None:
     for seed in range(50):
-        check_reply(SMALL, step, WEIGHTS, release(SMALL, step, patients=MOST, seed=seed))
+        check_reply(plan, step, WEIGHTS, release(plan, step, patients=MOST, seed=seed))
     with pytest.raises(Quarantined) as refused:
-        check_reply(SMALL, step, WEIGHTS, release(SMALL, step, patients=20 * MOST, seed=0))
+        check_reply(plan, step, WEIGHTS, release(plan, step, patients=20 * MOST, seed=0))
     assert refused.value.reason == "NormOverBound"
 
 
-@pytest.mark.parametrize("number", [1, 2, 3])
-def test_without_noise_a_whole_cohort_that_agrees_to_the_full_passes_float32_and_all(number: int) -> None:
-    plan = StudyPlan.parse(TEXT + "[privacy]\nenabled = false\n")
+@pytest.mark.parametrize(
+    ("covariance", "number"), [("shared", 1), ("shared", 2), ("shared", 3), ("class", 1), ("class", 2)]
+)
+def test_without_noise_a_whole_cohort_that_agrees_to_the_full_passes_float32_and_all(
+    covariance: str, number: int
+) -> None:
+    text = TEXT.replace("base = 4\n", f'base = 4\ncovariance = "{covariance}"\n')
+    plan = StudyPlan.parse(text + "[privacy]\nenabled = false\n")
     step = schedule(plan)[number - 1]
     for seed in range(50):
         check_reply(plan, step, WEIGHTS, release(plan, step, patients=MOST, seed=seed))

@@ -1,0 +1,83 @@
+"""Guards of the rounds "means" and "scatters", the moments of each class: how to take each out."""
+
+from mutation import APART, MOMENTS, Mutation
+
+HOSTILE = "tests/server/test_hostile_moments.py"
+_CLIPPED = "deviations = clip((spectra[mine] - centre) / plan.privacy.deviation_clip, 1.0)"
+
+
+def _at_the_site(*, name: str, old: str, new: str) -> Mutation:
+    return Mutation(name=name, file="client/moments.py", old=old, new=new, tests=(MOMENTS,))
+
+
+CLASSES = [
+    _at_the_site(
+        name="clip: means of classes are not clipped",
+        old="    clipped = clip(coefficients(images, base=plan.data.image_size), bound)",
+        new="    clipped = coefficients(images, base=plan.data.image_size)",
+    ),
+    _at_the_site(
+        name="clip: scatters of classes are not clipped",
+        old=_CLIPPED,
+        new="deviations = (spectra[mine] - centre) / plan.privacy.deviation_clip",
+    ),
+    _at_the_site(
+        name="clip: scatters are clipped within the base alone",
+        old=_CLIPPED,
+        new=(
+            "deviations = (spectra[mine] - centre) / plan.privacy.deviation_clip\n"
+            "        inside = deviations.reshape(-1, size, size)[:, :base, :base].reshape(-1, base**2)\n"
+            "        deviations = deviations / np.maximum(1.0, np.linalg.norm(inside, axis=1, keepdims=True))"
+        ),
+    ),
+    _at_the_site(
+        name="unit: scatters of classes weigh images, not patients",
+        old="        held = share[mine]\n",
+        new="        held = np.ones_like(share[mine])\n",
+    ),
+    _at_the_site(
+        name="unit: means of classes weigh images, not patients",
+        old="        held = share * (labels == index)\n        rows += [held @ clipped",
+        new="        held = 1.0 * (labels == index)\n        rows += [held @ clipped",
+    ),
+    _at_the_site(
+        name="unit: a patient is in the scatter of every class",
+        old="        mine = labels == index\n",
+        new="        mine = labels == labels\n",
+    ),
+    Mutation(
+        name="noise: means of classes leave the count out",
+        file="common/moments.py",
+        old='"means": plan.privacy.mean_clip * math.sqrt(1.0 + COUNT_WEIGHT**2),',
+        new='"means": plan.privacy.mean_clip,',
+        tests=(MOMENTS,),
+    ),
+    Mutation(
+        name="noise: scatters of classes leave the count out",
+        file="common/moments.py",
+        old='"scatters": math.sqrt(1.0 + COUNT_WEIGHT**2),',
+        new='"scatters": 1.0,',
+        tests=(MOMENTS,),
+    ),
+    Mutation(
+        name="trainer: a start of its own for each class is an unknown layer",
+        file="client/trainer.py",
+        old="nn.Identity, LinearStart, ClassStart)",
+        new="nn.Identity, LinearStart)",
+        tests=(APART + "::test_such_weights_of_a_start_by_class_move_the_sum_by_one_clip_norm_at_most",),
+    ),
+    Mutation(
+        name="plausible: energies of a class may be negative",
+        file="server/plausible.py",
+        old="    if (claim.energies < -_SLACK * deviation).any():",
+        new="    if False:",
+        tests=(HOSTILE,),
+    ),
+    Mutation(
+        name="plausible: energies of a class may be anything",
+        file="server/plausible.py",
+        old="    for moments in (claim.sums, claim.scatters, claim.energies):",
+        new="    for moments in (claim.sums, claim.scatters):",
+        tests=(HOSTILE,),
+    ),
+]
