@@ -1,9 +1,10 @@
 """Synthetic DICOM: images of nobody, marked so that no one can take them for a patient's.
 
 The writer takes pixels, a label and where they come from. It has no argument through which an attribute of a
-real scan could enter, and it writes no date, so the same arguments give the same bytes.
+real scan could enter, and no date of any day, so the same arguments give the same bytes.
 """
 
+import hashlib
 import io
 import math
 from dataclasses import dataclass, fields
@@ -24,8 +25,10 @@ _PRIVATE_GROUP = 0x0991
 INDEX_OFFSET = 7
 """Element of the private block that holds the index, after the fields of `Provenance` and the label."""
 Edition = Literal["2022", "current"]
-"""Of the standard. "current" adds Synthetic Data (0008,001C), the attribute made for this in 2023, which validators of
+"""Of the standard. "current" holds Synthetic Data (0008,001C), the attribute made for this in 2023, which validators of
 before, Debian's dciodvfy among them, report as an error; "2022" says the same in older attributes and the block."""
+_NO_DATE, _NO_TIME = "19000101", "000000"
+"""A DICOMDIR must name a date of each study; no scan has this one."""
 _FLAVOUR = {"CT": ("AXIAL",), "MR": ("OTHER",)}
 """Third value of ImageType, where the IOD asks for one (PS3.3 C.8.2.1.1.1 and C.8.3.1.1.1)."""
 
@@ -72,7 +75,7 @@ def write_synthetic(
     label: str,
     index: int,
     provenance: Provenance,
-    edition: Edition = "2022",
+    edition: Edition = "current",
 ) -> None:
     """Write one synthetic image as DICOM, Explicit VR Little Endian.
 
@@ -82,7 +85,7 @@ def write_synthetic(
         modality: DICOM Modality code; CR, DX, CT, MR, US have their own SOP class, others secondary capture.
         body_part: BodyPartExamined, a DICOM code; may be empty.
         label: The class that was asked for, at most 64 characters; empty where the generator has none.
-        index: Number of the image within the draw, 0 or more; the made-up patient is SYNTHETIC-<index>.
+        index: Number of the image within the draw, 0 or more; the made-up patient is SYNTHETIC-<digest>-<index>.
         provenance: What trained the generator and which draw this is.
         edition: Of the standard whose attributes are written.
 
@@ -113,14 +116,14 @@ def synthetic_bytes(
     label: str,
     index: int,
     provenance: Provenance,
-    edition: Edition = "2022",
+    edition: Edition = "current",
 ) -> bytes:
     """Return the DICOM file that `write_synthetic` writes; arguments and errors as there."""
     if pixels.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"pixels must be uint8 or uint16, not {pixels.dtype}")
     if index < 0:
         raise ValueError(f"index must be 0 or more, not {index}")
-    own = identity(modality=modality, body_part=body_part, label=label, index=index, provenance=provenance)
+    own = identity(pixels, modality=modality, body_part=body_part, label=label, index=index, provenance=provenance)
     image = new_image(
         modality,
         body_part=body_part,
@@ -129,7 +132,7 @@ def synthetic_bytes(
         image_uid=own["SOPInstanceUID"],
     )
     _mark(image, label=label, index=index, provenance=provenance)
-    image.PatientID, image.ImageComments = own["PatientID"], own["ImageComments"]
+    image.PatientID, image.ImageComments, image.StudyID = own["PatientID"], own["ImageComments"], own["StudyID"]
     if edition == "current":
         image.SyntheticData = "YES"
     set_pixels(image, pixels)
@@ -140,21 +143,37 @@ def synthetic_bytes(
     return buffer.getvalue()
 
 
-def identity(*, modality: str, body_part: str, label: str, index: int, provenance: Provenance) -> dict[str, str]:
-    """Return the attributes, by keyword, that differ between two images of one draw of one label."""
+def identity(
+    pixels: NDArray[np.uint8] | NDArray[np.uint16],
+    *,
+    modality: str,
+    body_part: str,
+    label: str,
+    index: int,
+    provenance: Provenance,
+) -> dict[str, str]:
+    """Return the attributes, by keyword, that differ between two images of one draw of one label.
+
+    An archive joins what has one PatientID or one UID. So all of them derive from study, release, seed, index, label
+    and the pixels themselves: another release or another picture is another made-up patient.
+    """
     bound = (
         f"differential privacy per patient: epsilon {provenance.epsilon:.4g}, delta {provenance.delta:.3g}"
         if math.isfinite(provenance.epsilon)
         else "trained WITHOUT differential privacy"
     )
-    draw = (provenance.decoder_digest, provenance.plan_digest, str(provenance.seed), str(index))
-    series = derive_uid("synthetic series", *draw, label)
+    seen = hashlib.sha256(f"{pixels.dtype.str} {pixels.shape}".encode() + pixels.tobytes()).hexdigest()
+    release = (provenance.study, provenance.plan_digest, provenance.decoder_digest, str(provenance.seed))
+    draw = (*release, str(index), label, seen)
+    series = derive_uid("synthetic series", *draw)
+    person = hashlib.sha256(chr(31).join(draw).encode()).hexdigest()[:12]
     return {
         "StudyInstanceUID": derive_uid("synthetic study", *draw),
         "SeriesInstanceUID": series,
         "FrameOfReferenceUID": derive_uid("frame", series),
-        "SOPInstanceUID": derive_uid("synthetic image", *draw, label, modality, body_part),
-        "PatientID": f"SYNTHETIC-{index}",
+        "SOPInstanceUID": derive_uid("synthetic image", *draw, modality, body_part),
+        "PatientID": f"SYNTHETIC-{person}-{index}",
+        "StudyID": person,
         "ImageComments": (
             f"SYNTHETIC IMAGE, NOT A PATIENT, NOT FOR DIAGNOSIS. Study {provenance.study}, "
             f"label {label or '(none)'}, seed {provenance.seed}, index {index}; {bound}; "
@@ -194,6 +213,7 @@ def _mark(image: Dataset, *, label: str, index: int, provenance: Provenance) -> 
     image.ImageType = ["DERIVED", "SECONDARY", *_FLAVOUR.get(image.Modality, ())]
     image.PatientName = "SYNTHETIC^WARDROUND"
     image.PatientSex = "O"
+    image.StudyDate, image.StudyTime = _NO_DATE, _NO_TIME
     image.PatientIdentityRemoved = "YES"
     image.DeidentificationMethod = "No patient: image drawn from a generative model"
     image.BurnedInAnnotation = "NO"
@@ -211,9 +231,9 @@ def _mark(image: Dataset, *, label: str, index: int, provenance: Provenance) -> 
 
 
 def _equipment(provenance: Provenance) -> Dataset:
-    """The generator as contributing equipment (PS3.16 CID 7005)."""
+    """The generator as contributing equipment: it made the image up (PS3.16 CID 7005)."""
     equipment = Dataset()
-    equipment.PurposeOfReferenceCodeSequence = [coded("109102", "Processing Equipment", scheme="DCM")]
+    equipment.PurposeOfReferenceCodeSequence = [coded("109100", "Synthesizing Equipment", scheme="DCM")]
     equipment.Manufacturer, equipment.ManufacturerModelName = "wardround", "wardround generator"
     equipment.ContributionDescription = f"Decoder {provenance.decoder_digest} drew this image"
     return equipment

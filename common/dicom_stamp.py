@@ -1,6 +1,6 @@
 """Many synthetic DICOM files of one draw and label, fast: one is built in full, the others are stamped from its bytes.
 
-Two images of one label differ in a handful of elements (three UIDs, patient, comment, index, pixels). The first image
+Two images of one label differ in a handful of elements (UIDs, patient, study, comment, index, pixels). The first image
 comes from `common.dicom_export`; its file is cut at those elements, and each further image is the same pieces with
 its own values between. The result is byte for byte what the full writer would have written; a test compares them.
 """
@@ -23,6 +23,7 @@ _KEYWORDS = {
     (0x0010, 0x0020): "PatientID",
     (0x0020, 0x000D): "StudyInstanceUID",
     (0x0020, 0x000E): "SeriesInstanceUID",
+    (0x0020, 0x0010): "StudyID",
     (0x0020, 0x0052): "FrameOfReferenceUID",
     (0x0020, 0x4000): "ImageComments",
 }
@@ -41,7 +42,7 @@ class Stamp:
     """
 
     def __init__(
-        self, *, label: str, modality: str, body_part: str, provenance: Provenance, edition: Edition = "2022"
+        self, *, label: str, modality: str, body_part: str, provenance: Provenance, edition: Edition = "current"
     ) -> None:
         self._place: dict[str, Any] = {
             "label": label,
@@ -70,7 +71,7 @@ class Stamp:
             self._pieces, self._form = _cut(whole), form
             stored = next(value for tag, value in self._values(whole) if tag == _PIXELS)
             self._wide = len(stored) == 2 * pixels.size and pixels.dtype == np.uint8
-        own = identity(index=index, **self._place)
+        own = identity(pixels, index=index, **self._place)
         texts = {tag: own[keyword] for tag, keyword in _KEYWORDS.items()}
         texts |= {_META_UID: own["SOPInstanceUID"], _INDEX: str(index)}
         stored_pixels = (pixels.astype("<u2") if self._wide else pixels).tobytes()

@@ -26,7 +26,7 @@ def generate(
     form: Format = "dicom",
     seed: int = 0,
     trusted: str = "",
-    edition: Edition = "2022",
+    edition: Edition = "current",
     on_image: Callable[[int], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Draw a synthetic set into `out`: whole or not at all.

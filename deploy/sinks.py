@@ -48,7 +48,7 @@ class SetForm:
     modality: str
     body_part: str
     provenance: Provenance
-    edition: Edition = "2022"
+    edition: Edition = "current"
 
 
 class Sink(Protocol):

@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from common.dicom_export import Provenance, read_provenance
+from common.dicom_export import Edition, Provenance, read_provenance
 from common.dicom_stamp import Stamp
 from tests.client.pacs_bench import needs_orthanc, orthanc
 
@@ -18,15 +18,13 @@ PROVENANCE = Provenance(
     study="chest-2026", plan_digest="a" * 64, decoder_digest="b" * 64, epsilon=7.91, delta=1e-5, seed=3
 )
 FILES = 100
-PARTS = {"CR": "CHEST", "DX": "CHEST", "CT": "HEAD", "MR": "HEAD"}
+PARTS = {"CR": "CHEST", "DX": "CHEST", "CT": "HEAD", "MR": "HEAD", "US": "ABDOMEN"}
 
 
-@pytest.fixture(scope="module", params=sorted(PARTS))
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp(request.param)
+def written(folder: Path, modality: str, edition: Edition) -> Path:
     random = np.random.default_rng(0)
     for label in ("normal", "lesion"):
-        stamp = Stamp(label=label, modality=request.param, body_part=PARTS[request.param], provenance=PROVENANCE)
+        stamp = Stamp(label=label, modality=modality, body_part=PARTS[modality], provenance=PROVENANCE, edition=edition)
         for index in range(FILES // 2):
             side = 28 + 4 * (index % 3)
             pixels = random.integers(0, 256, (side, side)).astype(np.uint8)
@@ -34,10 +32,17 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return folder
 
 
+@pytest.fixture(scope="module", params=sorted(PARTS))
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(tmp_path_factory.mktemp(request.param), request.param, "current")
+
+
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="no dciodvfy (Debian's dicom3tools) on this machine")
-def test_dciodvfy_finds_no_error_in_a_hundred_files_of_each_modality(folder: Path) -> None:
+@pytest.mark.parametrize("modality", sorted(PARTS))
+def test_dciodvfy_finds_no_error_in_a_hundred_files_of_each_modality(modality: str, tmp_path: Path) -> None:
+    """Of the edition for validators of its age; the standard's own mark is younger than Debian's."""
     found: list[str] = []
-    for file in sorted(folder.iterdir()):
+    for file in sorted(written(tmp_path, modality, "2022").iterdir()):
         done = subprocess.run(["dciodvfy", str(file)], capture_output=True, text=True, timeout=60, check=False)
         said = (done.stdout + done.stderr).splitlines()
         assert any("Image" in line for line in said), "dciodvfy did not name the IOD"
