@@ -1,12 +1,15 @@
 """Mutates real DICOM files and admits them: nothing may crash the daemon, hang, or grow beyond the cap.
 
-    python -m tests.benchmarks.fuzz_ingest [--files 10000] [--seed 0] [--extra FOLDER] [--keep FOLDER]
+    python -m tests.benchmarks.fuzz_ingest [--files 10000] [--seed 0] [--extra FOLDER] [--keep FOLDER] [--dcmtk]
 
 Sources are the test files of pydicom and pydicom-data, the latter where installed (those with pixels thrice more, with
-secondary captures passed off as radiographs so that decoders see them), files written here in several transfer
+secondary captures passed off as images so that decoders see them), files written here in several transfer
 syntaxes, and whatever lies in `--extra`. Each mutant is one source changed in one of the ways below. Mutants are
 ingested in batches with two good files; every file must end in exactly one of admitted, refused and quarantined, and
 the good ones must be admitted every time.
+
+With `--dcmtk`, each admitted file is decoded by DCMTK as well (Debian's dcmtk). Every picture that differs is listed
+with its mutation, and kept in `--keep`.
 """
 
 import argparse
@@ -28,6 +31,7 @@ from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from client.admission.ingest import IngestSettings, Limits, ingest
 from client.cache import Cache
+from tests.benchmarks import dcmtk_compare
 from tests.client.scans import picture, save, scan
 
 BATCH = 500
@@ -41,7 +45,8 @@ NUMBERS = {
     b"\x28\x00\x00\x01": "bits allocated", b"\x28\x00\x01\x01": "bits stored", b"\x28\x00\x03\x01": "sign",
 }  # fmt: skip
 PIXELS = b"\xe0\x7f\x10\x00"
-CAPTURE, RADIOGRAPH = b"1.2.840.10008.5.1.4.1.1.7\x00", b"1.2.840.10008.5.1.4.1.1.1\x00"
+CAPTURE, IMAGE = b"1.2.840.10008.5.1.4.1.1.7\x00", b"1.2.840.10008.5.1.4.1.1.5\x00"
+CONVERTED, PLAIN = (b"\x08\x00d\x00CS\x04\x00SYN ", b"\x08\x00d\x00CS\x04\x00WSD "), b"\x08\x00d\x00CS\x04\x00    "
 Mutation = Callable[[bytearray, random.Random], None]
 
 
@@ -168,8 +173,11 @@ def sources(extra: Path | None) -> list[bytes]:
     files = [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
     real = [path.read_bytes() for path in files if 200 < path.stat().st_size <= LARGEST_SOURCE]
     pictures = [data for data in real if PIXELS in data]
-    # captures are refused by type before any decoder sees them; as computed radiographs they are not
-    real.extend(data.replace(CAPTURE, RADIOGRAPH) for data in pictures * 3)
+    # captures are refused by type before any decoder sees them; as retired nuclear medicine of any colour they are not
+    for data in pictures * 3:
+        for mark in CONVERTED:
+            data = data.replace(mark, PLAIN)
+        real.append(data.replace(CAPTURE, IMAGE))
     with tempfile.TemporaryDirectory() as root:
         for number, syntax in enumerate((None, RLELossless, JPEG2000Lossless, JPEGLSLossless) * 12):
             dataset = scan(picture(number, rows=96, columns=96), seed=number, patient=f"F{number}")
@@ -203,13 +211,28 @@ class Watch:
                 self.decoder_mib = max([self.decoder_mib, *(int(value) // 1024 for value in peak)])
 
 
-def run(files: int, seed: int, extra: Path | None, keep: Path | None) -> dict[str, object]:
+def compare(folder: Path, names: dict[str, str], refused: dict[str, str], differ: list[str], keep: Path | None) -> int:
+    """Compare the admitted files of a batch with DCMTK; returns how many it has a picture of."""
+    compared = 0
+    for name in sorted(set(names) - set(refused)):
+        error = dcmtk_compare.difference(folder / name)
+        compared += error is not None
+        if error is not None and error > dcmtk_compare.NEAR:
+            differ.append(f"{names[name]}: {error:.3f}")
+            if keep is not None:
+                keep.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(folder / name, keep / f"differs-{len(differ)}-{names[name]}")
+    return compared
+
+
+def run(files: int, seed: int, extra: Path | None, keep: Path | None, *, dcmtk: bool = False) -> dict[str, object]:
     """Mutate and ingest; returns the account."""
     dice = random.Random(seed)
     real, watch = sources(extra), Watch()
     reasons: Counter[str] = Counter()
     mutated: Counter[str] = Counter()
     totals: Counter[str] = Counter()
+    differ: list[str] = []
     began = time.monotonic()
     while totals["files"] < files:
         with tempfile.TemporaryDirectory(prefix="wardround-fuzz-") as root:
@@ -232,6 +255,8 @@ def run(files: int, seed: int, extra: Path | None, keep: Path | None) -> dict[st
             reasons.update(summary.reasons)
             totals.update(files=len(names), admitted=summary.admitted - 2)
             totals.update(refused=summary.refused, quarantined=summary.quarantined)
+            if dcmtk:
+                totals.update(compared_with_dcmtk=compare(folder, names, refused, differ, keep))
             for name, reason in refused.items():
                 if keep is not None and reason in ("crashed", "timed_out"):
                     keep.mkdir(parents=True, exist_ok=True)
@@ -240,6 +265,7 @@ def run(files: int, seed: int, extra: Path | None, keep: Path | None) -> dict[st
         **totals,
         "decoder_processes_lost": reasons["crashed"] + reasons["timed_out"],
         "daemon_crashes": 0,
+        **({"differ_from_dcmtk": differ} if dcmtk else {}),
         "reasons": dict(reasons.most_common()),
         "mutations": dict(mutated),
         "sources": len(real),
@@ -258,5 +284,9 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--extra", type=Path)
     parser.add_argument("--keep", type=Path)
+    parser.add_argument("--dcmtk", action="store_true")
     options = parser.parse_args()
-    sys.stdout.write(json.dumps(run(options.files, options.seed, options.extra, options.keep), indent=2) + "\n")
+    if options.dcmtk and not dcmtk_compare.available():
+        parser.error("--dcmtk needs Debian's dcmtk")
+    account = run(options.files, options.seed, options.extra, options.keep, dcmtk=options.dcmtk)
+    sys.stdout.write(json.dumps(account, indent=2) + "\n")
