@@ -67,7 +67,7 @@ min_utility = 0.0
 max_copied = 1.0
 """
 PATIENTS = (30, 26, 24)
-_COMMAND = [sys.executable, "-P", "-m", "deploy.cli"]
+_COMMAND = ["-P", "-m", "deploy.cli"]
 _NO_PATIENCE_S = 180.0
 
 
@@ -84,11 +84,13 @@ class Party:
         name: "coordinator" or the site's name.
         folder: Everything it has.
         daemon: The running `serve`.
+        python: The interpreter that its commands run in: another one has another version of Flower.
     """
 
     name: str
     folder: Path
     daemon: subprocess.Popen[bytes] | None = None
+    python: str = sys.executable
 
     @property
     def home(self) -> Path:
@@ -117,7 +119,7 @@ class Party:
         Raises:
             StateError: The command failed; its last words are in the message.
         """
-        text = self.run([*_COMMAND, *map(str, arguments), "--json"], timeout_s=timeout_s)
+        text = self.run([self.python, *_COMMAND, *map(str, arguments), "--json"], timeout_s=timeout_s)
         result: dict[str, Any] = json.loads(text)
         return result
 
@@ -136,9 +138,20 @@ class Party:
         kind = "server" if self.name == "coordinator" else "site"
         with (self.folder / "serve.out").open("ab") as out:
             self.daemon = subprocess.Popen(
-                _bound([*_COMMAND, kind, "serve", "--home", str(self.home)]),
+                _bound([self.python, *_COMMAND, kind, "serve", "--home", str(self.home)]),
                 env=self.environment(), cwd=self.folder, stdout=out, stderr=out, start_new_session=True,
             )  # fmt: skip
+
+    def stop(self, *, within_s: float = 60.0) -> None:
+        """End its daemon as an operator does, and wait; raises `StateError` when it does not end."""
+        if self.daemon is None:
+            return
+        self.daemon.send_signal(signal.SIGTERM)
+        try:
+            self.daemon.wait(timeout=within_s)
+        except subprocess.TimeoutExpired as error:
+            raise StateError(f"the daemon of {self.name} did not end within {within_s:.0f} s") from error
+        self.daemon = None
 
 
 @dataclass
@@ -165,6 +178,7 @@ class Lab:
         *,
         plan: str = PLAN,
         patients: tuple[int, int, int] = PATIENTS,
+        python: str = sys.executable,
         say: Callable[[str], None] = lambda _: None,
     ) -> Self:
         """Make homes, phantoms, enrolments and approvals; start nothing that stays.
@@ -173,6 +187,7 @@ class Lab:
             folder: Folder to create.
             plan: The study's `plan.toml`.
             patients: Phantoms at each of the three hospitals.
+            python: The interpreter of every party, to begin with.
             say: Told each step in a few words.
 
         Raises:
@@ -180,7 +195,7 @@ class Lab:
         """
         folder.mkdir(parents=True, mode=0o700)
         folder = folder.resolve()
-        parties = [Party(name, folder / name) for name in ("coordinator", *(h.name for h in HOSPITALS))]
+        parties = [Party(name, folder / name, python=python) for name in ("coordinator", *(h.name for h in HOSPITALS))]
         for party in parties:
             party.folder.mkdir(mode=0o700)
         lab = cls(folder, parties[0], parties[1:], say=say)
@@ -249,7 +264,7 @@ class Lab:
         party = self.coordinator
         made = party.wardround("server", "prepare", self.folder / "plan.toml", "--home", party.home)
         self.say("flwr run")
-        flwr = str(Path(sys.executable).parent / "flwr")
+        flwr = str(Path(party.python).parent / "flwr")
         app = str(Path(__file__).parent / "flower_app")
         party.run([flwr, "run", app, SUPERLINK, "--run-config", f'run-dir="{made["run_dir"]}"'], timeout_s=120)
 

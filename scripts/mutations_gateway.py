@@ -4,6 +4,7 @@ from mutation import Mutation
 
 _SHARES = ("tests/server/test_coordinator_shares.py",)
 _HOME = ("tests/server/test_coordinator_home.py",)
+_VERSIONS, _GATEWAY = ("tests/common/test_flower_version.py",), ("tests/server/test_coordinator_gateway.py",)
 _ADDRESSES = ("tests/common/test_addresses.py",)
 _CLI = ("tests/server/test_coordinator_cli.py",)
 _MOVE = ("tests/client/test_daemon_move.py",)
@@ -28,8 +29,11 @@ GATEWAY = [
            "            answer = await self._forward(request, admitted.site)\n",
            "            answer = await self._forward(request, admitted.site)\n"
            "            self._shares.end(admitted.site)\n", _SHARES),
-    _guard("shares: a site may ask as often as it likes", _S,
-           "return max(0.0, -bucket.tokens / RATE_PER_S)", "return 0.0", _SHARES),
+    _guard("shares: a site may ask as often as it likes", "common/rate.py",
+           "return max(0.0, -self._tokens / self._per_s)", "return 0.0", _SHARES),
+    _guard("runner: a coordinator may say hello as often as it likes", "client/daemon/runner.py",
+           "            time.sleep(self._greetings.take())", "            pass",
+           ("tests/client/test_daemon_runner.py",)),
     _guard("relay: an answer may wait for its reader for ever", _R,
            "            async with asyncio.timeout(PAUSE_S):  # it waits",
            "            async with asyncio.timeout(None):  # it waits", _SHARES),
@@ -78,4 +82,17 @@ GATEWAY = [
            "            before.kill()\n            before.wait()\n", "", _SUPEREXEC),
     _guard("superexec: a process that hangs is spoken for for ever", _X,
            "        while time.monotonic() < end:", "        while True:", _SUPEREXEC),
+    _guard("versions: any two are taken to speak with each other", "common/flower_version.py",
+           "    return len(pair) == 2 and pair <= TOGETHER", "    return len(pair) == 2", _VERSIONS),
+    _guard("versions: a site of any minor passes", _G,
+           "        if not self._peers.heard(admitted.site, request.headers):",
+           "        if self._peers.heard(admitted.site, request.headers) is None:", _GATEWAY),
+    _guard("versions: what a site was tried with is not heard", "server/coordinator/peers.py",
+           " or pair <= theirs", "", _GATEWAY),
+    _guard("versions: what a site says is shown as it comes", "common/flower_version.py",
+           'return text if re.fullmatch(r"[0-9A-Za-z.+-]{1,30}", text) else ""', "return text", _VERSIONS),
+    _guard("versions: a hospital is not told that its Flower is refused", "client/daemon/checks.py",
+           '    if link.get("status") != flower_version.REFUSED:', "    if True:", _MOVE),
+    _guard("doctor: a database of a newer Flower is given to an older one", "deploy/doctor/database.py",
+           "    if form and known and not form <= known:", "    if False:", _HOME),
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from client.daemon.home import Coordinator, DaemonHome, read_json
-from common import pki
+from common import flower_version, pki
 from common.errors import StateError
 
 CLOCK_S = 300.0
@@ -33,6 +33,7 @@ def checks(home: DaemonHome, state: Callable[[], Mapping[str, Mapping[str, Any]]
     return {
         "processes": lambda: processes(state()),
         "registered": lambda: registered(home),
+        "flower": lambda: flower(home),
         "certificate": lambda: certificate(home),
         "clock": lambda: clock(home),
         "ledger": lambda: ledger(home),
@@ -54,9 +55,22 @@ def registered(home: DaemonHome) -> str:
     failed, answered = float(link.get("failed", 0)), float(link.get("answered", 0))
     if failed > answered:
         return _not_reached(home, str(link.get("error", "")))
+    if answered and flower(home):
+        return f"the coordinator answers {link.get('status')}: see `flower`"
     if answered:
         return f"the coordinator answers {link.get('status')}. Ask whether this site is enrolled and not revoked"
     return "the coordinator has not answered yet"
+
+
+def flower(home: DaemonHome, ours: str = "") -> str:
+    """Whether the coordinator's gateway takes this site's version of Flower."""
+    link, ours = read_json(home.link), ours or flower_version.installed()
+    if link.get("status") != flower_version.REFUSED:
+        return ""
+    return (
+        f"this site runs Flower {ours}, the coordinator {link.get('flower')}; neither side has tried the two with each "
+        "other, so it is refused. Install the newer wardround on whichever side is older"
+    )
 
 
 def _not_reached(home: DaemonHome, error: str) -> str:

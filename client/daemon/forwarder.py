@@ -27,7 +27,7 @@ from starlette.routing import Route
 from client.daemon.home import Coordinator, DaemonHome, client_context
 from client.daemon.meter import Link, Meter
 from client.site_rules import SitePolicy
-from common import logs
+from common import flower_version, logs
 from common.errors import WardroundError
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ MAX_BYTES = 16 * 1024 * 1024
 _METHOD = re.compile(r"[a-z][a-z-]{0,40}")
 _NOT_PASSED = {"register-node", "unregister-node"}
 _PASSED_HEADERS = re.compile(r"content-type|accept|flwr-[a-z0-9-]+|x-flwr-[a-z0-9-]+|user-agent")
+_TRIED = {flower_version.TRIED_HEADER: " ".join(sorted(flower_version.TOGETHER))}
 _PIECE = 64 * 1024
 _TIMEOUT = httpx.Timeout(connect=20.0, write=60.0, read=120.0, pool=120.0)
 
@@ -98,7 +99,7 @@ class Forwarder:
         outgoing = self._client.build_request(
             "POST",
             f"{self._base}/v1/fleet/{method}",
-            headers={**headers, "content-length": str(len(body)), "accept-encoding": "identity"},
+            headers={**headers, "content-length": str(len(body)), "accept-encoding": "identity", **_TRIED},
             content=_pieces(body),
         )
         answer = await self._client.send(outgoing, stream=True)
@@ -109,7 +110,12 @@ class Forwarder:
         self._meter.count(
             sent=len(body) + _size(outgoing.headers), received=len(content or b"") + _size(answer.headers)
         )
-        self._link.saw_answer(method=method, status=answer.status_code, date=answer.headers.get("date", ""))
+        self._link.saw_answer(
+            method=method,
+            status=answer.status_code,
+            date=answer.headers.get("date", ""),
+            flower=flower_version.shown(answer.headers.get(flower_version.HEADER, "")),
+        )
         if content is None:
             return Response(status_code=502)
         kept = {key: value for key, value in answer.headers.items() if key in ("content-type", "content-encoding")}

@@ -74,6 +74,7 @@ class Link:
         failed: When a call last failed to reach it.
         error: Type of that failure.
         skew_s: Its clock minus ours.
+        flower: Version of its Flower, as its gateway last said; "" where an older gateway says none.
     """
 
     path: Path = field(repr=False)
@@ -83,17 +84,18 @@ class Link:
     failed: float = 0.0
     error: str = ""
     skew_s: float = 0.0
+    flower: str = ""
     _written: float = 0.0
 
-    def saw_answer(self, *, method: str, status: int, date: str) -> None:
+    def saw_answer(self, *, method: str, status: int, date: str, flower: str = "") -> None:
         """Note an answer of the coordinator to a call of `method`."""
-        now, before = time.time(), self.status
-        self.answered, self.status = now, status
+        now, before = time.time(), (self.status, self.flower)
+        self.answered, self.status, self.flower = now, status, flower
         if status == 200 and method in ("pull-messages", "send-node-heartbeat", "activate-node"):
             self.registered = now
         with contextlib.suppress(TypeError, ValueError):
             self.skew_s = round(email.utils.parsedate_to_datetime(date).timestamp() - now, 1)
-        self._write(now=status != before)
+        self._write(now=(status, flower) != before)
 
     def saw_failure(self, error: str) -> None:
         """Note that a call did not reach the coordinator, by the type of the failure."""

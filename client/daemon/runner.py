@@ -21,7 +21,7 @@ from threading import Event, Thread
 from typing import Any
 
 import httpx
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.common.constant import SubStatus
 from flwr.common.serde import message_from_proto, message_to_proto, recorddict_from_proto
 from flwr.proto.message_pb2 import Message as MessageProto
@@ -45,11 +45,16 @@ from common import logs
 from common.errors import MessageRefused, StateError, WardroundError
 from common.files import write_atomically
 from common.messages import HelloReply, TrainReply, Verdict, pack, read_reply
+from common.rate import Rate
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.1
 """Pause between two looks for a task; a look costs a few milliseconds on loopback."""
+GREETINGS, GREETINGS_PER_S = 30.0, 1 / 60
+"""How many greetings are answered at once, and how many a second in the long run. A study asks once a run, and again
+when a node has come back; each answer costs a process and a line of the egress log, so more have to wait.
+"""
 HEARTBEAT_S = 10.0
 """Flower drops a task after 30 s without one."""
 _ACQUIRE = frozenset({"/flwr.proto.Runtime/AcquireTask"})
@@ -81,6 +86,7 @@ class Runner:
     def __init__(self, home: DaemonHome, port: int) -> None:
         self._home, self._address = home, f"127.0.0.1:{port}"
         self._warm = Warm()
+        self._greetings = Rate(burst=GREETINGS, per_s=GREETINGS_PER_S)
         self._acquirer = _client(
             self._address,
             RuntimeVersionHttpInterceptor(component_name="SuperExec"),
@@ -151,6 +157,7 @@ class Runner:
     def _answer(self, client: RuntimeHttpClient, task: Task, message: Message, body: bytes) -> None:
         began = time.monotonic()
         with _Heartbeat(client):
+            self._pace(message)
             content = self._content(task, body)
             context = Context(run_id=task.run, node_id=task.node, node_config={}, state=RecordDict(), run_config={})
             push_message(client, Message(content, reply_to=message), context)
@@ -158,6 +165,11 @@ class Runner:
         _forget(self._home.task)
         client.close()
         log.info("task answered in %.2f s", time.monotonic() - began)
+
+    def _pace(self, message: Message) -> None:
+        """Have a greeting wait for its turn."""
+        if message.metadata.message_type.partition(".")[0] == MessageType.QUERY:
+            time.sleep(self._greetings.take())
 
     def _content(self, task: Task, body: bytes) -> RecordDict:
         """The records to answer with: the client's, if it has one of the four forms, else a refusal."""

@@ -10,7 +10,7 @@ from client.approval import approvals, site_paused
 from client.daemon.home import DaemonHome, read_json
 from client.daemon.meter import read_days
 from client.site_rules import SitePolicy
-from common import health, pki
+from common import flower_version, health, pki
 from common.errors import StateError
 from common.plain import plain
 
@@ -27,6 +27,7 @@ class Status:
         children: Process id, restarts and start by process.
         ports: Loopback port by use.
         coordinator: Where the site has enrolled; "" before.
+        flower: Version of Flower here; the coordinator's is in `link`.
         certificate_days: Days until the client certificate ends; None without one.
         link: When and how the coordinator was last reached.
         traffic: Today's bytes and requests.
@@ -41,6 +42,7 @@ class Status:
     children: dict[str, dict[str, Any]]
     ports: dict[str, int]
     coordinator: str
+    flower: str
     certificate_days: float | None
     link: dict[str, Any]
     traffic: dict[str, Any]
@@ -65,6 +67,7 @@ class Status:
             children=dict(state.get("children", {})) if running else {},
             ports=dict(state.get("ports", {})) if running else {},
             coordinator=str(read_json(home.identity / "coordinator.json").get("address", "")),
+            flower=flower_version.installed(),
             certificate_days=_days_left(home),
             link=read_json(home.link),
             traffic=next((vars(day) for day in reversed(read_days(home.traffic)) if day.day == today), {}),
@@ -86,10 +89,12 @@ class Status:
             f"  {name:<12} process {child['pid'] or '-'}, started again {child['restarts']} times"
             for name, child in self.children.items()
         ]
+        theirs = self.link.get("flower", "")
         days = "none" if self.certificate_days is None else f"{self.certificate_days:.0f} days left"
         lines += [
             f"  coordinator  {plain(self.coordinator) or 'not joined'}",
             f"  certificate  {days}",
+            f"  flower       {self.flower} here{f', {theirs} at the coordinator' if theirs else ''}",
             f"  today        {self.traffic.get('sent', 0)} bytes out, {self.traffic.get('received', 0)} bytes in",
             f"  site         {f'paused since {self.paused}' if self.paused else 'not paused'}",
         ]

@@ -1,6 +1,6 @@
 """Flower's SuperNode, started so that it is quick, survives its forwarder, and leaves before it joins.
 
-Five changes, each made to one name of `flwr.supernode` in this process only; `tests/client/test_daemon_supernode.py`
+Six changes, each made to one name of `flwr.supernode` in this process only; `tests/client/test_daemon_supernode.py`
 fails when a new Flower no longer has what they lean on. None touches what is sent, signed or checked.
 
 pace      Flower sleeps 3 s between two looks for a message and 0.5 s between two looks for the reply. Here it sleeps a
@@ -11,6 +11,9 @@ leaving   A killed SuperNode stays "online" at the coordinator for a minute, in 
           is kept, and the next start takes leave in its name first.
 again     A piece whose receipt was lost on the way is sent again; the coordinator has it and says "not stored", on
           which Flower drops the whole answer, and the coordinator waits three minutes for it. Here the rest is sent.
+leftover  A request that was taken up again may be answered twice, if its run was stopped while its answer was pushed.
+          Flower would send the second answer in place of the next request's, which then waits for its deadline. Here
+          it goes on until the request that it pulled is answered.
 stuck     A request whose executor died at the wrong moment is never answered, and Flower waits for ever. When no task
           is left and no answer has come, this process leaves and is started again.
 """
@@ -72,6 +75,8 @@ class Pace:
             self._state, self._empty, self._looked = state, False, time.monotonic()
             try:
                 push(state=state, **others)
+                while _unanswered(state):  # what was sent answered a request of before
+                    push(state=state, **others)
             finally:
                 self._state, self._active = None, time.monotonic()
 
@@ -83,6 +88,12 @@ class Pace:
         if empty and self._empty:
             raise SystemExit(1)
         self._empty = empty
+
+
+def _unanswered(state: Any) -> bool:
+    """Whether a request waits for its answer; Flower takes it out of its store with the answer."""
+    with state.lock_msg_store:
+        return any(not entry.message.metadata.reply_to_message_id for entry in state.msg_store.values())
 
 
 def patient(make: Callable[[], Any]) -> Callable[[], Any]:
@@ -146,7 +157,7 @@ def _leave(address: str, root: Any, keys: Any, node: int) -> None:
 
 
 def adapt(home: DaemonHome) -> None:
-    """Make the five changes."""
+    """Make the six changes."""
     pace = Pace()
     start_client_internal.time = pace
     start_client_internal._push_messages = pace.watching(start_client_internal._push_messages)

@@ -3,17 +3,19 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from common import pki
+from common import flower_version, pki
 from common.errors import StateError
-from deploy.doctor import keys, machine
+from deploy.doctor import database, keys, machine
 from deploy.doctor.finding import Check, Finding, failure, ok, warning
 from server import progress
+from server.coordinator import peers
 from server.coordinator.home import Home, split_address
 from server.coordinator.listening import listeners
 from server.coordinator.nodes import Node
 
 BEFORE_SERVE = (
     "packages", "versions", "file modes", "disk", "authority", "gateway certificate", "SuperLink certificate", "ports",
+    "database",
 )  # fmt: skip
 
 
@@ -34,6 +36,7 @@ def checks(root: Path) -> dict[str, Check]:
         "gateway certificate": lambda: _server_certificate(home, "gateway"),
         "SuperLink certificate": lambda: _server_certificate(home, "superlink"),
         "ports": lambda: ports(home),
+        "database": lambda: database.database(root / "superlink" / "state.db"),
         "sites": lambda: sites(home),
         "studies": lambda: studies(home),
         "listeners": lambda: machine.listeners(allowed=[gateway]),
@@ -81,6 +84,10 @@ def sites(home: Home) -> Iterator[Finding]:
         if days < keys.EXPIRES_SOON_DAYS:
             yield warning("sites", f"the certificate of {node.site} expires in {days:.0f} days",
                           "Ask it for `wardround site renew`, then `wardround server enrol`")  # fmt: skip
+    versions, ours = peers.read(home.root), flower_version.installed()
+    for site in enrolled:
+        if (theirs := versions.get(site, "")) and not flower_version.speak(theirs, ours):
+            yield warning("sites", f"{site} {peers.words(theirs, ours)}", "See *Upgrade* in docs/operations.md")
     if enrolled:
         yield ok("sites", f"enrolled: {', '.join(enrolled)}")
     else:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import httpx
 from cryptography import x509
 
-from common import pki
+from common import flower_version, pki
 from common.addresses import Address
 from deploy.doctor.finding import Finding, failure, ok, warning
 
@@ -48,7 +48,23 @@ def reach(way: Way, *, now: Callable[[], float] = time.time) -> Iterator[Finding
         return
     yield ok("port", f"{way.address} answers{through}")
     yield ok("TLS", "the gateway's certificate is of the authority you checked by telephone")
+    yield from flower(flower_version.shown(answer.headers.get(flower_version.HEADER, "")))
     yield from clock(answer.headers.get("date", ""), now=now)
+
+
+def flower(theirs: str, ours: str = "") -> Iterator[Finding]:
+    """Whether our Flower speaks with the coordinator's; nothing where an older gateway does not say its version."""
+    ours = ours or flower_version.installed()
+    if not theirs:
+        return
+    said = f"{ours} here, {theirs} at the coordinator"
+    if flower_version.speak(ours, theirs):
+        yield ok("Flower", said)
+    else:
+        yield failure(
+            "Flower", f"{said}: not tried with each other as far as this version knows",
+            "Install the newer wardround on whichever side is older; `site status` shows whether it is refused",
+        )  # fmt: skip
 
 
 def clock(date: str, *, now: Callable[[], float] = time.time) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ request passes here only if
     it is a POST to one of the fleet paths a SuperNode needs, registering itself not among them,
     the node key it is signed by is the one recorded for that very site (the SuperLink checks the signature itself),
     its body is neither too large nor too slow,
+    its Flower speaks with ours (`common.flower_version`),
     and its site holds no more connections and requests than its share (`server.coordinator.shares`).
 Everything else gets a status and an empty body.
 """
@@ -30,12 +31,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from common import logs
+from common import flower_version, logs
 from common.errors import StateError
 from server.coordinator.admission import Admission, Admitted
 from server.coordinator.connection import DOOR, PEER, GuardedConnection
 from server.coordinator.home import Home, split_address
 from server.coordinator.listening import allow_many_connections, listeners
+from server.coordinator.peers import Peers
 from server.coordinator.relay import Relay
 from server.coordinator.shares import Shares
 from server.coordinator.tls import keep_fresh, tls_context
@@ -79,7 +81,8 @@ class Gateway:
         self._home, self._tls = home, tls
         self._limit = home.settings.max_body_mib * 1024 * 1024
         self._admission = Admission(home.nodes)
-        self._shares = Shares()
+        self._shares, self._ours = Shares(), flower_version.installed()
+        self._peers = Peers(home.root, self._ours)
         self._client: httpx.AsyncClient
 
     @contextlib.asynccontextmanager
@@ -135,6 +138,8 @@ class Gateway:
             return self._refuse(403, "node-key", admitted.site)
         if (size := request.headers.get("content-length", "0")).isdigit() and int(size) > self._limit:
             return self._refuse(413, "size", admitted.site)
+        if not self._peers.heard(admitted.site, request.headers):
+            return self._refuse(flower_version.REFUSED, "version", admitted.site)
         return admitted
 
     async def _forward(self, request: Request, site: str) -> Response:
@@ -151,7 +156,7 @@ class Gateway:
             log.warning("the SuperLink does not answer: %s", type(error).__name__)
             return Response(status_code=502)
         kept = {key: value for key, value in answer.headers.items() if key not in _HOP_BY_HOP}
-        return Relay(answer, kept, request)
+        return Relay(answer, {**kept, flower_version.HEADER: self._ours}, request)
 
     async def _body(self, request: Request) -> AsyncIterator[bytes]:
         """Pass the body on as it comes, within its limits."""
@@ -170,7 +175,7 @@ class Gateway:
     def _refuse(self, status: int, reason: str, site: str = "") -> Response:
         """A status without a body. The connection ends with it: what is left of the request is not waited for."""
         self._shares.say(reason, site)
-        return Response(status_code=status, headers={"connection": "close"})
+        return Response(status_code=status, headers={"connection": "close", flower_version.HEADER: self._ours})
 
 
 def application(home: Home, tls: ssl.SSLContext) -> Starlette:

@@ -33,6 +33,8 @@ LEAST_DISK = 512 * 1024 * 1024
 CERTIFICATES = ("ca/ca.crt", "tls/gateway.crt", "tls/superlink.crt")
 AUTHORITY_DAYS = 365
 """The authority's end is told from this many days before it: every site must then be enrolled anew."""
+_LOOKS = re.compile(r"ControlServicer\.List(Nodes|Runs)$|/(v1/control/list-(nodes|runs)|health) HTTP/1\.1\" 200")
+"""What our own looks leave in the SuperLink's log, of either version of Flower."""
 RENEW_EVERY_S = 3600.0
 """Pause between two looks at our own certificates."""
 
@@ -109,7 +111,7 @@ def renew(home: Home, supervisor: Supervisor) -> None:
 def _plain(line: str) -> str:
     """Leave out colours, and what the steward's looks write into the SuperLink's log every few seconds."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip()
-    return "" if text.endswith(("ControlServicer.ListNodes", "ControlServicer.ListRuns")) else text
+    return "" if _LOOKS.search(text) else text
 
 
 def checks(home: Home, supervisor: Supervisor, steward: Steward) -> dict[str, Callable[[], str]]:
@@ -136,6 +138,7 @@ class _State:
         self._path = home.root / "state.json"
         self._lock = threading.Lock()
         self._table: dict[str, Any] = {"pid": os.getpid(), "since": time.time()}
+        self._write()  # what an earlier `serve` knew of nodes and health is not so any more
 
     def set(self, key: str) -> Callable[[Any], None]:
         """Return a function that stores a value under `key` and writes the file if anything changed."""
@@ -145,9 +148,12 @@ class _State:
                 if self._table.get(key) == value:
                     return
                 self._table[key] = json.loads(json.dumps(value))
-                write_atomically(self._path, json.dumps(self._table, indent=1, sort_keys=True).encode(), mode=PRIVATE)
+                self._write()
 
         return store
+
+    def _write(self) -> None:
+        write_atomically(self._path, json.dumps(self._table, indent=1, sort_keys=True).encode(), mode=PRIVATE)
 
 
 def _superlink(home: Home) -> str:

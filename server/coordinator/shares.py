@@ -8,7 +8,8 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from common.rate import Rate
 
 log = logging.getLogger(__name__)
 
@@ -19,14 +20,6 @@ REQUESTS = 16
 RATE_PER_S, BURST = 50.0, 200.0
 """Requests of one site in a second, and how many may come at once after a pause. A SuperNode asks 10 in a second."""
 _SAY_EVERY_S = 60.0
-
-
-@dataclass
-class _Bucket:
-    """Requests that a site may make at once; below 0, those that wait."""
-
-    tokens: float
-    filled_at: float
 
 
 class Shares:
@@ -40,7 +33,7 @@ class Shares:
         self._now = now
         self._connections: Counter[str] = Counter()
         self._requests: Counter[str] = Counter()
-        self._buckets: dict[str, _Bucket] = {}
+        self._rates: dict[str, Rate] = {}
         self._said: dict[tuple[str, str], float] = {}
 
     def connect(self, site: str) -> bool:
@@ -61,11 +54,9 @@ class Shares:
 
     def wait_s(self, site: str) -> float:
         """Take a request from the site's rate; return how long it must wait, seconds."""
-        now = self._now()
-        bucket = self._buckets.setdefault(site, _Bucket(BURST, now))
-        bucket.tokens = min(BURST, bucket.tokens + (now - bucket.filled_at) * RATE_PER_S) - 1
-        bucket.filled_at = now
-        return max(0.0, -bucket.tokens / RATE_PER_S)
+        if site not in self._rates:
+            self._rates[site] = Rate(burst=BURST, per_s=RATE_PER_S, now=self._now)
+        return self._rates[site].take()
 
     def say(self, reason: str, site: str) -> None:
         """Log a refusal, each kind once a minute for each site: a flood must not fill the log."""

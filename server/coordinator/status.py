@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from common import pki
+from common import flower_version, pki
 from common.errors import StateError
 from common.health import ask
 from common.plain import plain
 from server import progress
-from server.coordinator import studies
+from server.coordinator import peers, studies
 from server.coordinator.home import Home
 from server.coordinator.nodes import all_nodes
 
@@ -30,22 +30,26 @@ def table(home: Home) -> dict[str, Any]:
     known = _state(home) if running else {}
     online = known.get("nodes", {})
     nodes, damaged = all_nodes(home.nodes)
+    versions = peers.read(home.root)
     return {
         "home": str(home.root),
         "address": home.settings.address,
         "running": running,
+        "flower": flower_version.installed(),
         "healthy": running and ask(home.settings.health_port)[""] == "SERVING",
         "reasons": {name: why for name, why in known.get("health", {}).items() if why},
         "processes": known.get("children", {}),
         "sites": {
             **{
-                name: {"state": "record damaged: restore it", "connection": "", "verdict_key": None} for name in damaged
+                name: {"state": "record damaged: restore it", "connection": "", "verdict_key": None, "flower": ""}
+                for name in damaged
             },
             **{
                 node.site: {
                     "state": node.state,
                     "connection": online.get(node.site, ""),
                     "verdict_key": bool(node.verdict_key),
+                    "flower": versions.get(node.site, ""),
                 }
                 for node in nodes
             },
@@ -67,7 +71,7 @@ def text(found: dict[str, Any]) -> str:
     lines += [f"  {name}: {plain(why)}" for name, why in found["reasons"].items()]
     lines += [f"  process {name}: {_process(child)}" for name, child in found["processes"].items()]
     lines += ["sites:"]
-    lines += [f"  {plain(name)}: {plain(_site(site))}" for name, site in found["sites"].items()]
+    lines += [f"  {plain(name)}: {plain(_site(site, found['flower']))}" for name, site in found["sites"].items()]
     lines += ["studies:"]
     lines += [f"  {plain(name)}: {plain(_words(one))}" for name, one in found["studies"].items()]
     lines += ["certificates:"]
@@ -122,9 +126,12 @@ def _study(folder: Path, run: dict[str, Any] | None) -> dict[str, Any]:
     }
 
 
-def _site(site: dict[str, Any]) -> str:
+def _site(site: dict[str, Any], ours: str) -> str:
     unheard = site["state"] == "enrolled" and not site["verdict_key"]
-    words = [site["state"], site["connection"], "(no verdict key: `wardround site renew` there)" if unheard else ""]
+    words = [
+        site["state"], site["connection"], "(no verdict key: `wardround site renew` there)" if unheard else "",
+        peers.words(site["flower"], ours),
+    ]  # fmt: skip
     return " ".join(filter(None, words))
 
 

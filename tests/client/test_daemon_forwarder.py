@@ -39,6 +39,7 @@ class Gateway:
     seen: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
     status: int = 200
     cut: bool = False
+    flower: str = ""
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -46,6 +47,7 @@ class Gateway:
         request = Request(scope, receive)
         self.seen.append((request.url.path, dict(request.headers), await request.body()))
         headers = {"content-type": "application/protobuf", "x-internal": "no"}
+        headers |= {"wardround-flower": self.flower} if self.flower else {}
         if self.cut:
 
             async def half() -> Any:

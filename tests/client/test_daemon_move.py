@@ -10,11 +10,12 @@ from click.testing import CliRunner
 from client.daemon import checks, join, serve
 from client.daemon.forwarder import proxy_for
 from client.daemon.home import Coordinator, DaemonHome
-from common import pki
+from client.daemon.status import Status
+from common import flower_version, pki
 from common.errors import StateError
 from common.supervisor import Supervisor
 from deploy.cli import main
-from deploy.doctor import hospital
+from deploy.doctor import hospital, network
 from server.coordinator.home import free_ports
 from tests.client.daemon_lab import wait_until
 from tests.client.test_daemon_forwarder import AUTHORITY, OTHER, Gateway, forwarding, joined
@@ -84,6 +85,37 @@ def test_the_forwarder_tells_a_name_without_an_address_apart(tmp_path: Path, mon
     with forwarding(tmp_path, 8443) as forwarder:
         assert forwarder.post().status_code == 502
         assert wait_until(lambda: forwarder.link.get("error"), "the failure") == "NameUnknown"
+
+
+def test_a_coordinator_of_another_flower_is_told_with_both_versions(tmp_path: Path) -> None:
+    home = joined(tmp_path, 8443)
+    now = time.time()
+    home.link.write_text(json.dumps({"answered": now, "status": 426, "flower": "1.50.0"}))
+    said = checks.flower(home)
+    assert f"this site runs Flower {flower_version.installed()}, the coordinator 1.50.0" in said
+    assert checks.registered(home) == "the coordinator answers 426: see `flower`"
+    home.link.write_text(json.dumps({"answered": now, "status": 403, "flower": "1.50.0"}))
+    assert checks.flower(home) == "", "it has let us in until now, or refuses us for something else"
+    assert "enrolled" in checks.registered(home)
+    assert [finding.level for finding in network.flower("1.50.0")] == ["failure"]
+    assert [finding.level for finding in network.flower("1.42.0", ours="1.41.0")] == ["ok"]
+    assert list(network.flower("")) == []
+
+
+def test_the_forwarder_notes_the_version_that_the_gateway_says(tmp_path: Path) -> None:
+    with Gateway(tmp_path).running() as gateway, forwarding(tmp_path, gateway.port) as forwarder:
+        forwarder.post()
+        wait_until(lambda: forwarder.link.get("status") == 200, "the answer")
+        assert forwarder.link["flower"] == ""
+        gateway.flower = "1.42.0"
+
+        def noted() -> bool:
+            forwarder.post()
+            return bool(forwarder.link.get("flower") == "1.42.0")
+
+        wait_until(noted, "the version")
+        assert gateway.seen[-1][1][flower_version.TRIED_HEADER] == "1.41 1.42"
+        assert "1.42.0 at the coordinator" in Status.of(forwarder.home.home).text()
 
 
 def test_a_proxy_is_left_out_for_an_ipv6_address_that_no_proxy_names(monkeypatch: pytest.MonkeyPatch) -> None:

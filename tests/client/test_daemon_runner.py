@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -169,6 +170,28 @@ def test_a_killed_runner_takes_its_request_up_again_and_ends_one_that_kills_it_e
     with running(node):
         node.ask(hospitals.request(PLAN, 2), "train")
         assert isinstance(read_reply(node.answer(), TrainReply), TrainReply)
+
+
+def test_greetings_above_the_rate_wait_for_their_turn_and_a_round_does_not(node: SuperNode) -> None:
+    hourly = "import sys; from client.daemon import runner; runner.GREETINGS, runner.GREETINGS_PER_S = 1.0, 1 / 3600"
+    command = [sys.executable, "-c", f"{hourly}; runner.main(sys.argv[1:])", str(node.home.home), str(node.port)]
+    kept = node.home.task / "task.json"
+    process = subprocess.Popen(command, env={**environment(), "PYTHONPATH": f"{MISBEHAVE}{os.pathsep}{ROOT}"})
+    try:
+        node.ask(Hello(plan=PLAN.digest))
+        assert isinstance(read_reply(node.answer(), HelloReply), HelloReply)
+        node.ask(hospitals.request(PLAN), "train")
+        assert isinstance(read_reply(node.answer(), TrainReply), TrainReply)
+        wait_until(lambda: not kept.exists(), "the answered request removed")
+        node.ask(Hello(plan=PLAN.digest))
+        wait_until(kept.exists, "the second greeting")
+        time.sleep(5)
+        assert kept.exists(), "its turn is in an hour"
+    finally:
+        process.kill()
+        process.wait()
+    with running(node):
+        assert isinstance(read_reply(node.answer(), HelloReply), HelloReply)
 
 
 def left(node: SuperNode) -> list[str]:

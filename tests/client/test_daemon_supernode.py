@@ -3,6 +3,7 @@
 import inspect
 import re
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,11 +14,13 @@ import pytest
 from flwr.common.constant import Status
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
+from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.protobuf.client import ProtobufClient
 from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supernode import fleet_http_connection, start_client_internal
 from flwr.supernode.cli.flower_supernode import _parse_args_run_supernode
 from flwr.supernode.fleet_http_connection import http_request_response
+from flwr.supernode.nodestate import NodeStateFactory
 
 from client.daemon import supernode
 from client.daemon.home import DaemonHome
@@ -103,6 +106,29 @@ def test_pauses_are_a_share_of_the_time_since_the_last_message(monkeypatch: pyte
     assert slept[-1] == 0.1
 
 
+def test_an_answer_left_over_is_not_taken_for_the_one_that_is_waited_for() -> None:
+    store = NodeStateFactory(objectstore_factory=ObjectStoreFactory()).state()
+    store.set_node_id(7)
+    question, left_over, answer = (
+        SimpleNamespace(metadata=SimpleNamespace(message_id=name, reply_to_message_id=asked, run_id=1))
+        for name, asked in (("question", ""), ("old", "gone"), ("new", "question"))
+    )
+    for message in (question, left_over):
+        store.store_message(message)
+    sent: list[str] = []
+
+    def push(state: Any) -> None:
+        if sent:
+            store.store_message(answer)
+        for message in state.get_messages_legacy(is_reply=True):
+            sent.append(message.metadata.message_id)
+            state.delete_messages(message_ids=[message.metadata.message_id, message.metadata.reply_to_message_id])
+
+    supernode.Pace().watching(push)(state=store)
+    assert sent == ["old", "new"]
+    assert "message.metadata.reply_to_message_id,\n" in inspect.getsource(start_client_internal._push_messages)
+
+
 def task(status: str) -> SimpleNamespace:
     return SimpleNamespace(status=SimpleNamespace(status=status))
 
@@ -125,7 +151,7 @@ def test_a_node_waiting_for_an_answer_that_nobody_can_give_any_more_leaves(
             pace.sleep(0.5)
 
     watched = pace.watching(push)
-    state = SimpleNamespace(get_tasks=lambda: tasks)
+    state = SimpleNamespace(get_tasks=lambda: tasks, lock_msg_store=threading.Lock(), msg_store={})
     if leaves:
         with pytest.raises(SystemExit):
             watched(state=state)

@@ -64,12 +64,16 @@ def test_the_files_of_an_enrolment_are_written_where_they_were_asked_for(root: P
     again = run("enrol", papers["request"], "--home", root, "--json")
     assert again.exit_code == MessageRefused.exit_code
     assert json.loads(again.stdout)["error"] == "MessageRefused"
-    assert sites(root)["north"] == {"state": "enrolled", "connection": "", "verdict_key": True}
+    assert sites(root)["north"] == {
+        "state": "enrolled", "connection": "", "verdict_key": True, "flower": "",
+    }  # fmt: skip
     assert "  north: enrolled\n" in run("status", "--home", root).output
     record = root / "nodes" / "north.json"
     whole = record.read_text()
     record.write_text(json.dumps({**json.loads(whole), "verdict_key": ""}))
-    assert sites(root)["north"] == {"state": "enrolled", "connection": "", "verdict_key": False}
+    assert sites(root)["north"] == {
+        "state": "enrolled", "connection": "", "verdict_key": False, "flower": "",
+    }  # fmt: skip
     assert "north: enrolled (no verdict key: `wardround site renew` there)\n" in run("status", "--home", root).output
     record.write_text(whole[:-9])
     assert sites(root)["north"]["verdict_key"] is None

@@ -15,11 +15,13 @@ import httpx
 import pytest
 from flwr.proto import fleet_pb2, heartbeat_pb2
 
-from common import pki
-from server.coordinator import authority, connection, gateway, invitations
+from common import flower_version, pki
+from deploy.doctor.coordinator import sites
+from server.coordinator import authority, connection, gateway, invitations, peers
 from server.coordinator.control import SuperLink
 from server.coordinator.home import Home, split_address
 from server.coordinator.serve import children
+from server.coordinator.status import table, text
 from server.coordinator.steward import Steward
 from tests.server.coordinators import Visitor, make_home
 
@@ -149,6 +151,48 @@ def raw_request(home: Home, context: ssl.SSLContext, content: bytes) -> bytes:
         while part := tls.recv(65536):
             answer += part
     return answer
+
+
+def said_by(version: str) -> dict[str, str]:
+    """The headers by which a SuperNode says what it is."""
+    return {"flwr-package-name": "flwr", "flwr-package-version": version, "flwr-component-name": "SuperNode"}
+
+
+def test_a_site_of_another_minor_that_was_tried_is_let_in_and_one_of_any_other_is_refused_with_both_versions(
+    home: Home, tmp_path: Path
+) -> None:
+    ours, visitor = flower_version.installed(), Visitor.enrolled(home, "mixed")
+    (other,) = flower_version.TOGETHER - {flower_version.minor(ours)}
+    reconcile(home)
+    beat = heartbeat_pb2.SendNodeHeartbeatRequest(heartbeat_interval=30)
+    with visitor.client(home, tmp_path) as client:
+        answer = visitor.post(client, "activate-node", activate(visitor))
+        beat.node.node_id = fleet_pb2.ActivateNodeResponse.FromString(answer.content).node_id
+        judge_versions(home, visitor, client, ours, other, beat.SerializeToString())
+
+
+def judge_versions(home: Home, visitor: Visitor, client: httpx.Client, ours: str, other: str, body: bytes) -> None:
+    def ask(version: str, tried: str = "") -> httpx.Response:
+        headers = {**visitor.headers(), **said_by(version), flower_version.TRIED_HEADER: tried}
+        return client.post("/v1/fleet/send-node-heartbeat", content=body, headers=headers)
+
+    for version in (ours, f"{other}.0"):
+        answer = ask(version)
+        assert answer.status_code == 200
+        assert answer.headers[flower_version.HEADER] == ours
+        assert peers.read(home.root)["mixed"] == version
+    refused = ask("1.2.0")
+    assert (refused.status_code, refused.content) == (flower_version.REFUSED, b"")
+    assert refused.headers[flower_version.HEADER] == ours
+    assert peers.read(home.root)["mixed"] == "1.2.0"
+    assert table(home)["sites"]["mixed"]["flower"] == "1.2.0"
+    assert f"mixed: enrolled (Flower 1.2.0, ours is {ours}: not tried here" in text(table(home))
+    found = {finding.finding: finding.level for finding in sites(home) if "1.2.0" in finding.finding}
+    assert list(found.values()) == ["warning"]
+    assert ask("1.2.0", tried="1.3 1.2").status_code == flower_version.REFUSED
+    assert ask("1.2.0", tried=f"1.2 {flower_version.minor(ours)}").status_code == 200, "that site has tried it"
+    assert ask("[red]x").status_code == 200, "no version at all, as Flower before it said one"
+    assert peers.read(home.root)["mixed"] == "1.2.0"
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"])

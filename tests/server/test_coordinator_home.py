@@ -4,10 +4,13 @@ import asyncio
 import dataclasses
 import errno
 import json
+import re
 import socket
+import sqlite3
 import ssl
 from pathlib import Path
 
+import flwr
 import httpx
 import pytest
 from click.testing import CliRunner, Result
@@ -17,10 +20,12 @@ from common.errors import OutputInUse, StateError
 from common.supervisor import Supervisor
 from deploy.cli import main
 from deploy.doctor.coordinator import ports
+from deploy.doctor.database import database, known_revisions
+from deploy.doctor.examine import require_fit
 from server.coordinator import authority, gateway, tls
 from server.coordinator.home import Home
 from server.coordinator.listening import listeners
-from server.coordinator.serve import _gateway, certificate_end, renew
+from server.coordinator.serve import _gateway, _plain, _State, certificate_end, renew
 from tests.server.coordinators import Visitor, make_home
 from tests.server.test_coordinator_shares import serving
 
@@ -278,7 +283,53 @@ def test_the_gateways_health_is_asked_for_on_the_address_it_listens_on(tmp_path:
     asyncio.run(asyncio.wait_for(watch(), 90))
 
 
+def test_a_database_of_a_newer_flower_stops_an_older_one_before_it_starts(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home")
+    path = home.root / "superlink" / "state.db"
+    assert [found.finding for found in database(path)] == ["not begun"]
+    (head,) = known_revisions() - {text for text in known_revisions() if text in _older()}
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num VARCHAR(32))")
+        connection.execute("INSERT INTO alembic_version VALUES (?)", (head,))
+    assert [found.level for found in database(path)] == ["ok"]
+    require_fit(home.root)
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    with pytest.raises(StateError, match="newer Flower has brought"):
+        require_fit(home.root)
+
+
+def _older() -> set[str]:
+    """Every form of Flower's database that another one follows."""
+    folder = Path(flwr.__file__).parent / "supercore" / "state" / "alembic" / "versions"
+    text = "".join(path.read_text() for path in folder.glob("*.py"))
+    lines = re.findall(r"(?m)^down_revision.*?=(.*)$", text)
+    return {found for line in lines for found in re.findall(r"[0-9a-f]{8,}", line)}
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def test_a_serve_that_starts_forgets_what_an_earlier_one_knew(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home")
+    (home.root / "state.json").write_text(json.dumps({"nodes": {"north": "online"}, "health": {"disk": ""}}))
+    _State(home)
+    assert set(json.loads((home.root / "state.json").read_text())) == {"pid", "since"}
+
+
+@pytest.mark.parametrize(
+    ("line", "kept"),
+    [
+        ("\x1b[92mINFO \x1b[0m:      ControlServicer.ListNodes", ""),
+        ("INFO :      ControlServicer.ListRuns\n", ""),
+        ('2026-11-27T15:00:18Z INFO [uvicorn.access] 127.0.0.1:4 - "POST /v1/control/list-nodes HTTP/1.1" 200', ""),
+        ('2026-11-27T15:00:18Z INFO [uvicorn.access] 127.0.0.1:4 - "GET /health HTTP/1.1" 200', ""),
+        ('x - "POST /v1/control/list-nodes HTTP/1.1" 500', 'x - "POST /v1/control/list-nodes HTTP/1.1" 500'),
+        ("\x1b[92mINFO \x1b[0m:      ControlServicer.RegisterNode", "INFO :      ControlServicer.RegisterNode"),
+    ],
+)
+def test_our_own_looks_do_not_fill_the_superlinks_log(line: str, kept: str) -> None:
+    assert _plain(line) == kept

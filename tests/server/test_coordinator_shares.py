@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import ssl
 import time
 from collections import Counter
@@ -230,6 +231,7 @@ def test_a_rate_lets_a_burst_through_then_so_many_a_second_and_forgives_in_a_pau
 def test_a_flood_of_refusals_is_one_line_a_minute_for_each_site(caplog: pytest.LogCaptureFixture) -> None:
     clock = [0.0]
     counted = Shares(now=lambda: clock[0])
+    caplog.set_level(logging.WARNING)
     for _ in range(1000):
         counted.say("busy", "north")
     counted.say("busy", "south")
