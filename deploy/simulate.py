@@ -1,6 +1,7 @@
 """A study on one machine: site folders are made into hospitals, then the real ServerApp meets the real ClientApp."""
 
 import hashlib
+import json
 import logging
 import re
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ import server.app
 from client import hospital, policy
 from client.admission.ingest import IngestSettings, IngestSummary, ingest
 from client.identity import SIGNING_KEY
+from client.label_attributes import identifies
 from client.site import Site
 from common.errors import DataError, LabelsError, StateError
 from common.files import PRIVATE, write_atomically
@@ -169,6 +171,8 @@ def flower_command(run: Path) -> str:
 def found_site(home: Path, plan: StudyPlan, *, seed: int, admit: Callable[[], T]) -> T:
     """Set up one simulated hospital: policy, secret, admitted cohort, approval; return what `admit` did.
 
+    Its policy allows the plan's label attribute, as whoever simulates has the data at hand, unless no site ever may.
+
     Args:
         home: Folder to create; its name becomes the site's.
         plan: The plan it approves.
@@ -176,13 +180,17 @@ def found_site(home: Path, plan: StudyPlan, *, seed: int, admit: Callable[[], T]
         admit: Brings the cohort into the cache below `home`.
 
     Raises:
+        PlanRefused: The plan takes its labels from what may identify a patient.
         DataError: The cohort is not one the plan admits.
         CacheMissing: `admit` left no cache, or one that another plan's image form was made for.
     """
     home.mkdir(parents=True)
-    limits = f"[limits]\nmin_patients = {plan.data.min_patients}\nmax_delta = 1e-3\n"
+    attribute = plan.data.label_attribute
+    own = json.dumps([attribute] if attribute and not identifies(attribute) else [])
+    limits = f"[limits]\nmin_patients = {plan.data.min_patients}\nmax_delta = 1e-3\nlabel_attributes = {own}\n"
     text = f'# A simulated hospital.\nname = "{home.name}"\n\n{limits}\n[resources]\nthreads = 1\n'
     write_atomically(home / "site.toml", text.encode())
+    policy.inside(policy.SitePolicy.load(home), plan)
     secret = hashlib.sha256(f"simulated site {home.name} of seed {seed}".encode()).digest()
     write_atomically(home / SECRET_FILE, secret, mode=PRIVATE)
     admitted = admit()

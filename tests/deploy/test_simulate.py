@@ -11,11 +11,22 @@ from flwr.app import Context, Message, RecordDict
 import client.app
 import server.app
 from client.ledger import Ledger
-from common.errors import DataError, LabelsError, NoUsableScans, OutputInUse, QuorumLost, WardroundError
+from client.policy import SitePolicy
+from common.errors import (
+    DataError,
+    LabelsError,
+    NoUsableScans,
+    OutputInUse,
+    PlanRefused,
+    QuorumLost,
+    WardroundError,
+)
+from common.plan import DataPlan, StudyPlan
 from common.simulation import SimulationSetup
 from common.synthesis import Decoder
 from deploy.local_grid import LocalGrid
-from deploy.simulate import SETUP, prepare, start
+from deploy.simulate import SETUP, found_site, prepare, start
+from tests.client.cohorts import small_cohort
 from tests.deploy import hospitals
 
 Tiny = tuple[Path, list[Path]]
@@ -154,6 +165,23 @@ def test_a_site_without_patients_of_a_label_takes_part_where_another_has_some(ti
     labels = copies[0] / "labels.csv"
     labels.write_text(labels.read_text().replace(",lesion", ",normal"))
     assert len(prepare(plan, copies, tmp_path / "run", seed=0).summaries) == len(copies)
+
+
+@pytest.mark.parametrize(("attribute", "allowed"), [("SeriesNumber", False), ("SeriesDescription", True)])
+def test_a_simulated_site_allows_the_plans_label_attribute_unless_it_may_identify(
+    tmp_path: Path, attribute: str, allowed: bool
+) -> None:
+    plan = StudyPlan(name="named", data=DataPlan(labels=("a", "b"), label_attribute=attribute, min_patients=8))
+
+    def admit() -> None:
+        small_cohort(tmp_path / "site", patients=8, plan=plan)
+
+    if allowed:
+        found_site(tmp_path / "site", plan, seed=0, admit=admit)
+        assert SitePolicy.load(tmp_path / "site").limits.label_attributes == (attribute,)
+    else:
+        with pytest.raises(PlanRefused, match="may identify"):
+            found_site(tmp_path / "site", plan, seed=0, admit=admit)
 
 
 def test_a_label_file_that_names_absent_patients_is_refused(tiny: Tiny, tmp_path: Path) -> None:
