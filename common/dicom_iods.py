@@ -38,6 +38,8 @@ _SOP_CLASSES = {
     "MR": MRImageStorage,
     "US": UltrasoundImageStorage,
 }
+OWN_CLASSES = tuple(_SOP_CLASSES)
+"""Modalities that are written as an image class of their own; any other becomes a secondary capture."""
 _ENCODERS = {RLELossless: "pylibjpeg", JPEG2000Lossless: "pylibjpeg", JPEGLSLossless: "pyjpegls"}
 """Named, not left to pydicom's choice: gdcm's RLE encoder aborts the process on odd 8-bit images."""
 _WIDE_ONLY = ("CT", "MR")

@@ -88,7 +88,11 @@ def demo_data(out: Path, patients: tuple[int, int, int], seed: int, *, as_json: 
 @click.option("--body-part", default="CHEST", show_default=True, help="DICOM body part of the written scans.")
 @click.option("--part", "parts", multiple=True, help="Parts of a MedMNIST file: train, val, test.  [default: train]")
 @click.option("--label-name", "label_names", multiple=True, help="Names of the classes 0, 1, ... of a MedMNIST file.")
-@click.option("--limit", type=click.IntRange(1), help="Take at most this many images (of each class folder).")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    help="Take at most this many images (of each class folder; else shared by the classes).",
+)
 @json_option
 def import_(
     source: Path,

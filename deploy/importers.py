@@ -1,6 +1,7 @@
 """Making hospitals out of a public data set: one folder of DICOM files and labels.csv for each site."""
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.dicom_iods import derive_uid, new_image
+from common.dicom_iods import OWN_CLASSES, derive_uid, new_image
 from common.errors import SourceError
 from common.label_rule import RULE, as_label, is_label
 from deploy.dicom_scans import write_scan
@@ -95,12 +96,12 @@ def import_source(
         patient_column: Its column of patient ids; needed with `csv`.
         label_column: Its column of labels; an empty cell leaves the image unlabelled.
         file_column: Its column of file names; found by its values where None.
-        modality: DICOM Modality of the written scans: CR, DX, CT, MR or US; any other makes them secondary
-            captures, which a hospital's reader does not take for scans.
+        modality: DICOM Modality of the written scans: CR, DX, CT, MR or US; any other would become a secondary
+            capture, which a hospital's reader does not take for scans, and is refused.
         body_part: DICOM BodyPartExamined of the written scans.
         parts: Parts of a MedMNIST file or of MNIST.
         label_names: Names of the classes 0, 1, ... of arrays.
-        limit: Most images to take, of each class folder where there are class folders.
+        limit: Most images to take, of each class folder where there are class folders; else shared by the classes.
         progress: Called with the images done and the images in all.
 
     Returns:
@@ -206,6 +207,11 @@ class _Writer:
 
 def _check_codes(modality: str, body_part: str) -> None:
     """Refuse codes that DICOM cannot hold before anything is read."""
+    if re.fullmatch(r"[A-Z0-9_]{2,16}", modality) and modality not in OWN_CLASSES:
+        raise SourceError(
+            f"modality {modality} was asked for, but only {', '.join(OWN_CLASSES)} are written "
+            "as scans of their own class; ingest refuses the captures that others would become. Name one of these."
+        )
     try:
         new_image(modality, body_part=body_part, image_uid="2.25.0", series_uid="2.25.0", study_uid="2.25.0")
     except ValueError as error:

@@ -52,6 +52,15 @@ class Item:
     read: Callable[[], NDArray[Any] | bytes]
 
 
+COLOUR = (
+    "the source holds pictures in colour; a study's images are grey. Convert them first, and choose how "
+    "(luminance, one channel), since that decides what the study sees."
+)
+"""What is said of colour, in arrays and in picture files alike."""
+_SAME_GREY = 8
+"""Levels that the channels of a grey JPEG may differ by."""
+
+
 @contextmanager
 def open_source(
     source: Path,
@@ -68,7 +77,8 @@ def open_source(
         table: Which columns of which CSV file name patient, label and file of each image.
         parts: Which parts of a MedMNIST file (train, val, test) or of MNIST (train, test).
         label_names: Names of the classes 0, 1, ... of arrays; the numbers themselves where None.
-        limit: Most images to list, of each class folder where there are class folders.
+        limit: Most images to list, of each class folder where there are class folders; elsewhere the classes share it
+            as evenly as they can.
 
     Raises:
         SourceError: The form is unknown or broken, or lacks what was asked for.
@@ -77,17 +87,36 @@ def open_source(
         state = "is neither a folder nor a zip-like file" if source.exists() else "is not there"
         raise SourceError(f"{source} was asked for as source, but {state}. Accepted: {ACCEPTED}.")
     if source.suffix.lower() == ".npz":
-        yield _npz_items(source, parts, label_names)[:limit]
+        yield _evenly(_npz_items(source, parts, label_names), limit)
         return
     with open_files(source) as files:
         if any(name.endswith("-idx3-ubyte.gz") for name in files):
-            yield _idx_items(files, parts, label_names)[:limit]
+            yield _evenly(_idx_items(files, parts, label_names), limit)
         elif table is not None:
-            yield _table_items(_pictures(files), table)[:limit]
+            yield _evenly(_table_items(_pictures(files), table), limit)
         elif any(name.lower().endswith(".dcm") for name in files) or not (pictures := _pictures(files)):
             yield _dicom_items(source, files)[:limit]
         else:
             yield _class_items(pictures, limit)
+
+
+def _evenly(items: list[Item], limit: int | None) -> list[Item]:
+    """Take `limit` items in their order, as many of each class as of the others; tables are often sorted by class."""
+    if limit is None:
+        return items
+    turns: dict[str, int] = {}
+    ranked = []
+    for number, item in enumerate(items):
+        turns[item.label] = turns.get(item.label, 0) + 1
+        ranked.append((turns[item.label], number))
+    return [items[number] for number in sorted(number for _, number in sorted(ranked)[:limit])]
+
+
+def _grey_of(colour: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return [..., h, w] of [..., h, w, 3] whose channels say the same; colour itself is not imported yet."""
+    if int(np.ptp(colour.astype(np.int16), axis=-1).max(initial=0)) > _SAME_GREY:
+        raise SourceError(COLOUR)
+    return colour[..., 1]
 
 
 def _pictures(files: Files) -> Files:
@@ -113,6 +142,8 @@ def _array_items(
     part: str, images: NDArray[Any], labels: NDArray[Any], label_names: tuple[str, ...] | None
 ) -> list[Item]:
     """Items of an array of grey uint8 images [n, h, w] with labels [n] or [n, 1]; each its own patient."""
+    if images.ndim == 4 and images.shape[-1] == 3 and images.dtype == np.uint8:
+        images = _grey_of(images)
     if images.ndim != 3 or images.dtype != np.uint8:
         raise SourceError(f"part {part!r} holds {images.dtype} {list(images.shape)}; grey uint8 [n, h, w] is needed.")
     if labels.size != len(images):
@@ -215,7 +246,9 @@ def _read_picture(read: Callable[[], bytes]) -> NDArray[Any]:
             if picture.mode in ("I;16", "I;16B", "I;16L", "I"):
                 deep: NDArray[np.uint16] = np.clip(np.asarray(picture), 0, 65535).astype(np.uint16)
                 return deep
-            return np.asarray(picture.convert("L"))
+            if picture.mode in ("1", "L", "LA"):
+                return np.asarray(picture.convert("L"))
+            return _grey_of(np.asarray(picture.convert("RGB")))
     except (SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise ValueError(f"picture cannot be decoded ({type(error).__name__})") from error
 

@@ -308,7 +308,38 @@ def test_an_output_in_use_is_refused_and_left_alone(tmp_path: Path) -> None:
 
 
 def colour_images() -> NDArray[np.uint8]:
-    return np.zeros((12, 28, 28, 3), dtype=np.uint8)
+    colour = np.zeros((12, 28, 28, 3), dtype=np.uint8)
+    colour[..., 0] = 200
+    return colour
+
+
+def test_three_channels_that_say_the_same_are_grey_in_arrays_and_pictures(tmp_path: Path) -> None:
+    grey = np.stack([picture(number, size=(28, 28)) for number in range(12)])
+    make_npz(tmp_path / "x.npz", train_images=np.repeat(grey[..., None], 3, axis=-1))
+    import_source(tmp_path / "x.npz", tmp_path / "arrays", sites=1)
+    (tmp_path / "in" / "a").mkdir(parents=True)
+    Image.fromarray(grey[0]).convert("RGB").save(tmp_path / "in" / "a" / "0.png")
+    import_source(tmp_path / "in", tmp_path / "pictures", sites=1)
+    np.testing.assert_array_equal(scans(tmp_path / "pictures")[0].pixel_array, grey[0])
+    assert len(scans(tmp_path / "arrays")) == 12
+
+
+def test_colour_is_refused_in_the_same_words_in_arrays_and_pictures(tmp_path: Path) -> None:
+    (tmp_path / "in" / "a").mkdir(parents=True)
+    Image.fromarray(colour_images()[0]).save(tmp_path / "in" / "a" / "0.png")
+    said = set()
+    for source in (make_npz(tmp_path / "x.npz", train_images=colour_images()), tmp_path / "in"):
+        with pytest.raises(SourceError, match="colour") as caught:
+            import_source(source, tmp_path / "out", sites=1)
+        said.add(str(caught.value))
+    assert len(said) == 1
+
+
+def test_a_limit_is_shared_by_the_classes_of_a_sorted_source(tmp_path: Path) -> None:
+    make_npz(tmp_path / "x.npz", train_labels=np.arange(12).reshape(-1, 1) // 8)
+    import_source(tmp_path / "x.npz", tmp_path / "out", sites=1, limit=6)
+    lines = next((tmp_path / "out").rglob("labels.csv")).read_text().splitlines()[1:]
+    assert sorted(line.rsplit(",", 1)[1] for line in lines) == ["0"] * 3 + ["1"] * 3
 
 
 @pytest.mark.parametrize(
@@ -319,6 +350,7 @@ def colour_images() -> NDArray[np.uint8]:
         ({"sites": 13}, "13 sites were asked for, but the source has 12 patients"),
         ({"split": "fair"}, "known are iid"),
         ({"patient_column": "patient"}, "no table"),
+        ({"modality": "OP"}, "CR, DX, CT, MR, US are written as scans"),
         ({"modality": "xray"}, "modality must be a DICOM code"),
         ({"body_part": "chest/lung"}, "body_part must be a DICOM code"),
     ],
@@ -335,7 +367,7 @@ def test_what_cannot_be_done_is_refused_and_leaves_nothing(
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"train_images": colour_images()}, "grey uint8"),
+        ({"train_images": colour_images()}, "colour"),
         ({"train_images": np.zeros((12, 28, 28))}, "grey uint8"),
         ({"train_labels": np.zeros((12, 14), dtype=np.uint8)}, "168 labels for 12 images"),
         ({"train_labels": np.array([None] * 12, dtype=object)}, "npz of plain arrays"),
