@@ -3,6 +3,7 @@
     OUT/wheels/            our own wheel and those of every package it needs, and no other
     OUT/requirements.txt   each with its exact version and the SHA-256 of its file
     OUT/install.sh         makes a virtual environment from these files alone; pip refuses any other byte
+    OUT/systemd/           the units of both sides
 
 Run it on a machine of the same system and Python version as the hospital's, where wardround is installed: from a wheel,
 or in a checkout. The hospital compares the SHA-256 of requirements.txt, which this prints, by telephone.
@@ -135,6 +136,8 @@ def gather(out: Path) -> str:
     text = requirements(wheels, pinned).encode()
     write_atomically(out / "requirements.txt", text)
     write_atomically(out / "install.sh", _INSTALL.encode(), mode=0o755)
+    for unit in sorted((Path(__file__).parent / "systemd").glob("*.service")):
+        write_atomically(out / "systemd" / unit.name, unit.read_bytes())
     return hashlib.sha256(text).hexdigest()
 
 
