@@ -23,6 +23,8 @@ _TABLE_SPAN = 1 << 16
 """Widest range of stored values that is worked through by table."""
 _BANDS, _NEXT_TO_NONE, _WORTH_IT = 64, 0.0002, 0.005
 """A gap is a 64th of the levels that holds fewer than 0.02 % of the pixels; padding is worth it from 0.5 % on."""
+_EIGHT_BITS = 255.0
+"""White of a colour picture under a plan's window of numbers, however many bits its colours have."""
 _LUMA = (0.299, 0.587, 0.114)
 """ITU-R BT.601 weights of red, green and blue, the ones YBR_FULL is defined by (PS3.3 C.7.6.3.1.2)."""
 
@@ -227,7 +229,8 @@ def _window(
 ) -> Floats:
     """Return the unit value of each level under the window that applies."""
     if not isinstance(window, str):
-        return apply_window(values, Window(centre=window[0], width=window[1], function="LINEAR_EXACT"))
+        eight = values if rendering.full_scale is None else values * (_EIGHT_BITS / rendering.full_scale[1])
+        return apply_window(eight, Window(centre=window[0], width=window[1], function="LINEAR_EXACT"))
     if window == "dicom" and rendering.voi is not None:
         if isinstance(rendering.voi, Lut):
             return rendering.voi(values) * (2.0 / ((1 << rendering.voi.bits) - 1)) - 1.0

@@ -255,6 +255,13 @@ def test_palettes_are_read_whatever_their_words_and_bits(words: Pixels, bits: in
     np.testing.assert_allclose(shown(palette(words.tobytes(), bits=bits)), expected, atol=atol)
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_plans_window_over_colour_counts_from_0_to_255_whatever_the_palettes_bits(bits: int) -> None:
+    words = FALLING.astype("<u2") * (257 if bits == 16 else 1)
+    expected = unit(255 - grey(bits=8).astype(np.uint8), 255)
+    np.testing.assert_allclose(shown(palette(words.tobytes(), bits=bits), window=(127.5, 255.0)), expected, atol=EXACT)
+
+
 def test_a_palette_shorter_than_it_says_is_refused() -> None:
     assert decode(palette(bytes(100), bits=8)) == ([], "malformed")
 
