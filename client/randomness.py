@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 
 _DRAWS = 4
 """Box-Muller draws per normal value; the attack's cost grows exponentially with it."""
+_MOST_UNIFORM = math.nextafter(1.0, 0.0)
+"""The middle of the last step would round to 1, and a patient with that value would not be drawn at a rate of 1."""
 _BLOCK = 1 << 13
 """Normal values made at a time: their intermediate arrays fit a processor's cache."""
 
@@ -50,7 +52,8 @@ class SecureRandom:
     def uniform(self, count: int) -> NDArray[np.float64]:
         """`count` values in (0, 1), multiples of 2^-53 shifted by half a step; never 0 or 1."""
         words = np.frombuffer(self._stream.update(bytes(8 * count)), dtype="<u8")
-        return _spread(words >> np.uint64(11), np.empty(count), width=1.0)
+        middles = _spread(words >> np.uint64(11), np.empty(count), width=1.0)
+        return np.minimum(middles, _MOST_UNIFORM, out=middles)
 
     def normal(self, shape: tuple[int, ...], *, std: float) -> NDArray[np.float64]:
         """Gaussian noise of this shape, float64, mean 0."""

@@ -21,6 +21,7 @@ from mutations_gateway import GATEWAY
 from mutations_hello import HELLO
 from mutations_identity import IDENTITY
 from mutations_mechanisms import MECHANISMS
+from mutations_more import MORE
 from mutations_outlook import OUTLOOK
 from mutations_pixels import PIXELS
 from mutations_plan import PLANS
@@ -37,6 +38,7 @@ _ENTRY_TAIL = """
 MUTATIONS = [
     *MECHANISMS,
     *ACCOUNTANT,
+    *MORE,
     *DEPLOYMENT,
     *GATEWAY,
     *IDENTITY,

@@ -67,8 +67,8 @@ MECHANISMS = [
     Mutation(
         name="evaluation: held-out patients train",
         file="client/site.py",
-        old="return split(self.cache, site_secret(self.home), plan.evaluation.held_out_share)",
-        new="return self.cache, split(self.cache, site_secret(self.home), plan.evaluation.held_out_share)[1]",
+        old="return split(self.cache, site_secret(self.home), share, people=people, trained=trained)",
+        new="return self.cache, split(self.cache, site_secret(self.home), share, people=people, trained=trained)[1]",
         tests=("tests/client/test_verdict.py",),
     ),
     Mutation(

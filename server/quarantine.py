@@ -75,7 +75,7 @@ def check_reply(plan: StudyPlan, step: Round, weights: Weights, reply: TrainRepl
     """
     if (reply.plan, reply.round, reply.phase) != (plan.digest, step.number, step.phase):
         raise Quarantined(OTHER_ROUND, f"the reply answers round {reply.round}, not round {step.number}")
-    if reply.delta != plan.privacy.delta or (plan.privacy.enabled and not 0 < reply.epsilon <= plan.privacy.epsilon):
+    if reply.delta != plan.privacy.delta or (plan.privacy.enabled and not 0 <= reply.epsilon <= plan.privacy.epsilon):
         raise Quarantined(WRONG_COST, "the reply states a privacy cost that this plan does not allow")
     if step.phase == "sgd":
         paid = {utility.NAME: (2,)} if step.utility is not None else {}

@@ -1,5 +1,6 @@
 """One request, one child: what it may use, how it may end, and that its end is nobody else's."""
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -107,6 +108,13 @@ def test_a_child_that_passes_a_limit_or_dies_takes_nobody_with_it(
         assert refused.reason == "LimitExceeded"
     assert greets(warm, home)
     assert warm._process is process
+
+
+def test_no_child_draws_what_another_drew(warm: Warm, home: Path) -> None:
+    assert [misbehaving(warm, home, "draw")[0] for _ in range(3)] == ["done"] * 3
+    drawn = [json.loads(line) for line in (home / "drawn").read_text().splitlines()]
+    for values in zip(*drawn, strict=True):  # of the standard library, of NumPy, of torch
+        assert len(set(values)) == 3
 
 
 def test_memory_that_is_asked_for_at_once_is_refused_by_type(warm: Warm, home: Path) -> None:

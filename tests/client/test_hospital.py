@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,6 +55,25 @@ def test_every_round_of_the_plan_is_answered_at_the_cost_the_plan_states(home: P
         assert reply.epsilon == pytest.approx(step.epsilon_after)
         assert {n: a.shape for n, a in reply.arrays.items()} == egress.allowed_shapes(PLAN, step.phase)
     assert reply.epsilon <= PLAN.privacy.epsilon
+
+
+@pytest.mark.parametrize(("declared", "divisor"), [(0, 10), (40, 40)])
+def test_the_divisor_is_what_is_declared_or_the_plans_minimum_and_never_the_cohorts_size(
+    home: Path, declared: int, divisor: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used, trainer = [], hospital.PatientTrainer
+
+    def made(*arguments: Any, divisor_patients: int, **options: Any) -> Any:
+        used.append(divisor_patients)
+        return trainer(*arguments, divisor_patients=divisor_patients, **options)
+
+    monkeypatch.setattr(hospital, "PatientTrainer", made)
+    rules = (home / "site.toml").read_text()
+    (home / "site.toml").write_text(f"declared_patients = {declared}\n{rules}")
+    site = Site.open(home)
+    assert site.cohort(PLAN).patients == 12 != divisor
+    hospital.train(site, request(PLAN, next(step.number for step in schedule(PLAN) if step.phase == "sgd")))
+    assert used == [divisor]
 
 
 def test_a_hello_says_the_name_and_spends_nothing(home: Path) -> None:

@@ -35,6 +35,20 @@ def test_odd_and_empty_shapes_are_filled() -> None:
     assert random.normal((0, 3), std=1.0).shape == (0, 3)
 
 
+class Ones:
+    """A cipher whose key stream is all ones: the largest integer there is."""
+
+    def update(self, data: bytes) -> bytes:
+        return b"\xff" * len(data)
+
+
+def test_a_uniform_value_is_never_1_and_at_a_rate_of_1_everybody_is_drawn() -> None:
+    random = SecureRandom.simulated(8)
+    random._stream = Ones()  # type: ignore[assignment]
+    assert (random.uniform(5) < 1).all()
+    assert len(random.poisson_sample(50, rate=1.0)) == 50
+
+
 def test_sampling_is_poisson_each_patient_on_its_own() -> None:
     random = SecureRandom.simulated(5)
     sizes = np.array([len(random.poisson_sample(400, rate=0.1)) for _ in range(500)])

@@ -7,6 +7,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from safetensors.numpy import save
 
+from common import messages
 from common.errors import MessageRefused
 from common.messages import Hello, HelloReply, Refused, TrainReply, TrainRequest, pack, read_reply
 from common.weights import digest
@@ -134,6 +135,19 @@ def packed(data: bytes) -> RecordDict:
     array = Array(dtype="uint8", shape=(len(data),), stype="wardround.safetensors", data=data)
     record["arrays"] = ArrayRecord({"packed": array})
     return record
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_arrays_that_are_too_large_together_are_refused_before_they_are_read(
+    packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = pack(request().to_record()) if packed else request().to_record()
+    size = sum(len(array.data) for array in record["arrays"].values())
+    monkeypatch.setattr(messages, "MAX_BYTES", size)
+    TrainRequest.from_record(record)
+    monkeypatch.setattr(messages, "MAX_BYTES", size - 1)
+    with pytest.raises(MessageRefused, match="more than"):
+        TrainRequest.from_record(record)
 
 
 def test_packed_arrays_mean_the_same_and_are_one_array() -> None:

@@ -1,6 +1,7 @@
 """What was signed cannot be altered, dropped or signed by somebody else without being noticed."""
 
 import base64
+import json
 import string
 from pathlib import Path
 
@@ -59,6 +60,13 @@ def test_a_manifest_cannot_reach_outside_its_folder(signed: Path, tmp_path: Path
     (tmp_path / "outside.txt").write_bytes(b"x")
     sign_folder(signed, ["../outside.txt"], Key.at(tmp_path / "key"))
     with pytest.raises(SignatureInvalid):
+        verify_folder(signed)
+
+
+def test_a_manifest_that_says_the_same_in_another_form_is_refused(signed: Path) -> None:
+    whole = (signed / MANIFEST).read_bytes()
+    (signed / MANIFEST).write_bytes(json.dumps(json.loads(whole), indent=1).encode())
+    with pytest.raises(SignatureInvalid, match="not in the form"):
         verify_folder(signed)
 
 
