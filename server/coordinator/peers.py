@@ -48,7 +48,7 @@ class Peers:
 def read(root: Path) -> dict[str, str]:
     """Version by site, as it was last heard."""
     try:
-        found = json.loads((root / FILE).read_text())
+        found = json.loads((root / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return {str(site): str(version) for site, version in found.items()} if isinstance(found, dict) else {}
