@@ -62,7 +62,7 @@ def test_product_app_and_pins_ask_for_the_versions_that_were_tried() -> None:
     ]  # fmt: skip
     assert len(asked) >= 3
     assert {str(requirement.specifier) for requirement in asked} == {str(asked[0].specifier)}
-    pinned = pins((ROOT / "constraints.txt").read_text())["flwr"]
+    pinned = pins((ROOT / "deploy" / "constraints.txt").read_text())["flwr"]
     minors = sorted(flower_version.TOGETHER, key=lambda text: [int(part) for part in text.split(".")])
     for text in minors:
         assert asked[0].specifier.contains(f"{text}.0")
