@@ -46,5 +46,5 @@ def known_revisions() -> set[str]:
     known: set[str] = set()
     for folder in folders or ():
         for path in (Path(folder) / "supercore" / "state" / "alembic" / "versions").glob("*.py"):
-            known |= set(_REVISION.findall(path.read_text(errors="replace")))
+            known |= set(_REVISION.findall(path.read_text(encoding="utf-8", errors="replace")))
     return known
