@@ -16,12 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from common.disk import told
 from common.errors import PlanError, PlanRefused, StateError
-from common.files import write_atomically
+from common.files import PRIVATE, write_atomically
 from common.plan import StudyPlan
 from common.settings import build
 
 State = Literal["active", "paused", "left"]
+_SHORTEST = 6
+"""Fewest digits that stand for a digest."""
 _DECIDED: dict[State, str] = {"active": "approved", "paused": "paused", "left": "left"}
 
 
@@ -84,7 +87,8 @@ class Approval:
             "decisions": [dataclasses.asdict(decision) for decision in self.decisions],
         }
         path = _path(home, self.plan.digest)
-        write_atomically(path, json.dumps(record, indent=1, sort_keys=True).encode())
+        with told(path):
+            write_atomically(path, json.dumps(record, indent=1, sort_keys=True).encode(), mode=PRIVATE)
 
 
 def approve(home: Path, plan: StudyPlan, *, approved_by: str) -> None:
@@ -138,10 +142,12 @@ def smallest_delta(home: Path, plan: StudyPlan | None, others: Iterable[str], *,
     deltas = [] if plan is None else [plan.privacy.delta]
     for path in (_path(home, digest) for digest in sorted(set(others).difference(asks))):
         try:
-            deltas.append(_positive(json.loads(path.read_text(encoding="utf-8"))["plan"]["privacy"]["delta"]))
+            with told(path):
+                record = json.loads(path.read_text(encoding="utf-8"))
+            deltas.append(_positive(record["plan"]["privacy"]["delta"]))
         except FileNotFoundError:
             continue
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise StateError(
                 f"the approval of plan {path.parent.name[:12]} cannot be read ({type(error).__name__}), so nobody can "
                 "tell what the studies together have cost. Restore it from the site's backup, or approve the plan again"
@@ -153,7 +159,8 @@ def pause(home: Path, digest: str | None, *, by: str) -> None:
     """Answer no more requests of one plan, or of any, until `resume`; raises `PlanRefused` for an unknown plan."""
     if digest is None:
         decision = dataclasses.asdict(_decision("paused", by))
-        write_atomically(home / "paused.json", json.dumps(decision, sort_keys=True).encode())
+        with told(home / "paused.json"):
+            write_atomically(home / "paused.json", json.dumps(decision, sort_keys=True).encode(), mode=PRIVATE)
     elif (known := Approval.load(home, digest)).state == "active":
         _decide(home, known, "paused", by=by)
 
@@ -197,18 +204,24 @@ def approvals(home: Path) -> list[Approval]:
 def find(home: Path, named: str) -> Approval:
     """Return the approval that a person means by a study's name, a digest, or the beginning of one.
 
+    Of several plans of one name the one that was not left is meant.
+
     Raises:
         PlanRefused: None or several are meant.
     """
-    meant = [
-        a for a in approvals(home) if a.plan.name == named or (len(named) >= 6 and a.plan.digest.startswith(named))
-    ]
-    if len(meant) != 1:
+    known = approvals(home)
+    meant = [a for a in known if a.plan.name == named]
+    meant = [a for a in meant if a.state != "left"] or meant
+    meant = meant or [a for a in known if len(named) >= _SHORTEST and a.plan.digest.startswith(named.lower())]
+    if len(meant) == 1:
+        return meant[0]
+    if not meant:
         raise PlanRefused(
-            f"{named[:64]!r} names {len(meant) or 'no'} plan{'s' if len(meant) > 1 else ''} approved here. Give the "
-            "study's name or the first digits of its digest, as `wardround site budget` lists them"
+            f"{named[:64]!r} names no plan approved here. Give the study's name or the first digits of its digest, as "
+            "`wardround site budget` lists them"
         )
-    return meant[0]
+    digests = ", ".join(f"{a.plan.digest[:12]} ({a.state})" for a in meant)
+    raise PlanRefused(f"{named[:64]!r} names {len(meant)} plans here: {digests}. Give the first digits of the digest")
 
 
 def _decide(home: Path, known: Approval, state: State, *, by: str) -> None:

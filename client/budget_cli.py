@@ -3,18 +3,17 @@
 `COMMANDS` is attached to the `site` group by whoever builds it.
 """
 
-import getpass
 from pathlib import Path
 from typing import Any
 
 import click
 
+from client.options import by_option as _by
 from client.options import home_option
 from common.plan import StudyPlan
 from common.terminal import confirm, emit, json_option, say
 
 _folder = click.Path(path_type=Path)
-_by = click.option("--by", default=getpass.getuser, show_default="the user logged in", help="Who decides; recorded.")
 
 
 @click.command()

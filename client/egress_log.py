@@ -12,12 +12,13 @@ bytes stay, are known for what they are, and spoil no later line. `client.egress
 import hashlib
 import json
 import logging
+import os
 import time
 from pathlib import Path
 from typing import Any
 
-from common.errors import StateError
-from common.files import sync, sync_folder, write_atomically
+from common.disk import told
+from common.files import PRIVATE, keep_private, sync, sync_folder, write_atomically
 from common.locks import locked
 from common.logs import MAX_BYTES
 
@@ -38,7 +39,7 @@ def record(home: Path, *, kind: str, payload: str, size: int, keys: list[str], e
         entry: Ledger entry that paid; 0 where nothing was spent.
 
     Raises:
-        StateError: The disk refuses; nothing may leave then.
+        DiskRefused: The disk refuses, by its kind; nothing may leave then.
     """
     line = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -48,12 +49,8 @@ def record(home: Path, *, kind: str, payload: str, size: int, keys: list[str], e
         "keys": keys,
         "entry": entry,
     }
-    try:
+    with told(home / LOG, so=", so nothing was sent"):
         append(home, line)
-    except OSError as error:
-        raise StateError(
-            f"{home / LOG} cannot be written ({error.strerror}), so nothing was sent. Free space or mend its rights"
-        ) from error
 
 
 def append(home: Path, line: dict[str, Any]) -> None:
@@ -70,7 +67,7 @@ def append(home: Path, line: dict[str, Any]) -> None:
         if path.exists() and path.stat().st_size >= MAX_BYTES:
             _put_away(path)
         if not path.exists() and (older := files(home)):
-            write_atomically(path, continued(older[-1]))
+            write_atomically(path, continued(older[-1]), mode=PRIVATE)
         _write(path, _bytes(line))
 
 
@@ -115,6 +112,8 @@ def _bytes(line: dict[str, Any]) -> bytes:
 
 
 def _write(path: Path, content: bytes) -> None:
-    with path.open("ab") as file:
+    keep_private(path)
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
+    with os.fdopen(handle, "ab") as file:
         file.write(content)
         sync(file)

@@ -12,7 +12,7 @@ import logging
 import re
 from collections.abc import Sequence
 
-from client import egress, moments, noise_key, own_encoder, policy, spool, utility
+from client import egress, moments, noise_key, own_encoder, place, policy, spool, utility
 from client.admission.settings import IngestSettings
 from client.bookings import Bookings
 from client.cache import Cache
@@ -48,6 +48,7 @@ def greet(site: Site, request: Hello) -> HelloReply:
     plan = policy.approved_plan(site.home, request.plan)
     _refuse_without_noise(site, plan)
     policy.inside(site.policy, plan)
+    _refuse_copy(site)
     site.ledger.require(egress.last_head(site.home))
     check_cohort(site, plan)
     egress.record(site.home, kind="hello", payload=plan.digest, size=0, keys=["site"], entry=0)
@@ -275,8 +276,15 @@ def _refuse_rollback(site: Site, request: TrainRequest | EvaluateRequest) -> Non
     """Compare the ledger with the last reply that left this site, as the site and as the server remember it."""
     if not re.fullmatch(r"[0-9a-f]{64}|", request.last_head):
         raise MessageRefused("train.last_head is not the hash of a ledger row")
+    _refuse_copy(site)
     site.ledger.require(egress.last_head(site.home))
     site.ledger.require(request.last_head)
+
+
+def _refuse_copy(site: Site) -> None:
+    """Refuse to be a second copy of a hospital: two ledgers of the same patients would each show half."""
+    if not site.simulated:
+        place.require(site.home)
 
 
 def _refuse_without_noise(site: Site, plan: StudyPlan) -> None:

@@ -16,6 +16,7 @@ Rows by kind
     settle    study, plan, round, phase, cohort; note: `entry:digest` of the reply that reservation `entry` ended in
     cohort    cohort; note: JSON of the patient keys added and removed since the cohort row before
     withdraw  note: every key of one patient who withdrew consent, separated by blanks
+    What was booked out of a copy of this ledger: `client.ledger_merge`.
 """
 
 import dataclasses
@@ -24,9 +25,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from client import ledger_merge
 from client.bookings import Bookings
 from client.ledger_store import GENESIS, Draft, LedgerStore, Row
-from common.errors import EgressRefused, LedgerCorrupt
+from common.errors import EgressRefused
 from common.privacy import GaussianEvent, epsilon
 
 UTILITY = "utility"
@@ -156,6 +158,21 @@ class Ledger:
 
         self._store.append(decide)
 
+    def merge(self, theirs: Sequence[Row]) -> int:
+        """Book what a copy of this ledger holds and this one does not, as spent; twice is as once.
+
+        Args:
+            theirs: Every row of the copy.
+
+        Returns:
+            Number of reservations that were booked.
+
+        Raises:
+            StateError: It is no copy of this ledger.
+        """
+        fresh = self._store.append(lambda rows: ledger_merge.drafts_of(rows, theirs, cohorts=_cohorts, change=_changed))
+        return sum(row.kind == "reserve" for row in fresh)
+
     def withdrawals(self) -> list[Withdrawal]:
         """Every patient who withdrew consent, oldest first."""
         return _withdrawals(self.rows())
@@ -207,16 +224,13 @@ class Ledger:
         return rows[-1].hash if rows else GENESIS
 
     def require(self, head: str) -> None:
-        """Refuse to go on unless the row with this hash is in the chain: a ledger that lacks it was rolled back.
+        """Refuse to go on unless the row with this hash is in the chain, or was booked out of a copy.
 
         Raises:
-            LedgerCorrupt: The ledger has no such row, although a reply that left or a withdrawal rests on it.
+            LedgerBehind: The ledger has no such row, although a reply that left or a withdrawal rests on it: it was
+                rolled back, or two copies of it went on.
         """
-        if head not in ("", GENESIS) and all(row.hash != head for row in self.rows()):
-            raise LedgerCorrupt(
-                f"ledger: it is behind the receipt {head[:12]} of a reply that has left this site or of a withdrawal; "
-                "an older copy is in its place. Nothing is trained; restore the newest copy, or retire this data set"
-            )
+        ledger_merge.require(self.rows(), head)
 
 
 def _draft(kind: str, entry: Entry, *, sigma: float = 0.0, rate: float = 0.0, steps: int = 0, note: str) -> Draft:
@@ -264,11 +278,14 @@ def _cohort_change(rows: list[Row], entry: Entry) -> list[Draft]:
     if not entry.patients or entry.cohort in known:
         return []
     before = next(reversed(known.values()), frozenset())
-    change = {"added": sorted(set(entry.patients) - before), "removed": sorted(before - set(entry.patients))}
-    return [Draft(kind="cohort", cohort=entry.cohort, note=json.dumps(change))]
+    return [Draft(kind="cohort", cohort=entry.cohort, note=_changed(before, frozenset(entry.patients)))]
 
 
-def _cohorts(rows: list[Row]) -> dict[str, frozenset[str]]:
+def _changed(before: frozenset[str], after: frozenset[str]) -> str:
+    return json.dumps({"added": sorted(after - before), "removed": sorted(before - after)})
+
+
+def _cohorts(rows: Sequence[Row]) -> dict[str, frozenset[str]]:
     known: dict[str, frozenset[str]] = {}
     members: frozenset[str] = frozenset()
     for row in rows:

@@ -11,21 +11,26 @@ Formal guarantee
     last step, and nothing is computed before `append` returns. A crash in between leaves "writing": the file then
     holds the old rows or the new ones, both checked by their chain, and nothing has been released on the new ones.
     An older copy of all files together looks sound from inside; `client.hospital` compares it with what was last sent.
+    A disk that is full, locked, read-only, forbidden or without locks is none of this: `common.disk` names it, and
+    what was interrupted goes on where it stopped. All files are made for their owner alone, mode 0600.
 """
 
 import hashlib
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from common.errors import LedgerCorrupt, StateError
-from common.files import write_atomically
+from common.disk import sqlite_refusal, told
+from common.errors import FileLocked, LedgerCorrupt
+from common.files import PRIVATE, keep_private, write_atomically
 from common.locks import locked
+from common.owner import require_owner
 
 GENESIS = "0" * 64
 """Hash before the first row."""
@@ -114,11 +119,16 @@ class LedgerStore:
 
         Raises:
             LedgerCorrupt: The file, its seal or its chain is not what it was left as.
+            DiskRefused: The disk does not let it be read or written, by its kind; nothing is damaged.
         """
         self._path = path
         self._seal_path = path.with_suffix(".seal")
         self._known: tuple[str, list[Row]] = ("", [])  # rows already walked, by the digest of the file they came from
-        path.parent.mkdir(parents=True, exist_ok=True)
+        require_owner(path.parent)
+        with told(path):
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for file in (path, self._seal_path, path.with_suffix(".lock"), self._side("-wal"), self._side("-shm")):
+                keep_private(file)
         self.rows()
 
     def rows(self) -> list[Row]:
@@ -202,21 +212,20 @@ class LedgerStore:
 
     def _seal(self, rows: list[Row]) -> None:
         if _present(self._side("-wal")):
-            raise self._corrupt("another program holds it open; close that program first")
+            raise FileLocked(
+                f"ledger {self._path}: another program holds it open; close that program first. Nothing is damaged"
+            )
         head = rows[-1].hash if rows else GENESIS
         self._write_seal(_Seal(state="sealed", rows=len(rows), head=head, file=self._file_digest()))
 
     def _write_seal(self, seal: _Seal) -> None:
-        try:
-            write_atomically(self._seal_path, seal.to_bytes())
-        except OSError as error:
-            raise StateError(
-                f"{self._seal_path} cannot be written ({error.strerror}). Free space or mend its rights"
-            ) from error
+        with told(self._seal_path):
+            write_atomically(self._seal_path, seal.to_bytes(), mode=PRIVATE)
 
     def _read_seal(self) -> _Seal | None:
         try:
-            raw = self._seal_path.read_bytes()
+            with told(self._seal_path):
+                raw = self._seal_path.read_bytes()
         except FileNotFoundError:
             return None
         try:
@@ -231,15 +240,20 @@ class LedgerStore:
 
     def _file_digest(self) -> str:
         try:
-            return hashlib.sha256(self._path.read_bytes()).hexdigest()
+            with told(self._path):
+                return hashlib.sha256(self._path.read_bytes()).hexdigest()
         except FileNotFoundError:
             raise self._corrupt("it is gone") from None
 
     def _side(self, suffix: str) -> Path:
         return self._path.with_name(self._path.name + suffix)
 
-    def _lock(self) -> AbstractContextManager[None]:
-        return locked(self._path.with_suffix(".lock"))
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        with ExitStack() as held:
+            with told(self._path):
+                held.enter_context(locked(self._path.with_suffix(".lock")))
+            yield
 
     @contextmanager
     def _connect(self, *, read_only: bool = False) -> Iterator[sqlite3.Connection]:
@@ -247,6 +261,8 @@ class LedgerStore:
             if read_only:  # the bytes have just been compared with the seal, and the lock is ours
                 database = sqlite3.connect(f"{self._path.resolve().as_uri()}?immutable=1", uri=True)
             else:
+                with told(self._path):  # SQLite would give it the umask's mode, and its two side files the same
+                    os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE))
                 database = sqlite3.connect(self._path, timeout=_PATIENCE_S, isolation_level=None)
             try:
                 if not read_only:
@@ -255,7 +271,9 @@ class LedgerStore:
                 yield database
             finally:
                 database.close()
-        except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:  # what SQLite makes of damaged cells
+        except sqlite3.Error as error:
+            raise (sqlite_refusal(error, self._path) or self._corrupt(str(error))) from error
+        except (ValueError, TypeError, OverflowError) as error:  # what SQLite makes of damaged cells
             raise self._corrupt(str(error)) from error
 
     def _corrupt(self, why: str) -> LedgerCorrupt:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client.randomness import SecureRandom
-from common.errors import StateError
+from common.disk import told
 from common.files import PRIVATE, sync_folder, write_atomically
 
 _BYTES = 32
@@ -55,16 +55,12 @@ def make(home: Path, name: str, *, entry: int, generation: str) -> None:
         generation: Cache generation it is booked for.
 
     Raises:
-        StateError: The disk refuses.
+        DiskRefused: The disk refuses, by its kind.
     """
     path = _path(home, name)
     content = {"key": SecureRandom.new_key().hex(), "entry": entry, "generation": generation}
-    try:
+    with told(path.parent):
         write_atomically(path, json.dumps(content).encode(), mode=PRIVATE)
-    except OSError as error:
-        raise StateError(
-            f"{path.parent} cannot be written ({error.strerror}). Free space or mend its rights"
-        ) from error
 
 
 def kept(home: Path, name: str) -> RoundKey | None:
@@ -82,8 +78,9 @@ def destroy(home: Path, name: str) -> None:
     """Remove the key; call once the reply is stored and before it leaves. Nothing happens where there is none."""
     path = _path(home, name)
     if path.exists():
-        path.unlink()
-        sync_folder(path.parent)
+        with told(path.parent, so=", so the reply is kept and nothing was sent"):
+            path.unlink()
+            sync_folder(path.parent)
 
 
 def _path(home: Path, name: str) -> Path:

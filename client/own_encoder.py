@@ -15,7 +15,9 @@ worth less; it is not worth less private.
 import logging
 from pathlib import Path
 
-from common.errors import CheckpointCorrupt, MessageRefused, StateError
+from common.disk import told
+from common.errors import CheckpointCorrupt, MessageRefused
+from common.files import PRIVATE
 from common.plan import StudyPlan
 from common.vae import encoder_arrays, initial
 from common.weights import Weights, check, read, write
@@ -62,19 +64,14 @@ def keep(home: Path, plan: StudyPlan, number: int, encoder: Weights) -> None:
     Call once the round's reply is stored and its key is gone.
 
     Raises:
-        StateError: The disk refuses.
+        DiskRefused: The disk refuses, by its kind.
     """
-    try:
+    with told(home / FOLDER, so="; the round's reply is stored"):
         _write(home, plan, number, encoder)
-    except OSError as error:
-        raise StateError(
-            f"{home / FOLDER} cannot be written ({error.strerror}). Free space or mend its rights; the round's reply "
-            "is stored"
-        ) from error
 
 
 def _write(home: Path, plan: StudyPlan, number: int, encoder: Weights) -> None:
-    write(encoder, _folder(home, plan) / f"{number:05d}.safetensors")
+    write(encoder, _folder(home, plan) / f"{number:05d}.safetensors", mode=PRIVATE)
     for old in _stored(home, plan)[:-_KEPT]:
         old.unlink(missing_ok=True)
 

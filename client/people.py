@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from common.disk import told
 from common.errors import StateError
 from common.files import PRIVATE, write_atomically
 from common.locks import locked
@@ -83,12 +84,13 @@ class People:
         if not path.exists() and not expected:
             return cls()
         try:
-            plain: dict[str, Any] = json.loads(path.read_bytes())
+            with told(path):
+                plain: dict[str, Any] = json.loads(path.read_bytes())
             return cls({
                 key: Known(bare=bare, draws=frozenset(draws or [key]), kin=frozenset([key, *kin]))
                 for key, (bare, draws, kin) in plain[f"schema {SCHEMA}"].items()
             })  # fmt: skip
-        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except (FileNotFoundError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise StateError(
                 f"{path} is gone or cannot be read ({type(error).__name__}), so nobody can tell who is set aside, or "
                 "withdrew, under another id. Restore it from the site's newest backup"
@@ -101,12 +103,8 @@ class People:
             for key, item in self.known.items()
         }
         content = json.dumps({f"schema {SCHEMA}": plain}, sort_keys=True).encode()
-        try:
+        with told(home / PEOPLE_FILE):
             write_atomically(home / PEOPLE_FILE, content, mode=PRIVATE)
-        except OSError as error:
-            raise StateError(
-                f"{home / PEOPLE_FILE} cannot be written ({error.strerror}). Free space or mend its rights"
-            ) from error
 
     def learn(self, persons: Iterable[Person]) -> Self:
         """Return what is remembered once these persons were met."""

@@ -10,8 +10,9 @@ import json
 from pathlib import Path
 
 from client.ledger import Ledger
+from common.disk import told
 from common.errors import StateError
-from common.files import write_atomically
+from common.files import PRIVATE, write_atomically
 from common.locks import locked
 
 RECEIPT, LOCK = "receipt.json", "receipt.lock"
@@ -30,19 +31,15 @@ def keep(home: Path, ledger: Ledger, *, head: str = "", entry: int = 0, plan: st
 
     Raises:
         LedgerCorrupt: The ledger is behind `head` or behind the receipt that is there.
-        StateError: The receipt cannot be read or written.
+        StateError: The receipt cannot be read.
+        DiskRefused: It cannot be written, by its kind.
     """
-    try:
-        with locked(home / LOCK):
-            for known in (last_head(home), head):
-                ledger.require(known)
-            receipt = {"head": ledger.head(), "entry": entry, "plan": plan, "round": number}
-            write_atomically(home / RECEIPT, json.dumps(receipt, sort_keys=True).encode())
-    except OSError as error:
-        raise StateError(
-            f"{home / RECEIPT} cannot be written ({error.strerror}), so nothing was sent, and an older ledger put back "
-            "would not be noticed. Free space or mend its rights, and do it again"
-        ) from error
+    unsent = ", so nothing was sent, and an older ledger put back would not be noticed; do it again"
+    with told(home / RECEIPT, so=unsent), locked(home / LOCK):
+        for known in (last_head(home), head):
+            ledger.require(known)
+        receipt = {"head": ledger.head(), "entry": entry, "plan": plan, "round": number}
+        write_atomically(home / RECEIPT, json.dumps(receipt, sort_keys=True).encode(), mode=PRIVATE)
 
 
 def last_head(home: Path) -> str:
@@ -53,11 +50,11 @@ def last_head(home: Path) -> str:
     """
     path = home / RECEIPT
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["head"])
+        with told(path, so=", so nothing was sent"):
+            return str(json.loads(path.read_text(encoding="utf-8"))["head"])
     except FileNotFoundError:
         return ""
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise StateError(
-            f"{path} cannot be read ({type(error).__name__}), so nothing was sent. Restore it and the ledger from "
-            "their newest backup"
+            f"{path} is damaged ({type(error).__name__}), so nothing was sent. Put that one file back from its backup"
         ) from error

@@ -5,8 +5,9 @@ import re
 from pathlib import Path
 
 from client.policy import Limits, SitePolicy
+from common.disk import told
 from common.errors import PlanRefused, StateError
-from common.files import write_atomically
+from common.files import PRIVATE, keep_private, write_atomically
 from common.texts import decoded
 
 _TEMPLATE = """\
@@ -68,11 +69,10 @@ def init(home: Path, name: str) -> bool:
     rules = SitePolicy(name=name)
     text = _TEMPLATE.format(**{field.name: getattr(rules, field.name) for field in dataclasses.fields(SitePolicy)},
                             label_attributes=list(rules.limits.label_attributes))  # fmt: skip
-    try:
+    with told(home):
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_atomically(home / "site.toml", text.encode())
-    except OSError as error:
-        raise StateError(f"{home} cannot be written ({error.strerror}). Free space or mend its rights") from error
+        keep_private(home)
+        write_atomically(home / "site.toml", text.encode(), mode=PRIVATE)
     return True
 
 
@@ -112,13 +112,13 @@ def lower(home: Path, *, study: float | None, total: float | None) -> Limits:
     mark = before[: len(before) - len(draft.encode())]
     for key, value in changes.items():
         draft = _with(draft, key, value)
-    write_atomically(path, mark + draft.encode())
+    write_atomically(path, mark + draft.encode(), mode=PRIVATE)
     try:
         kept = SitePolicy.load(home) == wanted
     except StateError:
         kept = False
     if not kept:
-        write_atomically(path, before)
+        write_atomically(path, before, mode=PRIVATE)
         raise StateError(f"{path} is laid out in a way that cannot be changed safely here. Edit its [limits] by hand")
     return new
 

@@ -5,7 +5,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.disk import told
 from common.errors import CheckpointCorrupt
+from common.files import PRIVATE
 from common.messages import TrainReply, TrainRequest
 from common.weights import digest, read, write
 
@@ -28,10 +30,17 @@ class Finished:
 def find(home: Path, request: TrainRequest) -> Finished | None:
     """Return what this very request (plan, round, weights) already got, or None.
 
-    A spool file that cannot be read counts as absent: the round is then trained, and booked, anew.
+    A spool file that is damaged counts as absent: the round is then trained, and booked, anew.
+
+    Raises:
+        DiskRefused: It is there, and the disk does not let it be read: what it holds was paid for.
     """
+    path = _path(home, request)
+    if path.exists():
+        with told(path):
+            path.open("rb").close()
     try:
-        arrays, metadata = read(_path(home, request))
+        arrays, metadata = read(path)
         reply = TrainReply(arrays=arrays, **json.loads(metadata["reply"]))
         return Finished(reply=reply, entry=int(metadata["entry"]), cohort=metadata["cohort"])
     except (CheckpointCorrupt, KeyError, TypeError, ValueError):
@@ -39,11 +48,17 @@ def find(home: Path, request: TrainRequest) -> Finished | None:
 
 
 def keep(home: Path, request: TrainRequest, finished: Finished) -> None:
-    """Store a reply durably as the answer to `request`."""
+    """Store a reply durably as the answer to `request`.
+
+    Raises:
+        DiskRefused: The disk refuses, by its kind.
+    """
     reply = finished.reply
     scalars = {f.name: getattr(reply, f.name) for f in dataclasses.fields(reply) if f.name != "arrays"}
     metadata = {"reply": json.dumps(scalars), "entry": str(finished.entry), "cohort": finished.cohort}
-    write(reply.arrays, _path(home, request), metadata=metadata)
+    path = _path(home, request)
+    with told(path, so=", so the reply is not stored and nothing was sent"):
+        write(reply.arrays, path, metadata=metadata, mode=PRIVATE)
 
 
 def _path(home: Path, request: TrainRequest) -> Path:

@@ -15,7 +15,15 @@ WardroundError                 1
 │   ├── SignatureInvalid           a release or verdict that is altered, unsigned or signed by somebody else
 │   ├── CacheCorrupt               a training cache that fails its check
 │   │   └── CacheMissing               there is none of the plan's form; told as CohortTooSmall (`client.refusals`)
+│   ├── DiskRefused                the disk or its file system refuses; nothing is damaged
+│   │   ├── DiskFull                   passes once there is room
+│   │   ├── FileLocked                 passes once another program lets go
+│   │   ├── DiskReadOnly
+│   │   ├── NotPermitted               rights, or another user than the home's owner
+│   │   └── NoLocks                    a file system without locks
+│   ├── HomeMoved                  a home that is not where it was bound: moved, restored or copied
 │   └── LedgerCorrupt              a ledger whose chain is broken
+│       └── LedgerBehind               a sound ledger that lacks an entry which something outside rests on
 ├── Refusal                    6   a hospital says no; the message says why and what would change it
 │   ├── BudgetExhausted
 │   ├── PlanRefused                not approved, other digest, outside the site's policy
@@ -115,8 +123,40 @@ class CacheMissing(CacheCorrupt):
     """There is no training cache, or none of the form that a plan asks for; nothing is damaged."""
 
 
+class DiskRefused(StateError):
+    """The disk or its file system refuses to read or write; nothing is damaged."""
+
+
+class DiskFull(DiskRefused):
+    """There is no room left; it passes."""
+
+
+class FileLocked(DiskRefused):
+    """Another program holds the file; it passes."""
+
+
+class DiskReadOnly(DiskRefused):
+    """The file system is mounted read-only."""
+
+
+class NotPermitted(DiskRefused):
+    """This user may not write there, or is not the home's owner."""
+
+
+class NoLocks(DiskRefused):
+    """The file system gives no locks, as some network file systems do not."""
+
+
+class HomeMoved(StateError):
+    """A site's home is not where it was bound: it was moved, restored or copied."""
+
+
 class LedgerCorrupt(StateError):
     """The privacy ledger's hash chain is broken."""
+
+
+class LedgerBehind(LedgerCorrupt):
+    """The ledger is sound, but lacks an entry that something outside it rests on."""
 
 
 class Refusal(WardroundError):

@@ -7,6 +7,7 @@ whoever starts after a crash or a power cut, finds the old content or the new on
 
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,6 +82,20 @@ def new_file(path: Path, *, mode: int | None = None) -> Iterator[BinaryIO]:
         sync(file)
 
 
+def keep_private(path: Path) -> None:
+    """Leave rights on a file or folder to its owner alone, whatever it had; nothing happens where there is none.
+
+    Raises:
+        OSError: It belongs to somebody else, or its file system refuses.
+    """
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError:
+        return
+    if mode & 0o077:
+        path.chmod(mode & 0o700)
+
+
 def require_writable(path: Path) -> Path:
     """Return `path` if a file can be written there: asked before a command changes anything else.
 
@@ -110,10 +125,17 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def _make_folder(folder: Path, mode: int) -> None:
+    """Make a folder and what is missing above it, all with `mode`: `Path.mkdir` gives it to the last one alone."""
+    if not folder.is_dir():
+        _make_folder(folder.parent, mode)
+        folder.mkdir(exist_ok=True, mode=mode)
+
+
 @contextmanager
 def _drafted(path: Path, content: bytes, mode: int | None) -> Iterator[Path]:
     """Yield a synced draft beside `path` that holds `content`; what is left of it at the end is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o777 if mode is None else 0o700)
+    _make_folder(path.parent, 0o777 if mode is None else 0o700)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}{DRAFT}")
     try:
         with new_file(draft, mode=mode) as file:

@@ -84,7 +84,7 @@ class TrainRequest(_Message):
     """Round `round` of the plan with this digest, on these weights. It carries no noise, no steps, no seed.
 
     Attributes:
-        last_head: The site's `ledger_head` in its last reply that the server accepted, "" before the first: a ledger
+        last_head: A `ledger_head` of a reply of the site that the server accepted, "" before the first: a ledger
             that does not know it was rolled back.
     """
 

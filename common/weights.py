@@ -49,11 +49,27 @@ def check(weights: Mapping[str, NDArray[np.float32]], shapes: Mapping[str, tuple
             raise MessageRefused(f"{what}: array {name!r} holds a value that is not finite")
 
 
-def write(weights: Mapping[str, NDArray[np.float32]], path: Path, *, metadata: Mapping[str, str] | None = None) -> str:
-    """Write a safetensors file so that a crash leaves the old file or the new one; return the weights' digest."""
+def write(
+    weights: Mapping[str, NDArray[np.float32]],
+    path: Path,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    mode: int | None = None,
+) -> str:
+    """Write a safetensors file so that a crash leaves the old file or the new one; return the weights' digest.
+
+    Args:
+        weights: The arrays.
+        path: The file; its folder is made where it is missing.
+        metadata: Kept beside the arrays.
+        mode: Permissions, as in `common.files.write_atomically`.
+
+    Raises:
+        OSError: The disk refuses; the old file stays.
+    """
     sealed = digest(weights)
     contiguous = {name: np.ascontiguousarray(array) for name, array in weights.items()}
-    write_atomically(path, save(contiguous, metadata={**(metadata or {}), "digest": sealed}))
+    write_atomically(path, save(contiguous, metadata={**(metadata or {}), "digest": sealed}), mode=mode)
     return sealed
 
 

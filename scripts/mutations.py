@@ -19,6 +19,7 @@ from mutations_accountant import ACCOUNTANT
 from mutations_deployment import DEPLOYMENT
 from mutations_gateway import GATEWAY
 from mutations_hello import HELLO
+from mutations_home import HOME
 from mutations_identity import IDENTITY
 from mutations_mechanisms import MECHANISMS
 from mutations_more import MORE
@@ -41,6 +42,7 @@ MUTATIONS = [
     *MORE,
     *DEPLOYMENT,
     *GATEWAY,
+    *HOME,
     *IDENTITY,
     *HELLO,
     *OUTLOOK,

@@ -89,6 +89,7 @@ DEPLOYMENT = [
            '"--host", "127.0.0.1"', '"--host", "0.0.0.0"', _GATEWAY),
     _guard("steward: a revoked node key stays registered", "server/coordinator/steward.py",
            "link.unregister(registered[key].node_id)", "pass", _SERVE),
-    _guard("steward: a study that waits for a person is started again", "server/coordinator/steward.py",
-           'not in ("prepared", "interrupted"):', 'not in ("prepared", "interrupted", "paused"):', _SERVE),
+    _guard("steward: a study that waits for a person is started again", "server/progress.py",
+           'where.state in ("prepared", "interrupted")', 'where.state in ("prepared", "interrupted", "paused")',
+           _SERVE),
 ]  # fmt: skip

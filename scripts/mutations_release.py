@@ -101,7 +101,7 @@ RELEASE = [
     _guard("permit: the total is read at the asking plan's delta", "client/approval.py",
            "min(deltas, default=default)", "plan.privacy.delta if plan else default", _BUDGET),
     _guard("receipt: it may go back", "client/receipt.py",
-           "                ledger.require(known)\n", "                pass\n", (EGRESS,)),
+           "            ledger.require(known)\n", "            pass\n", (EGRESS,)),
     _guard("receipt: it names a row that the reply knew and no later one", "client/receipt.py",
            'receipt = {"head": ledger.head(),', 'receipt = {"head": head or ledger.head(),', _CONSENT),
     _guard("enrolment: a request without a verdict key is taken", "server/coordinator/invitations.py",

@@ -8,7 +8,7 @@ from flwr.serverapp import Grid, ServerApp
 from threadpoolctl import threadpool_limits
 
 from common.errors import PlanError
-from server import gate, progress, release, rounds
+from server import gate, progress, release, rounds, runs
 from server.exchange import Exchange
 from server.study import Study
 
@@ -44,6 +44,8 @@ def main(grid: Grid, context: Context) -> None:
     # and a product that is under way then never ends. Seen as a hang in `flwr run`.
     folder = Path(str(config["run-dir"]))
     with threadpool_limits(limits=1, user_api="blas"), progress.watched(folder):
+        if not config.get("simulation"):
+            runs.note(folder, int(context.run_id))
         study = Study.resume(folder)
         rounds.run(study, Exchange(grid))
         verdicts = gate.collect(study, Exchange(grid))

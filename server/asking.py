@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from flwr.app import RecordDict
 
-from common.errors import StateError
+from common.errors import DiskFull, DiskRefused, FileLocked, StateError
 from server.exchange import Exchange, Failure, Question
 from server.roster import AWAY, FAILED, GRACE_S, LOOK_S, SILENT, Roster
 
@@ -15,7 +15,8 @@ log = logging.getLogger(__name__)
 MOST_ASKS = 8
 """How often a site that loses its task is asked in one attempt."""
 _TRANSIENT_ASKS = 3
-"""How often a site is asked that answers with a plain `StateError`: a full disk or a crash may be over in a moment."""
+"""How often a site is asked that answers with one of `_PASSING`: a full disk or a crash may be over in a moment."""
+_PASSING = frozenset(kind.__name__ for kind in (StateError, DiskRefused, DiskFull, FileLocked))
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 
 
@@ -140,5 +141,5 @@ class Asking:
             return
         log.info("%s: %s is missing: %s", self._what, name, reason)
         self.missing[name] = reason
-        if reason == StateError.__name__ and asked.times < _TRANSIENT_ASKS:
+        if reason in _PASSING and asked.times < _TRANSIENT_ASKS:
             asked.lost, asked.over = True, False

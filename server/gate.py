@@ -25,6 +25,7 @@ from common.verdicts import PASSED, from_json, to_json, verified
 from server import signers
 from server.asking import Asking
 from server.exchange import Exchange
+from server.heads import Heads
 from server.quarantine import OTHER_SITE, WRONG_COST
 from server.roster import Roster
 from server.study import Study
@@ -56,7 +57,9 @@ def collect(study: Study, exchange: Exchange) -> Verdicts:
         roster,
         what="verdict",
         question=lambda name: EvaluateRequest(
-            plan=study.plan.digest, last_head=study.last_head(name), arrays=study.released
+            plan=study.plan.digest,
+            last_head=Heads(study.folder).to_send(name) or study.last_head(name),
+            arrays=study.released,
         ),
         hear=lambda name, answer: _hear(study, found, name, answer),
     )
@@ -144,6 +147,7 @@ def _hear(study: Study, found: Verdicts, name: str, answer: RecordDict) -> str:
         return OTHER_SITE
     if not _honest_cost(study, verdict):
         return WRONG_COST
+    Heads(study.folder).counted(name, verdict.ledger_head)
     found[name] = verdict
     _save(study, found)
     return ""

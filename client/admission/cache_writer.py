@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.cache import ARRAYS, CACHE_FOLDER, CURRENT, SCHEMA, checked_index, file_digest, generation_name
+from common.disk import told
 from common.errors import StateError
 from common.files import DRAFT, PRIVATE, new_file, sync_folder, write_atomically
 from common.locks import locked
@@ -86,11 +87,9 @@ def exclusive(home: Path) -> Iterator[Path]:
     folder = home / CACHE_FOLDER
     busy = StateError(f"another ingest is at work in {home}. Wait for it to end")
     with contextlib.ExitStack() as held:
-        try:
+        with told(folder):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             held.enter_context(locked(folder / "LOCK", busy=busy, patience_s=_PATIENCE_S))
-        except OSError as error:
-            raise StateError(f"{folder} cannot be written ({error.strerror}). Free space or mend its rights") from error
         for leftover in folder.glob(f"{_DRAFT}*"):
             shutil.rmtree(leftover, ignore_errors=True)
         for leftover in folder.glob(f".*{DRAFT}"):
@@ -116,13 +115,8 @@ def write_generation(folder: Path, content: Content, images: Iterable[Stored]) -
     Raises:
         StateError: The disk is full or refuses; the old generation stays in use.
     """
-    try:
+    with told(folder, so="; the old cache stays in use, ingest again"):
         return _write(folder, content, images)
-    except OSError as error:
-        raise StateError(
-            f"the training cache could not be written ({error.strerror}); the old one stays in use. "
-            "Free space and ingest again"
-        ) from error
 
 
 def _write(folder: Path, content: Content, images: Iterable[Stored]) -> str:
@@ -132,7 +126,7 @@ def _write(folder: Path, content: Content, images: Iterable[Stored]) -> str:
         _write_array(draft / "labels.npy", np.asarray(content.labels, dtype=np.int64))
         _write_array(draft / "offsets.npy", np.cumsum([0, *content.counts], dtype=np.int64))
         index = json.dumps(_index(draft, content), sort_keys=True).encode()
-        with new_file(draft / "index.json") as file:
+        with new_file(draft / "index.json", mode=PRIVATE) as file:
             file.write(index)
         sync_folder(draft)
         name = generation_name(index)
@@ -174,7 +168,7 @@ def _index(draft: Path, content: Content) -> dict[str, Any]:
 def _write_images(path: Path, content: Content, images: Iterable[Stored]) -> None:
     """Write images.npy row by row, never holding more than one."""
     shape = (len(content.labels), content.image_size, content.image_size)
-    with new_file(path) as file:
+    with new_file(path, mode=PRIVATE) as file:
         header = {"descr": "<u2", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         for image in images:
@@ -182,5 +176,5 @@ def _write_images(path: Path, content: Content, images: Iterable[Stored]) -> Non
 
 
 def _write_array(path: Path, array: NDArray[np.int64]) -> None:
-    with new_file(path) as file:
+    with new_file(path, mode=PRIVATE) as file:
         np.save(file, array, allow_pickle=False)

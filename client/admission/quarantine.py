@@ -4,7 +4,6 @@ A decision is about the bytes of a file (SHA-256): a changed file waits again. I
 """
 
 import datetime
-import getpass
 import io
 import json
 import tempfile
@@ -23,6 +22,7 @@ from client.admission.settings import IngestSettings
 from common.errors import DataError, StateError
 from common.files import PRIVATE, write_atomically
 from common.images import unit_to_uint8
+from common.owner import user_name
 
 QUARANTINE_FILE = "quarantine.json"
 SHORT = 12
@@ -105,7 +105,7 @@ def find(home: Path, short: str) -> FileRecord:
 def decide(home: Path, digests: list[str], decision: Verdict) -> None:
     """Write a decision down, with the name of the user and the time."""
     note = {
-        "decision": decision, "by": getpass.getuser(),
+        "decision": decision, "by": user_name(),
         "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
     taken = {**Decisions.load(home).taken, **dict.fromkeys(digests, note)}

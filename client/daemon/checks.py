@@ -3,22 +3,32 @@
 Each check returns "" or a reason in words that hold no path, no count and no identifier.
 """
 
-import contextlib
+import os
 import shutil
-import sqlite3
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from client.daemon.home import Coordinator, DaemonHome, read_json
-from common import flower_version, pki
-from common.errors import StateError
+from common import clocks, flower_version, pki
+from common.disk import told
+from common.errors import DiskFull, DiskReadOnly, DiskRefused, NoLocks, NotPermitted, StateError
+from common.files import PRIVATE, write_atomically
 
 CLOCK_S = 300.0
 """Flower refuses a node whose clock is further off than this."""
 SILENCE_S = 90.0
 """A node gives a sign of life every half minute; after three it counts as not registered."""
 FREE_BYTES = 64 * 1024 * 1024
+PROBE = "probe"
+_PROBE_BYTES = b"0" * 4096
+_TWO_PLACES = 409
+_LOOK = "Look in the system's log"
+_CURES: dict[type[DiskRefused], str] = {
+    DiskFull: "Free some space",
+    DiskReadOnly: "Mount the file system writable",
+    NotPermitted: "Give the whole home to the daemon's user (chown -R)",
+    NoLocks: "Put the home on a local disk",
+}
 EXPIRY_DAYS = 30
 """A client certificate's end is told from this many days before it."""
 
@@ -48,16 +58,26 @@ def processes(state: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def registered(home: DaemonHome) -> str:
-    """Whether the coordinator lately accepted what only a registered, active node may ask."""
+    """Whether the coordinator lately accepted what only a registered, active node may ask.
+
+    By the time since this machine's boot: a wall clock that was set back would call any old stamp recent.
+    """
     link = read_json(home.link)
-    if time.time() - float(link.get("registered", 0)) < SILENCE_S:
+    up = {key: float(link.get(f"{key}_up", 0)) for key in ("registered", "failed", "answered")}
+    if link.get("boot") != clocks.boot():
+        return "the coordinator has not answered yet"
+    if up["registered"] and 0 <= clocks.uptime_s() - up["registered"] < SILENCE_S:
         return ""
-    failed, answered = float(link.get("failed", 0)), float(link.get("answered", 0))
-    if failed > answered:
+    if up["failed"] > up["answered"]:
         return _not_reached(home, str(link.get("error", "")))
-    if answered and flower(home):
+    if link.get("status") == _TWO_PLACES:
+        return (
+            "the coordinator has seen this site in two places at once and lets neither pass. Stop the other copy of "
+            "this home, then see *A home that was copied or moved* in docs/operations.md"
+        )
+    if up["answered"] and flower(home):
         return f"the coordinator answers {link.get('status')}: see `flower`"
-    if answered:
+    if up["answered"]:
         return f"the coordinator answers {link.get('status')}. Ask whether this site is enrolled and not revoked"
     return "the coordinator has not answered yet"
 
@@ -113,17 +133,19 @@ def clock(home: DaemonHome) -> str:
 
 
 def ledger(home: DaemonHome) -> str:
-    """Whether the ledger could be written now, and the disk has room."""
+    """Whether the home could be written now, ledger included, and the disk has room: a file is written and synced."""
+    probe, ledger_file = home.home / "daemon" / PROBE, home.home / "ledger.sqlite"
     try:
-        if shutil.disk_usage(home.home).free < FREE_BYTES:
-            return "the disk is full. Free some space"
-        path = home.home / "ledger.sqlite"
-        if path.exists():
-            with contextlib.closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=5)) as connection:
-                connection.execute("BEGIN IMMEDIATE")
-                connection.execute("ROLLBACK")
-    except (OSError, sqlite3.Error) as error:
-        return f"the ledger cannot be written ({type(error).__name__}). Mend the rights of the site's home"
+        with told(home.home):
+            if shutil.disk_usage(home.home).free < FREE_BYTES:
+                return "the disk is full. Free some space"
+            for file in (ledger_file, ledger_file.with_suffix(".seal"), ledger_file.with_suffix(".lock")):
+                if file.exists():  # opened as a round opens it, and left as it is
+                    os.close(os.open(file, os.O_RDWR | os.O_CLOEXEC))
+            write_atomically(probe, _PROBE_BYTES, mode=PRIVATE)
+            probe.unlink()
+    except DiskRefused as error:
+        return f"the ledger cannot be written ({type(error).__name__}). {_CURES.get(type(error), _LOOK)}"
     return ""
 
 

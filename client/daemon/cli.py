@@ -1,4 +1,4 @@
-"""`wardround site join|renew|move|serve|status`: joining a coordinator, and the daemon that works for it.
+"""`wardround site join|renew|move|adopt|serve|status`: joining a coordinator, and the daemon that works for it.
 
 `COMMANDS` is attached to the `site` group by whoever builds it.
 """
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from client.options import home_option
-from common.terminal import ask, emit, json_option
+from client.options import by_option, home_option, seen_home_option
+from common.terminal import ask, confirm, emit, json_option
 
 _folder = click.Path(path_type=Path)
 _out = click.option("--out", type=_folder, help="File to write.  [default: SITE.request.json]")
@@ -90,6 +90,29 @@ def serve(*, home: Path) -> None:
 
 @click.command()
 @home_option
+@by_option
+@click.option("--merge", "other", type=_folder, metavar="OTHER_HOME", help="Book what this other copy has spent.")
+@click.option("--yes", is_flag=True, help="No other copy serves, or will; do not ask.")
+@json_option
+def adopt(*, home: Path, by: str, other: Path | None, yes: bool, as_json: bool) -> None:
+    """Go on with this home after it was moved, restored or copied."""
+    from client import adopt as adopting
+
+    question = "Is every other copy of this home stopped, and will none be started again?"
+    agreed = yes or (not as_json and confirm(question))
+    if not agreed:
+        emit({"adopted": False}, as_json=as_json, text=lambda: "not adopted; nothing was changed")
+        return
+    found = adopting.adopt(home.resolve(), by=by, other=other)
+    emit(
+        {"adopted": True, **vars(found), "plans": list(found.plans)},
+        as_json=as_json,
+        text=lambda: adopting.in_words(home, found, other),
+    )
+
+
+@click.command()
+@seen_home_option
 @json_option
 @click.pass_context
 def status(context: click.Context, *, home: Path, as_json: bool) -> None:
@@ -103,4 +126,4 @@ def status(context: click.Context, *, home: Path, as_json: bool) -> None:
         context.exit(StateError.exit_code)
 
 
-COMMANDS: list[click.Command] = [join, renew, move, serve, status]
+COMMANDS: list[click.Command] = [join, renew, move, adopt, serve, status]

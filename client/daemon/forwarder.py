@@ -3,13 +3,16 @@
 The stock SuperNode cannot show a client certificate. It talks to this process on loopback, which shows the site's
 certificate to the gateway (mutual TLS 1.3, the pinned authority only), through the hospital's web proxy if there is
 one. Flower's own node signature stays inside. It passes nothing but `POST /v1/fleet/*`, retries nothing, and turns
-every trouble on the way into 502 or 504, which the SuperNode retries: a TLS error text would make it give up.
+every trouble on the way into 502 or 504, which the SuperNode retries: a TLS error text would make it give up. It
+numbers its requests under a name drawn at its start, by which the coordinator notices a second copy of this home.
 """
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import re
+import secrets
 import socket
 import ssl
 import sys
@@ -39,6 +42,8 @@ _NOT_PASSED = {"register-node", "unregister-node"}
 _PASSED_HEADERS = re.compile(r"content-type|accept|flwr-[a-z0-9-]+|x-flwr-[a-z0-9-]+|user-agent")
 _TRIED = {flower_version.TRIED_HEADER: " ".join(sorted(flower_version.TOGETHER))}
 _PIECE = 64 * 1024
+INSTANCE = "x-wardround-instance"
+"""Header that names this run of the forwarder and numbers its requests (`server.coordinator.twins`)."""
 _TIMEOUT = httpx.Timeout(connect=20.0, write=60.0, read=120.0, pool=120.0)
 
 
@@ -58,6 +63,7 @@ class Forwarder:
     ) -> None:
         self._base = f"https://{coordinator.address}"
         self._meter, self._link = meter, link
+        self._run, self._requests = secrets.token_hex(16), itertools.count()
         self._client = httpx.AsyncClient(
             verify=context,
             proxy=proxy or None,
@@ -99,7 +105,13 @@ class Forwarder:
         outgoing = self._client.build_request(
             "POST",
             f"{self._base}/v1/fleet/{method}",
-            headers={**headers, "content-length": str(len(body)), "accept-encoding": "identity", **_TRIED},
+            headers={
+                **headers,
+                "content-length": str(len(body)),
+                "accept-encoding": "identity",
+                **_TRIED,
+                INSTANCE: f"{self._run}.{next(self._requests)}",
+            },
             content=_pieces(body),
         )
         answer = await self._client.send(outgoing, stream=True)

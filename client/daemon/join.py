@@ -13,10 +13,12 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 
+from client import place
 from client.daemon.home import Coordinator, DaemonHome
 from client.identity import SIGNING_KEY
 from client.site_rules import SitePolicy
 from common import pki
+from common.disk import told
 from common.enrolment import Invite, JoinRequest, Welcome
 from common.errors import MessageRefused, StateError
 from common.files import PRIVATE, PUBLIC, write_atomically
@@ -29,10 +31,10 @@ def prepare(home: DaemonHome) -> bool:
     """Make node key, loopback certificates and runner secret where they are missing; return whether any was.
 
     Raises:
-        StateError: The disk refuses.
+        DiskRefused: The disk refuses, by its kind.
     """
     made = False
-    try:
+    with told(home.home):
         if not home.node_key.exists():
             key = pki.new_key()
             text = key.private_bytes(
@@ -47,8 +49,6 @@ def prepare(home: DaemonHome) -> bool:
         if not home.secret.exists():
             write_atomically(home.secret, os.urandom(_SECRET_BYTES).hex().encode(), mode=PRIVATE)
             made = True
-    except OSError as error:
-        raise StateError(f"{home.home} cannot be written ({error.strerror}). Free space or mend its rights") from error
     return made
 
 
@@ -107,6 +107,7 @@ def install(home: DaemonHome, welcome: Welcome) -> pki.Certificate:
 
     Raises:
         MessageRefused: It is another site's, for another key, or of another authority.
+        HomeMoved: The home was bound to another place before.
         StateError: No invite was answered here.
     """
     _require_name(welcome.site, SitePolicy.load(home.home).name, "welcome")
@@ -119,6 +120,7 @@ def install(home: DaemonHome, welcome: Welcome) -> pki.Certificate:
         raise MessageRefused("the welcome's certificate names another site; nothing was changed")
     coordinator = Coordinator(site=welcome.site, address=welcome.address)
     key = _key_of(home, certificate)
+    place.require(home.home)
     pki.save_key(home.client_key, key)
     pki.save_certificate(home.client_certificate, certificate)
     coordinator.save(home)

@@ -7,7 +7,8 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from common.files import write_atomically
+from common import clocks
+from common.files import PRIVATE, write_atomically
 
 _KEPT_DAYS = 400
 _WRITE_EVERY_S = 5.0
@@ -67,6 +68,8 @@ def read_days(path: Path) -> list[Day]:
 class Link:
     """How the coordinator was last reached; times are UTC seconds since the epoch, 0 for never.
 
+    Wall clocks are set, also backwards, so what has to be recent is told by the time since the machine's boot, too.
+
     Attributes:
         answered: When it last answered anything.
         registered: When it last accepted a call that only a registered and active node may make.
@@ -75,6 +78,10 @@ class Link:
         error: Type of that failure.
         skew_s: Its clock minus ours.
         flower: Version of its Flower, as its gateway last said; "" where an older gateway says none.
+        boot: The boot of this machine that the next three are counted from.
+        registered_up: `registered`, in seconds since that boot; 0 for never.
+        answered_up: `answered` likewise.
+        failed_up: `failed` likewise.
     """
 
     path: Path = field(repr=False)
@@ -85,22 +92,26 @@ class Link:
     error: str = ""
     skew_s: float = 0.0
     flower: str = ""
+    boot: str = field(default_factory=clocks.boot)
+    registered_up: float = 0.0
+    answered_up: float = 0.0
+    failed_up: float = 0.0
     _written: float = 0.0
 
     def saw_answer(self, *, method: str, status: int, date: str, flower: str = "") -> None:
         """Note an answer of the coordinator to a call of `method`."""
         now, before = time.time(), (self.status, self.flower)
-        self.answered, self.status, self.flower = now, status, flower
+        self.answered, self.answered_up, self.status, self.flower = now, clocks.uptime_s(), status, flower
         if status == 200 and method in ("pull-messages", "send-node-heartbeat", "activate-node"):
-            self.registered = now
+            self.registered, self.registered_up = now, clocks.uptime_s()
         with contextlib.suppress(TypeError, ValueError):
             self.skew_s = round(email.utils.parsedate_to_datetime(date).timestamp() - now, 1)
         self._write(now=(status, flower) != before)
 
     def saw_failure(self, error: str) -> None:
         """Note that a call did not reach the coordinator, by the type of the failure."""
-        changed = error != self.error or self.failed < self.answered
-        self.failed, self.error = time.time(), error
+        changed = error != self.error or self.failed_up < self.answered_up
+        self.failed, self.error, self.failed_up = time.time(), error, clocks.uptime_s()
         self._write(now=changed)
 
     def _write(self, *, now: bool) -> None:
@@ -112,6 +123,6 @@ class Link:
 
 def _try_to_write(path: Path, text: str) -> None:
     try:
-        write_atomically(path, text.encode())
+        write_atomically(path, text.encode(), mode=PRIVATE)
     except OSError:
         return

@@ -43,7 +43,7 @@ from client.refusals import refused
 from client.site_rules import SitePolicy
 from common import logs
 from common.errors import MessageRefused, StateError, WardroundError
-from common.files import write_atomically
+from common.files import PRIVATE, write_atomically
 from common.messages import HelloReply, TrainReply, Verdict, pack, read_reply
 from common.rate import Rate
 
@@ -275,8 +275,8 @@ def _keep(folder: Path, task: Task, body: bytes) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         message = folder / f"{task.task}.message"
         if not message.exists():
-            write_atomically(message, body)
-        write_atomically(folder / "task.json", json.dumps(asdict(task)).encode())
+            write_atomically(message, body, mode=PRIVATE)
+        write_atomically(folder / "task.json", json.dumps(asdict(task)).encode(), mode=PRIVATE)
     except OSError as error:
         log.warning("the request could not be written down: %s", error)
 

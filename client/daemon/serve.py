@@ -11,15 +11,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from client import place, private
 from client.daemon import join
 from client.daemon.checks import certificate_end, checks
 from client.daemon.home import Coordinator, DaemonHome, client_context
 from client.site_rules import DaemonSettings, SitePolicy
 from common import logs
+from common.disk import told
 from common.errors import StateError
-from common.files import write_atomically
+from common.files import PRIVATE, write_atomically
 from common.health import HealthServer
 from common.locks import locked
+from common.owner import require_owner
 from common.supervisor import Backoff, Child, Supervisor
 
 log = logging.getLogger(__name__)
@@ -38,12 +41,18 @@ def serve(path: Path) -> None:
 
     Raises:
         StateError: The home is not that of a site that has joined a coordinator, or it is served already.
+        HomeMoved: It is a copy, or was moved: this comes first, before anything speaks in the site's name.
+        NotPermitted: It belongs to another user.
     """
+    os.umask(0o077)  # Flower's own files, too
     home = DaemonHome(path.resolve())
+    require_owner(home.home)
     policy = SitePolicy.load(home.home)
     Coordinator.load(home)
     client_context(home)
     with alone(home):
+        place.require(home.home)
+        private.close(home.home)
         join.prepare(home)
         logs.set_up(home.logs, "serve")
         ports = choose_ports(policy.daemon)
@@ -114,9 +123,11 @@ def choose_ports(settings: DaemonSettings) -> dict[str, int]:
 @contextlib.contextmanager
 def alone(home: DaemonHome) -> Iterator[None]:
     """Hold the home for one daemon; raises `StateError` when another holds it."""
-    (home.home / "daemon").mkdir(parents=True, exist_ok=True, mode=0o700)
     busy = StateError(f"{home.home} is served already. Look with `wardround site status`, or stop that daemon")
-    with locked(home.home / "daemon" / "serve.lock", busy=busy):
+    with contextlib.ExitStack() as held:
+        with told(home.home):
+            (home.home / "daemon").mkdir(parents=True, exist_ok=True, mode=0o700)
+            held.enter_context(locked(home.home / "daemon" / "serve.lock", busy=busy))
         yield
 
 
@@ -153,4 +164,4 @@ class _StateFile:
 
     def _write(self) -> None:
         with contextlib.suppress(OSError):  # a full disk is told by health, and must not end the daemon
-            write_atomically(self._path, json.dumps(dict(self._table), sort_keys=True).encode())
+            write_atomically(self._path, json.dumps(dict(self._table), sort_keys=True).encode(), mode=PRIVATE)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from client.approval import approvals, site_paused
+from client.approval import Approval, approvals, site_paused
 from client.daemon.home import DaemonHome, read_json
 from client.daemon.meter import read_days
 from client.site_rules import SitePolicy
@@ -32,7 +32,8 @@ class Status:
         link: When and how the coordinator was last reached.
         traffic: Today's bytes and requests.
         paused: Since when the whole site is paused; "" when it is not.
-        studies: State by study approved here.
+        studies: State by study approved here; of a name that was used again, that of the plan that was not left, and
+            with the beginnings of their digests where there are several.
     """
 
     site: str
@@ -72,7 +73,7 @@ class Status:
             link=read_json(home.link),
             traffic=next((vars(day) for day in reversed(read_days(home.traffic)) if day.day == today), {}),
             paused=paused.at if paused else "",
-            studies={approval.plan.name: approval.state for approval in approvals(home.home)},
+            studies=_studies(approvals(home.home)),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -99,6 +100,18 @@ class Status:
             f"  site         {f'paused since {self.paused}' if self.paused else 'not paused'}",
         ]
         return "\n".join([*lines, *(f"  study        {plain(name)}: {state}" for name, state in self.studies.items())])
+
+
+def _studies(known: list[Approval]) -> dict[str, str]:
+    by_name: dict[str, list[Approval]] = {}
+    for approval in known:
+        by_name.setdefault(approval.plan.name, []).append(approval)
+    found = {}
+    for name, plans in by_name.items():
+        live = [approval for approval in plans if approval.state != "left"] or plans[-1:]
+        for approval in live:
+            found[name if len(live) == 1 else f"{name} {approval.plan.digest[:12]}"] = str(approval.state)
+    return found
 
 
 def _alive(pid: object) -> bool:

@@ -39,7 +39,7 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from client.daemon.home import DaemonHome, read_json
-from common.files import write_atomically
+from common.files import PRIVATE, write_atomically
 
 REQUEST_TIMEOUT_S = 300.0
 _IDLE_S, _REPLY_S = 3, 0.5
@@ -140,7 +140,7 @@ def leaving_first(connect: Callable[..., Any], kept: Path) -> Callable[..., Any]
             _leave(address, root, keys, node)
         with connect(address, insecure, root, keys, *others) as connection:
             with contextlib.suppress(OSError):
-                write_atomically(kept, json.dumps({"node": connection[0]}).encode())
+                write_atomically(kept, json.dumps({"node": connection[0]}).encode(), mode=PRIVATE)
             yield connection
 
     return connected

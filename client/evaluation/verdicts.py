@@ -6,8 +6,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.disk import told
 from common.errors import SignatureInvalid, StateError
-from common.files import write_atomically
+from common.files import PRIVATE, write_atomically
 from common.messages import Verdict
 from common.plan import StudyPlan
 from common.verdicts import from_json, to_json
@@ -30,12 +31,15 @@ def find(home: Path, plan: StudyPlan, weights: str) -> Finished | None:
     """
     path = _path(home, plan, weights)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        with told(path):
+            record = json.loads(path.read_text(encoding="utf-8"))
         return Finished(verdict=from_json(record["verdict"]), entry=int(record["entry"]), cohort=str(record["cohort"]))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, SignatureInvalid) as error:
-        raise StateError(f"{path} cannot be read ({type(error).__name__}). Restore it from its backup") from error
+    except (ValueError, KeyError, TypeError, SignatureInvalid) as error:
+        raise StateError(
+            f"{path} is damaged ({type(error).__name__}). Put this one file back from its backup; nothing else is wrong"
+        ) from error
 
 
 def keep(home: Path, plan: StudyPlan, weights: str, finished: Finished) -> None:
@@ -46,12 +50,8 @@ def keep(home: Path, plan: StudyPlan, weights: str, finished: Finished) -> None:
     """
     path = _path(home, plan, weights)
     record = dataclasses.asdict(finished) | {"verdict": to_json(finished.verdict)}
-    try:
-        write_atomically(path, json.dumps(record, sort_keys=True).encode())
-    except OSError as error:
-        raise StateError(
-            f"{path} cannot be written ({error.strerror}). Free space, then ask for the verdict again"
-        ) from error
+    with told(path, so=", so the verdict is not stored and nothing was sent"):
+        write_atomically(path, json.dumps(record, sort_keys=True).encode(), mode=PRIVATE)
 
 
 def _path(home: Path, plan: StudyPlan, weights: str) -> Path:

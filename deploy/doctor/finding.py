@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from common.errors import WardroundError
+from common.errors import DiskFull, FileLocked, WardroundError
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,9 @@ def examine(checks: dict[str, Check]) -> list[Finding]:
         try:
             found += check()
         except WardroundError as error:
-            found.append(failure(name, f"{type(error).__name__}: {error}", "Do what the message says", blocks=True))
+            passes = isinstance(error, DiskFull | FileLocked)
+            said = f"{type(error).__name__}: {error}"
+            found.append(failure(name, said, "Do what the message says", blocks=not passes))
         except Exception as error:
             log.exception("the check %s broke", name)
             found.append(warning(name, f"the check broke ({type(error).__name__})", "Run with -v and report it"))

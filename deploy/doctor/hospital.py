@@ -7,19 +7,31 @@ from pathlib import Path
 
 import psutil
 
-from client import egress_check
+from client import egress_check, ledger_merge, place, private
 from client.approval import approvals, site_paused
 from client.daemon.home import Coordinator, DaemonHome, client_context
 from client.ledger_store import LedgerStore
 from client.site_rules import SitePolicy
 from common import pki
-from common.errors import CacheCorrupt, LedgerCorrupt, PlanRefused, StateError
+from common.disk import told
+from common.errors import (
+    CacheCorrupt,
+    DiskFull,
+    DiskRefused,
+    FileLocked,
+    LedgerBehind,
+    LedgerCorrupt,
+    PlanRefused,
+    StateError,
+    WardroundError,
+)
+from common.owner import strangers, user_name
 from common.plan import StudyPlan
 from common.processors import processors
 from deploy.doctor import keys, machine, network
 from deploy.doctor.finding import Check, Finding, failure, ok, warning
 
-BEFORE_SERVE = ("packages", "versions", "file modes", "disk", "ledger", "certificate")
+BEFORE_SERVE = ("packages", "versions", "owner", "place", "file modes", "disk", "ledger", "certificate")
 _COPIES = 24
 """A round's memory in copies of the model: weights, gradients of each patient's pass, optimizer, update, file."""
 _IMAGES = 64
@@ -30,14 +42,16 @@ _BASE_MB = 700.0
 def checks(root: Path) -> dict[str, Check]:
     """Every check of a site's home, by name."""
     home = DaemonHome(root)
-    private = [
+    secrets = [
         root / "secret.key", root / "secret.check", home.node_key, home.client_key, home.next_key, home.secret,
         home.loopback / "ca.key", home.loopback / "server.key",
     ]  # fmt: skip
     return {
         "packages": machine.packages,
         "versions": machine.versions,
-        "file modes": lambda: keys.modes(root, private),
+        "owner": lambda: own(root),
+        "place": lambda: bound(root),
+        "file modes": lambda: modes(root, secrets),
         "disk": lambda: machine.disk(root),
         "ledger": lambda: ledger(root),
         "egress log": lambda: egress(root),
@@ -51,40 +65,80 @@ def checks(root: Path) -> dict[str, Check]:
     }
 
 
+def modes(root: Path, secrets: list[Path]) -> Iterator[Finding]:
+    """Whether keys can be read by their owner alone, and everything else that is private, too."""
+    yield from keys.modes(root, secrets)
+    if opened := tuple(str(path) for path in private.opened(root) if path not in secrets):
+        yield warning("file modes", f"{_first(opened)} gives rights to others",
+                      f"`wardround site serve` takes them away when it starts; or chmod -R go= {root}")  # fmt: skip
+
+
 def ledger(root: Path) -> Iterator[Finding]:
-    """Whether the privacy ledger is whole, the newest copy, and writable."""
+    """Whether the privacy ledger is whole, not behind what has left, and writable by the home's own user."""
     path = root / "ledger.sqlite"
     try:
         left = _last_head(root)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        yield failure("ledger", f"receipt.json cannot be read ({type(error).__name__})",
-                      "Restore it and the ledger from their newest backup", blocks=True)  # fmt: skip
-        return
-    if not path.exists():
-        if left:
-            yield failure("ledger", "it is gone, although replies have left this site",
-                          "Restore it from the newest backup; nothing is trained before", blocks=True)  # fmt: skip
-        else:
-            yield ok("ledger", "not begun")
-        return
-    try:
+        if not path.exists():
+            yield _gone() if left else ok("ledger", "not begun")
+            return
         rows = LedgerStore(path).rows()
+        ledger_merge.require(rows, left)
+    except DiskRefused as error:  # full and locked pass; with the others no round could be booked
+        yield failure("ledger", *_parts(error), blocks=not isinstance(error, DiskFull | FileLocked))
+    except LedgerBehind as error:
+        yield failure("ledger", *_parts(error), blocks=True)
     except LedgerCorrupt as error:
         yield failure("ledger", str(error), "Restore the newest backup, or retire this data set", blocks=True)
-        return
-    if left and all(row.hash != left for row in rows):
-        yield failure("ledger", "it is behind a reply that left or a withdrawal: an older copy is in its place",
-                      "Restore the newest backup, or retire this data set", blocks=True)  # fmt: skip
-    elif not os.access(path, os.W_OK):
-        yield failure("ledger", "this user may not write it", f"chown or chmod {path}", blocks=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        yield failure("ledger", f"receipt.json cannot be read ({type(error).__name__})",
+                      "Put that one file back from its backup", blocks=True)  # fmt: skip
     else:
         yield ok("ledger", f"whole; {len(rows)} rows")
 
 
+def _gone() -> Finding:
+    return failure("ledger", "it is gone, although replies have left this site",
+                   "Restore it from the newest backup; nothing is trained before", blocks=True)  # fmt: skip
+
+
+def _parts(error: WardroundError) -> tuple[str, str]:
+    """What is true and what to do, of a message that says both."""
+    said, _, cure = str(error).partition(". ")
+    return said, cure or "Do what the message says"
+
+
 def _last_head(root: Path) -> str:
-    """As `client.egress.last_head`, which loads the model library; `serve` runs this check first."""
+    """As `client.receipt.last_head`, which loads the model library; `serve` runs this check first."""
     path = root / "receipt.json"
-    return str(json.loads(path.read_text(encoding="utf-8"))["head"]) if path.exists() else ""
+    with told(path):
+        return str(json.loads(path.read_text(encoding="utf-8"))["head"]) if path.exists() else ""
+
+
+def own(root: Path) -> Iterator[Finding]:
+    """Whether everything in the home belongs to the home's user, and this is that user."""
+    owner = user_name(root.stat().st_uid)
+    if os.geteuid() != root.stat().st_uid:
+        yield failure("owner", f"{root} belongs to {owner}, and this is {user_name(os.geteuid())}",
+                      f"Run it as {owner} (`sudo -u {owner} ...`); nothing was written", blocks=True)  # fmt: skip
+    elif others := strangers(root):
+        theirs = user_name(others[0].lstat().st_uid)
+        yield failure(
+            "owner", f"{_first(tuple(map(str, others)))} belongs to {theirs}, not to {owner}",
+            f"chown -R {owner} {root}, and run no command of this home with sudo", blocks=True,
+        )  # fmt: skip
+    else:
+        yield ok("owner", f"everything belongs to {owner}")
+
+
+def bound(root: Path) -> Iterator[Finding]:
+    """Whether the home is where it was bound, and not a copy."""
+    try:
+        if (root / place.PLACE).exists():
+            place.require(root)
+    except StateError as error:
+        yield failure("place", *_parts(error), blocks=True)
+    else:
+        yield ok("place", "this home is where it was bound" if (root / place.PLACE).exists() else "not bound yet")
 
 
 def egress(root: Path) -> Iterator[Finding]:

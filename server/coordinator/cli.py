@@ -5,18 +5,25 @@ from typing import Any
 
 import click
 
+from common.owner import require_owner
 from common.terminal import Commands, emit, json_option, say
 
 _folder = click.Path(path_type=Path)
-_home = click.option(
-    "--home",
-    "root",
-    type=_folder,
-    envvar="WARDROUND_SERVER_HOME",
-    default="wardround-server",
-    show_default=True,
-    help="The coordinator's home (also WARDROUND_SERVER_HOME).",
-)
+
+
+def _owned(_context: click.Context, _option: click.Parameter, root: Path) -> Path:
+    """Refuse to work in somebody else's home, before anything is opened there."""
+    require_owner(root)
+    return root
+
+
+_HOME: dict[str, Any] = {
+    "type": _folder, "envvar": "WARDROUND_SERVER_HOME", "default": "wardround-server", "show_default": True,
+    "help": "The coordinator's home (also WARDROUND_SERVER_HOME).",
+}  # fmt: skip
+_home = click.option("--home", "root", callback=_owned, **_HOME)
+_seen_home = click.option("--home", "root", **_HOME)
+"""The same for a command that only looks, for anybody who may."""
 
 
 @click.group(cls=Commands)
@@ -203,7 +210,7 @@ def stop(study: str, *, root: Path, as_json: bool) -> None:
 
 
 @click.command()
-@_home
+@_seen_home
 @json_option
 @click.pass_context
 def status(context: click.Context, *, root: Path, as_json: bool) -> None:
@@ -220,7 +227,7 @@ def status(context: click.Context, *, root: Path, as_json: bool) -> None:
 
 @click.command()
 @click.argument("name")
-@_home
+@_seen_home
 @click.option("--follow", "-f", is_flag=True, help="Go on until the run ends.")
 @click.option("--lines", default=100, show_default=True, type=click.IntRange(1), help="Last lines of a process's log.")
 def logs(name: str, *, root: Path, follow: bool, lines: int) -> None:

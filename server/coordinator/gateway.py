@@ -4,7 +4,8 @@ Flower's open-source SuperLink has no accounts: whoever reaches its port owns it
 request passes here only if
     its connection brought a certificate of our authority that is in force for an enrolled site,
     it is a POST to one of the fleet paths a SuperNode needs, registering itself not among them,
-    the node key it is signed by is the one recorded for that very site (the SuperLink checks the signature itself),
+    the node key it is signed by is the one recorded for that very site (the SuperLink checks the signature itself)
+    and is not in use in two places at once (`server.coordinator.twins`),
     its body is neither too large nor too slow,
     its Flower speaks with ours (`common.flower_version`),
     and its site holds no more connections and requests than its share (`server.coordinator.shares`).
@@ -41,6 +42,7 @@ from server.coordinator.peers import Peers
 from server.coordinator.relay import Relay
 from server.coordinator.shares import Shares
 from server.coordinator.tls import keep_fresh, tls_context
+from server.coordinator.twins import HEADER, Twins
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +85,7 @@ class Gateway:
         self._admission = Admission(home.nodes)
         self._shares, self._ours = Shares(), flower_version.installed()
         self._peers = Peers(home.root, self._ours)
+        self._twins = Twins(home.root)
         self._client: httpx.AsyncClient
 
     @contextlib.asynccontextmanager
@@ -136,6 +139,8 @@ class Gateway:
             return self._refuse(403, "certificate")
         if _claimed_key(request) != admitted.node_key:
             return self._refuse(403, "node-key", admitted.site)
+        if self._twins.refuses(admitted, request.headers.get(HEADER, "")):
+            return self._refuse(409, "two-places", admitted.site)
         if (size := request.headers.get("content-length", "0")).isdigit() and int(size) > self._limit:
             return self._refuse(413, "size", admitted.site)
         if not self._peers.heard(admitted.site, request.headers):

@@ -6,6 +6,8 @@ tls/                    gateway.key|crt, superlink.key|crt: renewed by `serve` b
 secrets/                superexec.secret
 signing/                coordinator.key (Ed25519): signs releases; every study folder links to it
 nodes/SITE.json         one record per site: invited, enrolled or revoked
+heads/SITE.json         the last entries of a site's ledger that its replies named, over all studies
+twins.json              node keys that were used from two places at once
 studies/NAME/           run folders
 superlink/state.db      Flower's database
 flwr/                   FLWR_HOME; its config.toml names the superlink `wardround`

@@ -12,9 +12,10 @@ from common.errors import StateError
 from common.health import ask
 from common.plain import plain
 from server import progress
-from server.coordinator import peers, studies
+from server.coordinator import peers, studies, twins
+from server.coordinator.admission import flower_key
 from server.coordinator.home import Home
-from server.coordinator.nodes import all_nodes
+from server.coordinator.nodes import Node, all_nodes
 
 _PROCESSES = ("serve", "superlink", "superexec", "gateway")
 _CERTIFICATES = ("ca/ca.crt", "tls/gateway.crt", "tls/superlink.crt")
@@ -24,13 +25,15 @@ def table(home: Home) -> dict[str, Any]:
     """Everything, as plain JSON types.
 
     "healthy" is what gRPC health says, not that a process is alive. A site's "verdict_key" says whether the key of its
-    verdicts is on record, null where the record is damaged; without one its verdicts are not taken.
+    verdicts is on record, null where the record is damaged; without one its verdicts are not taken. Its "two_places" is
+    when (UTC) its node key was seen in two places at once, "" where it was not; nothing of it passes until it has new
+    keys.
     """
     running = home.is_served()
     known = _state(home) if running else {}
     online = known.get("nodes", {})
     nodes, damaged = all_nodes(home.nodes)
-    versions = peers.read(home.root)
+    versions, doubled = peers.read(home.root), twins.read(home.root)
     return {
         "home": str(home.root),
         "address": home.settings.address,
@@ -41,7 +44,13 @@ def table(home: Home) -> dict[str, Any]:
         "processes": known.get("children", {}),
         "sites": {
             **{
-                name: {"state": "record damaged: restore it", "connection": "", "verdict_key": None, "flower": ""}
+                name: {
+                    "state": "record damaged: restore it",
+                    "connection": "",
+                    "verdict_key": None,
+                    "two_places": "",
+                    "flower": "",
+                }
                 for name in damaged
             },
             **{
@@ -50,6 +59,7 @@ def table(home: Home) -> dict[str, Any]:
                     "connection": online.get(node.site, ""),
                     "verdict_key": bool(node.verdict_key),
                     "flower": versions.get(node.site, ""),
+                    "two_places": _two_places(node, doubled),
                 }
                 for node in nodes
             },
@@ -126,12 +136,23 @@ def _study(folder: Path, run: dict[str, Any] | None) -> dict[str, Any]:
     }
 
 
+def _two_places(node: Node, doubled: dict[str, dict[str, str]]) -> str:
+    found = doubled.get(node.site, {})
+    same = node.node_key and found.get("node_key") == flower_key(node.node_key).decode("ascii", "replace")
+    return found["at"] if same else ""
+
+
 def _site(site: dict[str, Any], ours: str) -> str:
     unheard = site["state"] == "enrolled" and not site["verdict_key"]
     words = [
         site["state"], site["connection"], "(no verdict key: `wardround site renew` there)" if unheard else "",
         peers.words(site["flower"], ours),
     ]  # fmt: skip
+    if site["two_places"]:
+        words.append(
+            f"(IN TWO PLACES AT ONCE since {site['two_places']}: a copy of its home is in use, and nothing of either "
+            "passes. Call the hospital; see *A home that was copied or moved* in docs/operations.md)"
+        )
     return " ".join(filter(None, words))
 
 

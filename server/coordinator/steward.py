@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import StateError, WardroundError
-from server import progress
+from server import progress, runs
 from server.coordinator import studies
 from server.coordinator.admission import flower_key
 from server.coordinator.control import Run, SuperLink
@@ -95,7 +95,7 @@ class Steward:
         newest = self._newest_by_study(link)
         self._on_runs({run.folder.name: run.to_dict() for run in newest})
         for run in newest:
-            if run.state != "failed" or progress.read(run.folder).state not in ("prepared", "interrupted"):
+            if run.state != "failed" or not progress.goes_on_by_itself(run.folder):
                 continue
             name, completed = run.folder.name, studies.rounds_saved(run.folder)
             tries = self._tries.setdefault(name, _Tries(completed=completed))
@@ -112,11 +112,11 @@ class Steward:
                 log.warning("could not start a failed study again: %s", type(error).__name__)
 
     def _newest_by_study(self, link: SuperLink) -> list[Run]:
-        newest: dict[Path, Run] = {}
+        found: dict[Path, list[Run]] = {}
         for run in link.runs():
             if run.folder.parent == self._home.root / "studies":
-                newest.setdefault(run.folder, run)
-        return list(newest.values())
+                found.setdefault(run.folder, []).append(run)
+        return [runs.newest_first(folder, listed)[0] for folder, listed in found.items()]
 
     def _records(self) -> tuple[list[Node], dict[bytes, str], set[bytes]]:
         """Records that can be read, site by wanted key, and keys to shut out."""

@@ -8,7 +8,7 @@ from common.errors import OutputInUse, StateError, WardroundError
 from common.files import PUBLIC, write_atomically
 from common.locks import locked
 from common.plan import StudyPlan
-from server import enrolled, progress, signers
+from server import enrolled, heads, progress, runs, signers
 from server.coordinator import invitations
 from server.coordinator.home import Home
 from server.coordinator.nodes import all_nodes
@@ -57,11 +57,12 @@ def prepare(home: Home, plan_file: Path, *, warm_data: Path | None = None) -> Pa
 
 
 def _link(home: Home, folder: Path) -> None:
-    """One key signs all of a coordinator's releases, one file says whose keys verdicts bear; note who is enrolled."""
+    """All studies share the key that signs, the keys of verdicts and the heads of ledgers; note who is enrolled."""
     with home.alone():
         invitations.write_signers(home)
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("signing", signers.FILE):
+    (home.root / heads.FOLDER).mkdir(exist_ok=True, mode=0o700)
+    for name in ("signing", signers.FILE, heads.FOLDER):
         if not (folder / name).is_symlink():
             (folder / name).symlink_to(Path("..") / ".." / name)
     enrolled.save(folder, [node.site for node in all_nodes(home.nodes)[0] if node.state == "enrolled"])
@@ -92,9 +93,17 @@ def start(home: Home, link: "SuperLink", name: str) -> int:
         if (last := last_run(link, folder)) is not None and not last.ended:
             raise StateError(f"study {name!r} is {last.state} as run {last.run_id}. Wait, or stop it first")
         _link(home, folder)
-        return link.start(folder)
+        known = [run.run_id for run in reversed(_of(link, folder)) if run.ended]
+        submitted = link.start(folder)
+        runs.note(folder, *known, submitted)
+        return submitted
 
 
 def last_run(link: "SuperLink", folder: Path) -> "Run | None":
     """The newest run of the study in `folder`, however it was submitted."""
-    return next((run for run in link.runs() if run.folder == folder), None)
+    return next(iter(_of(link, folder)), None)
+
+
+def _of(link: "SuperLink", folder: Path) -> "list[Run]":
+    """Every run of the study in `folder`, the one that began last first."""
+    return runs.newest_first(folder, [run for run in link.runs() if run.folder == folder])

@@ -4,14 +4,18 @@
 
 One coordinator and three hospitals on loopback (`deploy.lab`). While short studies run one after another, a process of
 a random kind of a random party gets kill -9, `serve` itself included; what systemd would start again, this does. In
-between, in turn: a process is stopped for 20 s (SIGSTOP), a site's disk takes no byte for 20 s (RLIMIT_FSIZE of 0 for
-its processes), the SuperLink is down for 90 s, a site's clock jumps by two hours where libfaketime is installed.
+between, in turn (`tests.benchmarks.chaos_troubles`): a process is stopped for 20 s (SIGSTOP), a site's disk and then
+the coordinator's takes no byte for 20 s (RLIMIT_FSIZE of 0 for its processes), the SuperLink is down for 90 s, a site's
+clock is set back by two hours (where `faketime` is installed), a command is run as another user than the home's owner,
+a site's home is copied and served beside the original, and a site's machine is cloned whole and both are served, until
+the gateway notices and the hospital books both copies' spending in one and joins with new keys.
 
 Printed at the end, from the ledgers, egress logs and checkpoints alone:
     studies finished            of those started; a paused one is resumed, and counted
     rounds repeated             answers that left a hospital again from its spool, because they were asked again
     finished replies lost       rounds a hospital settled and then booked afresh for the same request (wanted: 0)
     ledger undercounts          receipts that no settled reservation covers, or an epsilon above the ledger's (0)
+    advice to restore           messages of commands, health and paused studies that ask for a backup (0)
     processes left behind       after everything was taken down (0)
     median time to recover      from a kill until its kind runs again and the party's own health checks are well
 """
@@ -21,7 +25,6 @@ import collections
 import contextlib
 import json
 import random
-import resource
 import shutil
 import signal
 import statistics
@@ -40,6 +43,7 @@ from common.plan import StudyPlan
 from deploy.lab import PLAN, Lab, Party
 from server import progress
 from server.study import Study
+from tests.benchmarks.chaos_troubles import TROUBLES
 
 SHORT = (
     PLAN.replace("rounds = 3", "rounds = 5").replace("deadline_s = 120", "deadline_s = 240\nretries = 10")
@@ -52,7 +56,6 @@ KINDS = {
 }  # fmt: skip
 PASSING = ("serverapp", "task", "warm", "other")
 """Kinds that exist only while there is work: once the party is well without them, it has recovered."""
-TROUBLES = ("stop", "full disk", "outage", "clock")
 
 
 @dataclass
@@ -75,6 +78,8 @@ class Chaos:
     recovered: list[float] = field(default_factory=list)
     dead: list[tuple[Party, float]] = field(default_factory=list)
     paused: int = 0
+    told: list[str] = field(default_factory=list)
+    eager: float = 0.12
 
     @property
     def parties(self) -> list[Party]:
@@ -137,49 +142,27 @@ class Chaos:
             state = json.loads(path.read_text())
         except (OSError, ValueError):
             return False
+        self.told += [words for words in (state.get("health") or {}).values() if words]
         return bool(alive.get("serve")) and bool(state.get("health")) and not any(state["health"].values())
 
     def trouble(self, kind: str) -> None:
         """One of the other troubles, to its end."""
         say(kind)
-        self.troubles[kind] += kind != "outage"
-        site = self.random.choice(self.lab.sites)
-        if kind == "stop":
-            victims = [p for party in self.parties for group in self.processes(party).values() for p in group]
-            with contextlib.suppress(psutil.NoSuchProcess, IndexError):
-                victim = self.random.choice(victims)
-                victim.suspend()
-                self.spend(20)
-                victim.resume()
-        elif kind == "full disk":
-            self.limit_files(site, 0)
-            self.spend(20)
-            self.limit_files(site, resource.RLIM_INFINITY)
-        elif kind == "outage":
-            self.outage(90)
-        else:
-            self.troubles.subtract([kind])
-            say("clock jump skipped: libfaketime is not installed")
+        TROUBLES[kind](self)
+        self.troubles[kind] += 1
 
-    def limit_files(self, site: Party, most: int) -> None:
-        for group in self.processes(site).values():
-            for process in group:
-                with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
-                    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+    def hear(self, words: str) -> None:
+        """Remember what a person was told."""
+        self.told.append(words)
+        say(words)
 
-    def outage(self, seconds: float) -> None:
-        """The SuperLink is gone: killed, while who would start it again stands still."""
-        self.heal(90)
-        found = self.processes(self.lab.coordinator)
-        with contextlib.suppress(psutil.NoSuchProcess, IndexError):
-            daemon, superlink = found["serve"][0], found["superlink"][0]
-            daemon.suspend()
-            superlink.kill()
-            self.troubles["outage"] += 1
-            end = time.monotonic() + seconds
-            while time.monotonic() < end:
-                time.sleep(1)
-            daemon.resume()
+    def advice(self) -> int:
+        """How many messages asked for a backup; no ledger was damaged, so each would have lost something."""
+        outs = [(party.folder / "serve.out").read_text() for party in self.parties]
+        bad = {line for text in [*self.told, *outs] for line in text.splitlines() if "restore" in line.lower()}
+        for line in sorted(bad):
+            say(f"asks for a backup: {line[:300]}")
+        return len(bad)
 
     def spend(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -210,22 +193,22 @@ class Chaos:
                 self.spend(self.random.uniform(1, 12))
                 if self.random.random() < 0.6:  # else the next blow falls before the last has healed
                     self.heal(90)
-                if troubles and self.random.random() < 0.12:
-                    self.trouble(troubles.pop(0))
             else:
                 self.spend(1)
+            if troubles and self.random.random() < self.eager:
+                self.trouble(troubles.pop(0))
             state = progress.read(folder)
             idle_since = idle_since if state.state in ("interrupted", "prepared") else time.monotonic()
             if state.state == "paused" or time.monotonic() - idle_since > 120:
                 idle_since = time.monotonic()
                 self.paused += 1
-                say(f"{state.state}: {state.message}")
+                self.hear(f"{state.state}: {state.message}")
                 insist(
                     lambda: self.lab.coordinator.wardround(
                         "server", "resume", f"chaos-{number}", "--home", self.lab.coordinator.home
                     ),
                     self,
-                    over=(folder / "card.json").exists,
+                    over=lambda: (folder / "card.json").exists() or progress.read(folder).state == "running",
                 )
             if time.monotonic() > end:
                 say(f"study {number} did not end; see {folder}")
@@ -243,6 +226,7 @@ def insist(command: object, chaos: Chaos, *, over: Callable[[], bool] = lambda: 
         except StateError as error:
             if time.monotonic() > end:
                 raise
+            chaos.told.append(str(error))
             say(f"not taken: {str(error)[-160:]}")
             chaos.spend(3)
         else:
@@ -295,6 +279,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, help="Folder to create and keep.  [default: a temporary one]")
     parser.add_argument("--skip-slow", action="store_true", help="Kills alone: no stops, full disks and outages.")
+    parser.add_argument("--minutes", type=float, default=1e6, help="Begin no other study after so long.")
+    parser.add_argument("--eager", type=float, default=0.12, help="Chance of a trouble after each kill.")
+    parser.add_argument("--troubles", default="", help="Only these, with commas between.  [default: all]")
     parser.add_argument("--patience", type=float, default=1500.0, help="Seconds a study may take among kills.")
     arguments = parser.parse_args()
     scratch = Path(tempfile.mkdtemp(prefix="chaos-"))
@@ -303,14 +290,16 @@ def main() -> int:
         rules = (site.home / "site.toml").read_text()
         (site.home / "site.toml").write_text(rules.replace("max_epsilon_total = 10.0", "max_epsilon_total = 1000.0"))
     chaos = Chaos(lab, random.Random(arguments.seed))
-    troubles = [] if arguments.skip_slow else list(TROUBLES)
-    if shutil.which("faketime") is None and "clock" in troubles:
-        troubles.remove("clock")
+    troubles = [] if arguments.skip_slow else [kind for kind in TROUBLES if kind != "clock" or shutil.which("faketime")]
+    if arguments.troubles:
+        troubles = [kind for kind in troubles if kind in arguments.troubles.split(",")]
+    chaos.eager = arguments.eager
     released: list[bool] = []
     began = time.monotonic()
+    end = began + 60 * arguments.minutes
     try:
         lab.up()
-        while sum(chaos.kills.values()) < arguments.kills or not released:
+        while (sum(chaos.kills.values()) < arguments.kills or troubles or not released) and time.monotonic() < end:
             released.append(
                 chaos.study(len(released) + 1, kills=arguments.kills, troubles=troubles, patience_s=arguments.patience)
             )
@@ -330,7 +319,7 @@ def main() -> int:
         "kills": sum(chaos.kills.values()),
         "kills by kind": dict(sorted(chaos.kills.items())),
         "other troubles": {kind: n for kind, n in chaos.troubles.items() if n},
-        "clock jump": "done" if chaos.troubles["clock"] > 0 else "skipped: libfaketime is not installed",
+        "clock set back": "done" if chaos.troubles["clock"] > 0 else "not done (needs faketime)",
         "studies finished": f"{sum(released)} of {len(released)}",
         "resumed by hand": chaos.paused,
         "receipts": audit.receipts,
@@ -338,6 +327,7 @@ def main() -> int:
         "rounds repeated (answered again from a spool)": audit.sent - audit.receipts,
         "finished replies lost": audit.lost,
         "ledger undercounts": audit.undercounts,
+        "advice to restore": (advice := chaos.advice()),
         "processes left behind": len(left),
         "median time to recover, s": round(statistics.median(chaos.recovered), 1) if chaos.recovered else None,
         "longest time to recover, s": round(max(chaos.recovered), 1) if chaos.recovered else None,
@@ -347,7 +337,7 @@ def main() -> int:
     for name, value in figures.items():
         print(f"{name:48} {value}")
     shutil.rmtree(scratch, ignore_errors=True)
-    good = all(released) and not (audit.lost or audit.undercounts or left)
+    good = all(released) and not (audit.lost or audit.undercounts or advice or left)
     return 0 if good else 1
 
 

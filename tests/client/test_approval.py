@@ -121,8 +121,10 @@ def test_a_study_is_found_by_name_or_the_beginning_of_its_digest(tmp_path: Path)
         approve(tmp_path, plan, approved_by="a")
     assert approval.find(tmp_path, "other").plan == OTHER
     assert approval.find(tmp_path, PLAN.digest[:8]).plan == PLAN
-    for named in ("tiny", "nothing", "", PLAN.digest[:3]):
+    for named in ("nothing", "", PLAN.digest[:3]):
         with pytest.raises(PlanRefused, match="Give the study's name"):
             approval.find(tmp_path, named)
+    with pytest.raises(PlanRefused, match=f"names 2 plans here: .*{PLAN.digest[:12]} .active."):
+        approval.find(tmp_path, "tiny")
     (tmp_path / "approved" / OTHER.digest / "approval.json").write_text("")
     assert len(approval.approvals(tmp_path)) == 2

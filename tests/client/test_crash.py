@@ -158,7 +158,7 @@ def test_keys_are_for_the_owner_alone_and_never_twice_the_same(home: Path, monke
 
 def test_a_key_that_cannot_be_written_stops_the_round_before_it_is_booked(home: Path) -> None:
     (home / "keys").write_text("in the way")
-    with pytest.raises(StateError, match="cannot be written"):
+    with pytest.raises(StateError, match="take away what is in its way"):
         ask(home)
     assert booked(home) == 0
 

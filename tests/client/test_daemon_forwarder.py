@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,11 +20,12 @@ import uvicorn
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from client.daemon import join
-from client.daemon.forwarder import MAX_BYTES
+from client.daemon import checks, join
+from client.daemon.forwarder import INSTANCE, MAX_BYTES
 from client.daemon.home import DaemonHome
+from client.daemon.meter import Link
 from client.site_file import init
-from common import pki
+from common import clocks, pki
 from server.coordinator.home import free_ports
 from tests.client.daemon_lab import environment, read, wait_until
 from tests.client.test_daemon_join import AUTHORITY, FINGERPRINT, OTHER, invite, welcome
@@ -242,6 +244,37 @@ def test_an_answer_that_breaks_off_is_a_gateway_error_and_nothing_is_asked_twice
         gateway.cut = False
     assert len(gateway.seen) == 1
     assert forwarder.post().status_code == 200
+
+
+def test_each_request_says_which_run_of_the_forwarder_it_is_of_and_has_its_own_number(
+    pair: tuple[Gateway, Forwarder],
+) -> None:
+    gateway, forwarder = pair
+    gateway.seen.clear()
+    for _ in range(3):
+        forwarder.post()
+    said = [headers[INSTANCE].partition(".") for _, headers, _ in gateway.seen]
+    assert len({run for run, _, _ in said}) == 1
+    assert [int(number) - int(said[0][2]) for _, _, number in said] == [0, 1, 2]
+
+
+def test_a_stamp_of_the_future_or_of_another_boot_is_not_taken_for_registered(tmp_path: Path) -> None:
+    home = DaemonHome(tmp_path)
+    link = Link(path=home.link)
+    link.saw_answer(method="pull-messages", status=200, date="")
+    assert checks.registered(home) == ""
+    table = read(home.link)
+    for change in (
+        {"registered_up": clocks.uptime_s() + 3600}, {"registered_up": clocks.uptime_s() - checks.SILENCE_S - 1},
+        {"boot": "another"}, {"registered_up": 0.0},
+    ):  # fmt: skip
+        home.link.write_text(json.dumps({**table, **change, "registered": time.time() + 7200}))
+        assert checks.registered(home) != "", change
+    home.link.write_text(json.dumps({**table, "registered": 0.0}))  # the wall clock was set, and is not asked
+    assert checks.registered(home) == ""
+    link.saw_answer(method="pull-messages", status=409, date="")
+    home.link.write_text(json.dumps({**read(home.link), "registered_up": 0.0}))
+    assert "two places at once" in checks.registered(home)
 
 
 def test_what_passes_is_metered_by_day_and_the_link_is_known(pair: tuple[Gateway, Forwarder]) -> None:

@@ -146,7 +146,7 @@ def test_nothing_is_sent_that_cannot_be_written_down(tmp_path: Path) -> None:
 def test_before_the_first_reply_there_is_no_receipt_and_a_spoilt_one_is_an_error(tmp_path: Path) -> None:
     assert egress.last_head(tmp_path) == ""
     (tmp_path / egress.RECEIPT).write_text("{}")
-    with pytest.raises(StateError, match="newest backup"):
+    with pytest.raises(StateError, match="from its backup"):
         egress.last_head(tmp_path)
 
 

@@ -15,7 +15,7 @@ import pytest
 from client import ledger_store
 from client.ledger import Ledger
 from client.ledger_store import GENESIS, Draft, LedgerStore
-from common.errors import LedgerCorrupt, StateError
+from common.errors import DiskFull, FileLocked, LedgerCorrupt
 from tests.client.test_ledger import anything, entry
 
 
@@ -158,13 +158,13 @@ def test_a_log_that_somebody_else_left_is_refused_before_it_is_replayed(path: Pa
 
 
 def test_a_full_disk_is_an_error_of_its_type_and_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     head = Ledger(path).head()
     with monkeypatch.context() as patched:
         patched.setattr(ledger_store, "write_atomically", full)
-        with pytest.raises(StateError, match="No space left"):
+        with pytest.raises(DiskFull, match="No space left"):
             Ledger(path).reserve(entry(number=2), permit=anything)
     assert Ledger(path).head() == head
 
@@ -185,7 +185,7 @@ def test_a_row_that_another_program_keeps_from_being_folded_in_is_not_reported_a
     reader = sqlite3.connect(path, isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT COUNT(*) FROM events").fetchone()
-    with pytest.raises(LedgerCorrupt, match="close that program"):
+    with pytest.raises(FileLocked, match="close that program"):
         Ledger(path).reserve(entry(number=2), permit=anything)
     reader.close()
     assert len(Ledger(path).rows()) == 5  # over-counted, never under-counted

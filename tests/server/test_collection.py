@@ -81,24 +81,27 @@ def test_a_site_that_is_back_between_two_looks_is_asked_again_too(tmp_path: Path
     assert sites.asked.count(("hill", 1)) == 2
 
 
-@pytest.mark.parametrize(("times", "missing"), [(2, {}), (99, {"hill": "StateError"})])
+@pytest.mark.parametrize("reason", ["StateError", "DiskFull", "FileLocked", "DiskRefused"])
+@pytest.mark.parametrize(("times", "lost"), [(2, False), (99, True)])
 def test_a_site_whose_disk_was_full_for_a_moment_is_asked_again_but_not_for_ever(
-    tmp_path: Path, times: int, missing: dict[str, str]
+    tmp_path: Path, times: int, lost: bool, reason: str
 ) -> None:
     study = begin(tmp_path, PATIENT)
-    full = Refused(plan="", site="hill", reason="StateError").to_record()
+    missing = {"hill": reason} if lost else {}
+    full = Refused(plan="", site="hill", reason=reason).to_record()
     sites = ScriptedExchange(study.plan, NAMES, {"hill": in_round(2, lambda _: full, times=times)})
     rounds.run(study, sites)
     assert study.records[1].missing == missing
     assert sites.asked.count(("hill", 2)) == 3
 
 
-def test_a_refusal_that_is_meant_is_not_asked_about_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("reason", ["BudgetExhausted", "DiskReadOnly", "NotPermitted", "NoLocks", "HomeMoved"])
+def test_a_refusal_that_is_meant_is_not_asked_about_again(tmp_path: Path, reason: str) -> None:
     study = begin(tmp_path, PATIENT)
-    no = Refused(plan="", site="hill", reason="BudgetExhausted").to_record()
+    no = Refused(plan="", site="hill", reason=reason).to_record()
     sites = ScriptedExchange(study.plan, NAMES, {"hill": in_round(2, lambda _: no, times=99)})
     rounds.run(study, sites)
-    assert study.records[1].missing == {"hill": "BudgetExhausted"}
+    assert study.records[1].missing == {"hill": reason}
     assert sites.asked.count(("hill", 2)) == 1
 
 

@@ -1,0 +1,196 @@
+"""A home is bound to its place; a copy of it does not serve, and what two copies spent is booked in one."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from client import adopt, approval, consent, hospital, place, policy
+from client.bookings import Bookings
+from client.daemon import serve
+from client.daemon.home import DaemonHome
+from client.ledger import Ledger
+from client.site import Site
+from common.errors import HomeMoved, LedgerBehind, StateError
+from common.privacy import epsilon
+from deploy.cli import main
+from tests.client.hospitals import build_home, request, tiny_plan
+
+PLAN = tiny_plan('[privacy]\nphases = ["moments"]\n')
+OTHER = tiny_plan('[privacy]\nphases = ["moments"]\nepsilon = 2.0\ndelta = 1e-6\n', name="other")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return build_home(tmp_path / "A", PLAN, OTHER)
+
+
+def train(home: Path, plan: object = PLAN, *, head: str = "", shift: float = 0.0) -> str:
+    asked = dataclasses.replace(request(plan, 1, shift=shift), last_head=head)  # type: ignore[arg-type]
+    return hospital.train(Site.open(home), asked).ledger_head
+
+
+def copy_of(home: Path, name: str = "B") -> Path:
+    return Path(shutil.copytree(home, home.with_name(name), symlinks=True))
+
+
+def as_cloned_machine(home: Path) -> Path:
+    """A copy that cannot be told from the home by its folder, as on a machine that was cloned whole."""
+    twin = copy_of(home)
+    entry = json.loads((home / place.PLACE).read_text())[-1]
+    here = dataclasses.asdict(place.Place.here(twin))
+    (twin / place.PLACE).write_text(json.dumps([{**entry, **here}]))
+    return twin
+
+
+def test_a_copy_of_a_home_neither_greets_nor_trains_nor_serves_and_the_original_goes_on(home: Path) -> None:
+    train(home)
+    twin = copy_of(home)
+    before = (twin / "ledger.sqlite").read_bytes()
+    with pytest.raises(HomeMoved, match="wardround site adopt"):
+        train(twin, OTHER)
+    with pytest.raises(HomeMoved):
+        hospital.greet(Site.open(twin), hospital.Hello(plan=PLAN.digest))
+    with serve.alone(DaemonHome(twin)), pytest.raises(HomeMoved):
+        place.require(twin)
+    assert (twin / "ledger.sqlite").read_bytes() == before
+    train(home, OTHER)
+
+
+def test_a_daemon_on_a_copy_refuses_before_it_starts_anything(home: Path) -> None:
+    train(home)
+    twin = copy_of(home)
+    run = CliRunner().invoke(main, ["site", "serve", "--home", str(twin)])
+    assert (run.exit_code, "not where it was bound" in run.output) == (StateError.exit_code, True)
+    assert not (twin / "daemon").exists()
+
+
+def test_a_home_that_was_renamed_or_whose_machine_was_booted_again_is_where_it_was(home: Path) -> None:
+    train(home)
+    moved = home.rename(home.with_name("renamed"))
+    train(moved, shift=0.01)
+    kept = json.loads((moved / place.PLACE).read_text())
+    booted = [{**kept[0], "boot": "another", "device": kept[0]["device"] + 1}]
+    (moved / place.PLACE).write_text(json.dumps(booted))
+    place.require(moved)
+    for change in ({"machine": "f" * 64}, {"inode": 1}, {"anchor": 1}):
+        (moved / place.PLACE).write_text(json.dumps([{**booted[0], **change}]))
+        with pytest.raises(HomeMoved):
+            place.require(moved)
+    (moved / place.PLACE).write_text(json.dumps([{**kept[0], "device": kept[0]["device"] + 1}]))
+    with pytest.raises(HomeMoved):  # a snapshot that is mounted beside the original keeps every inode
+        place.require(moved)
+
+
+@pytest.mark.parametrize("damage", ["", "[]", "[{}]", '{"device": 1}'])
+def test_a_record_of_the_place_that_is_damaged_is_refused_and_not_replaced(home: Path, damage: str) -> None:
+    place.require(home)
+    (home / place.PLACE).write_text(damage)
+    with pytest.raises(StateError, match=r"place\.json"):
+        place.require(home)
+    assert (home / place.PLACE).read_text() == damage
+
+
+def test_a_home_that_was_moved_on_purpose_is_adopted_by_a_command_that_asks(home: Path) -> None:
+    train(home)
+    moved = copy_of(home, "new-machine")
+    shutil.rmtree(home)
+    refused = CliRunner().invoke(main, ["site", "adopt", "--home", str(moved)], input="n\n")
+    assert "nothing was changed" in refused.output
+    with pytest.raises(HomeMoved):
+        train(moved, OTHER)
+    run = CliRunner().invoke(main, ["site", "adopt", "--home", str(moved), "--by", "Dr. Steward", "--yes", "--json"])
+    assert json.loads(run.output)["moved"] is True
+    train(moved, OTHER)
+    entries = json.loads((moved / place.PLACE).read_text())
+    assert [entry["by"] for entry in entries] == ["", "Dr. Steward"]
+
+
+def test_two_copies_that_both_went_on_each_refuse_the_head_of_the_other(home: Path) -> None:
+    train(home)
+    twin = as_cloned_machine(home)
+    ours, theirs = train(home, shift=0.01), train(twin, OTHER)
+    for mine, head in ((home, theirs), (twin, ours)):
+        with pytest.raises(LedgerBehind, match="adopt --merge"):
+            train(mine, shift=0.02, head=head)
+
+
+def test_after_a_merge_the_union_of_both_copies_is_booked_and_both_heads_are_known(home: Path) -> None:
+    begun = train(home)
+    twin = as_cloned_machine(home)
+    heads = [train(home, shift=0.01), train(twin, OTHER)]
+    consent.withdraw(twin, Ledger(twin / "ledger.sqlite"), "P3")
+    heads.append(train(twin, OTHER, shift=0.01))
+    ledgers = [Ledger(each / "ledger.sqlite") for each in (home, twin)]
+    truly = [*ledgers[0].events(), *ledgers[1].events()[1:]]
+    found = adopt.adopt(home, by="Dr. Steward", other=twin)
+    assert (found.booked, found.withdrawn, found.moved) == (2, 1, False)
+    merged = Ledger(home / "ledger.sqlite")
+    assert sorted(map(str, merged.events())) == sorted(map(str, truly))
+    assert merged.epsilon(delta=1e-6) == epsilon(truly, delta=1e-6)
+    assert merged.withdrawn() == ledgers[1].withdrawn()
+    rows = ledgers[1].rows()
+    for head in (begun, *heads, *(row.hash for row in rows)):
+        merged.require(head)
+    assert adopt.adopt(home, by="Dr. Steward", other=twin).booked == 0  # twice is as once
+    train(home, shift=0.02, head=heads[-1])
+    assert len(consent.releases_with(merged, merged.withdrawn())) == 3
+
+
+def test_what_was_merged_pays_for_no_request_and_a_withdrawn_patient_stays_out(home: Path) -> None:
+    train(home)
+    twin = as_cloned_machine(home)
+    train(twin, shift=0.01)
+    consent.withdraw(twin, Ledger(twin / "ledger.sqlite"), "P3")
+    adopt.adopt(home, by="a", other=twin)
+    before = len(Ledger(home / "ledger.sqlite").events())
+    train(home, shift=0.01)
+    ledger = Ledger(home / "ledger.sqlite")
+    assert len(ledger.events()) == before + 1
+    assert ledger.withdrawn().isdisjoint(Site.open(home).cache.patient_keys)
+
+
+def test_a_plan_that_was_approved_in_the_other_copy_alone_keeps_its_delta_in_the_total(home: Path) -> None:
+    train(home)
+    twin = as_cloned_machine(home)
+    small = tiny_plan('[privacy]\nphases = ["moments"]\ndelta = 1e-9\n', name="small")
+    policy.approve(twin, small, approved_by="a")
+    train(twin, small)
+    found = adopt.adopt(home, by="b", other=twin)
+    assert found.plans == ("small",)
+    assert approval.find(home, "small").state == "left"
+    booked = Bookings.among(Ledger(home / "ledger.sqlite").rows()).plans()
+    assert approval.smallest_delta(home, PLAN, booked) == 1e-9
+
+
+def test_a_merge_with_what_is_no_copy_or_is_served_changes_nothing(home: Path, tmp_path: Path) -> None:
+    train(home)
+    stranger = build_home(tmp_path / "stranger", PLAN)
+    train(stranger)
+    twin = as_cloned_machine(home)
+    before = (home / "ledger.sqlite").read_bytes()
+    for other, words in ((stranger, "another secret"), (home, "very home"), (tmp_path, "holds no ledger")):
+        with pytest.raises(StateError, match=words):
+            adopt.adopt(home, by="a", other=other)
+    shutil.copy(home / "secret.key", stranger)
+    shutil.copy(home / "secret.check", stranger)
+    with pytest.raises(StateError, match="not one entry in common"):
+        adopt.adopt(home, by="a", other=stranger)
+    with serve.alone(DaemonHome(twin)), pytest.raises(StateError, match="being served"):
+        adopt.adopt(home, by="a", other=twin)
+    with serve.alone(DaemonHome(home)), pytest.raises(StateError, match="served already"):
+        adopt.adopt(home, by="a", other=twin)
+    assert (home / "ledger.sqlite").read_bytes() == before
+    assert sorted(path.name for path in home.glob(".adopt*")) == []
+
+
+def test_reading_the_other_copy_changes_nothing_in_it(home: Path) -> None:
+    train(home)
+    twin = as_cloned_machine(home)
+    train(twin, OTHER)
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in twin.rglob("*") if path.is_file()}
+    adopt.adopt(home, by="a", other=twin)
+    assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in twin.rglob("*") if p.is_file()} == before
