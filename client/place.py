@@ -135,6 +135,6 @@ def _bytes(entries: list[dict[str, Any]]) -> bytes:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text().strip()
+        return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         return ""

@@ -14,6 +14,6 @@ def uptime_s() -> float:
 def boot() -> str:
     """Id of this machine's boot; "" where it tells none."""
     try:
-        return _BOOT.read_text().strip()
+        return _BOOT.read_text(encoding="utf-8").strip()
     except OSError:
         return ""

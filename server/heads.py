@@ -115,7 +115,7 @@ class Heads:
         path = self._folder / f"{site}.json"
         try:
             with told(path):
-                table = json.loads(path.read_text())
+                table = json.loads(path.read_text(encoding="utf-8"))
             known = _Record.of(table)
         except FileNotFoundError:
             return _Record(verdict_key=key)

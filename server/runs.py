@@ -60,6 +60,6 @@ def newest_first(folder: Path, runs: Sequence[_R]) -> list[_R]:
 
 def _noted(folder: Path) -> list[int]:
     try:
-        return [int(run) for run in json.loads((folder / FILE).read_text())]
+        return [int(run) for run in json.loads((folder / FILE).read_text(encoding="utf-8"))]
     except (OSError, ValueError, TypeError):
         return []

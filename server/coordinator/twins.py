@@ -85,7 +85,7 @@ class Twins:
 def read(folder: Path) -> dict[str, dict[str, str]]:
     """What is known of sites in two places, by site: the node key, and when (UTC) it was noticed."""
     try:
-        found: Any = json.loads((folder / FILE).read_text())
+        found: Any = json.loads((folder / FILE).read_text(encoding="utf-8"))
         return {str(site): {"node_key": str(e["node_key"]), "at": str(e["at"])} for site, e in found.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
