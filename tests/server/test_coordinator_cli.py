@@ -65,14 +65,14 @@ def test_the_files_of_an_enrolment_are_written_where_they_were_asked_for(root: P
     assert again.exit_code == MessageRefused.exit_code
     assert json.loads(again.stdout)["error"] == "MessageRefused"
     assert sites(root)["north"] == {
-        "state": "enrolled", "connection": "", "verdict_key": True, "flower": "",
+        "state": "enrolled", "connection": "", "verdict_key": True, "flower": "", "two_places": "",
     }  # fmt: skip
     assert "  north: enrolled\n" in run("status", "--home", root).output
     record = root / "nodes" / "north.json"
     whole = record.read_text()
     record.write_text(json.dumps({**json.loads(whole), "verdict_key": ""}))
     assert sites(root)["north"] == {
-        "state": "enrolled", "connection": "", "verdict_key": False, "flower": "",
+        "state": "enrolled", "connection": "", "verdict_key": False, "flower": "", "two_places": "",
     }  # fmt: skip
     assert "north: enrolled (no verdict key: `wardround site renew` there)\n" in run("status", "--home", root).output
     record.write_text(whole[:-9])
