@@ -132,7 +132,9 @@ def test_status_shows_a_paused_site_and_what_is_served(deployed: Lab) -> None:
     assert seen["serving"] is True
     assert seen["paused"]
     assert seen["studies"] == {"tiny": "active"}
-    assert set(seen["health"]) == {"processes", "registered", "certificate", "clock", "ledger", "cache"}
+    assert set(seen["health"]) == {
+        "processes", "registered", "flower", "certificate", "certificate-end", "clock", "ledger", "cache",
+    }  # fmt: skip
     assert seen["traffic"]["sent"] > 0
     assert seen["certificate_days"] > 700
 
