@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.bundle import OURS, ROOT
+from deploy.bundle import CONSTRAINTS, OURS, ROOT
 from server.coordinator.gateway import PATHS
 
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
@@ -107,5 +107,6 @@ def test_text_detection_is_part_of_every_documented_install() -> None:
     assert '-c deploy/constraints.txt ".[ocr]"' in image
     assert '-e ".[ocr,' in (ROOT / "Makefile").read_text()
     assert OURS == "wardround[ocr]"
+    assert (ROOT / "constraints.txt").read_bytes() == CONSTRAINTS.read_bytes(), "one list, in the wheel and at the root"
     for text in (document, image):
         assert "libgl1 libglib2.0-0" in text, "without them the detector cannot be loaded"
