@@ -201,6 +201,11 @@ def approvals(home: Path) -> list[Approval]:
     return sorted(found, key=lambda approval: (approval.plan.name, approval.plan.digest))
 
 
+def active_plans(home: Path) -> list[StudyPlan]:
+    """Every plan that may run here now or once it is resumed."""
+    return [approval.plan for approval in approvals(home) if approval.state != "left"]
+
+
 def find(home: Path, named: str) -> Approval:
     """Return the approval that a person means by a study's name, a digest, or the beginning of one.
 

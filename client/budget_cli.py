@@ -4,7 +4,7 @@
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from client.options import by_option as _by
 from client.options import home_option
 from common.plan import StudyPlan
 from common.terminal import confirm, emit, json_option, say
+
+if TYPE_CHECKING:
+    from client.admission.form_caches import Need
 
 _folder = click.Path(path_type=Path)
 
@@ -45,10 +48,17 @@ def init(*, name: str, home: Path, as_json: bool) -> None:
     "--yes", is_flag=True, help="Approve without asking; with --json nothing is approved unless this is given."
 )
 @click.option("--over-budget", is_flag=True, help="Approve even if other studies can then not all finish here.")
+@click.option(
+    "--ingest/--no-ingest", "make", default=None,
+    help="Make the training cache in the plan's image form where it is missing.  [default: ask; --yes makes it]",
+)  # fmt: skip
 @json_option
-def approve(plan_file: Path, *, home: Path, by: str, yes: bool, over_budget: bool, as_json: bool) -> None:
+def approve(
+    plan_file: Path, *, home: Path, by: str, yes: bool, over_budget: bool, make: bool | None, as_json: bool
+) -> None:
     """Show in plain words what PLAN would do here, and record the approval of exactly this plan."""
     from client import approval
+    from client.admission.form_caches import Need
     from client.ledger import Ledger
     from client.policy import SitePolicy
     from client.proposal import Proposal
@@ -56,15 +66,28 @@ def approve(plan_file: Path, *, home: Path, by: str, yes: bool, over_budget: boo
     plan = StudyPlan.load(plan_file)
     ledger = Ledger(home / "ledger.sqlite")
     proposal = Proposal.weigh(plan, SitePolicy.load(home), ledger, over_budget=over_budget)
+    need = Need.of(home, plan)
     if not as_json:
-        say(proposal.text())
+        say(f"{proposal.text()}\n{need.text()}")
     if agreed := yes or (not as_json and confirm(f"Approve this plan as {by}?")):
         approval.approve(home, plan, approved_by=by)
+    made = _made(need, home, plan, yes=yes, make=make, ask=not as_json) if agreed else None
+    cache = {"form": need.form, "there": need.there or made is not None, "made": made}
     emit(
-        {**proposal.to_dict(), "approved": agreed, "by": by},
+        {**proposal.to_dict(), "approved": agreed, "by": by, "cache": cache},
         as_json=as_json,
         text=lambda: f"approved by {by}: plan {plan.digest}" if agreed else "not approved; nothing was recorded",
     )
+
+
+def _made(
+    need: "Need", home: Path, plan: StudyPlan, *, yes: bool, make: bool | None, ask: bool
+) -> dict[str, Any] | None:
+    """Make the training cache that an approved plan lacks, if that is wished; return the account of the ingest."""
+    if need.there or make is False or (need.folder is None and make is None):
+        return None
+    wished = make or yes or (ask and confirm(f"Make its training cache from {need.folder} now?"))
+    return need.make(home, plan) if wished else None
 
 
 @click.command()

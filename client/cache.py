@@ -1,6 +1,6 @@
 """The training cache: admitted images by patient, memory-mapped, checked once and read-only from then on.
 
-    home/cache/CURRENT                  name of the generation in use, switched by one atomic rename
+    home/cache/CURRENT, forms/          which generation is in use, see `client.forms`
     home/cache/<generation>/images.npy  uint16 [images, size, size], see common.images.unit_to_uint16
                             labels.npy  int64 [images]
                             offsets.npy int64 [patients + 1]: images of patient i are offsets[i] to offsets[i + 1]
@@ -19,14 +19,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.errors import CacheCorrupt, CacheMissing
+from client.forms import CACHE_FOLDER, CURRENT, NAME_LENGTH, current_generation, form_of, forms, peek, require
+from common.errors import CacheCorrupt
 from common.images import uint16_to_unit
+from common.plan import StudyPlan
 
-CACHE_FOLDER = "cache"
-CURRENT = "CURRENT"
+__all__ = ["CACHE_FOLDER", "CURRENT", "Cache", "current_generation"]
+
 SCHEMA = 1
 ARRAYS = ("images.npy", "labels.npy", "offsets.npy")
-_NAME_LENGTH = 32
 _CHUNK = 1 << 22
 
 
@@ -52,16 +53,20 @@ class Cache:
         self._offsets: list[int] = np.load(folder / "offsets.npy", allow_pickle=False).tolist()
 
     @classmethod
-    def open(cls, home: Path) -> Self:
-        """Open the current generation, checking every byte.
+    def open(cls, home: Path, form: str = "", *, plan: StudyPlan | None = None) -> Self:
+        """Open the generation in use, checking every byte.
+
+        Args:
+            home: The site's home.
+            form: Digest of a form; "" is that of `plan`, or without one that of the last ingest.
+            plan: The plan that asks for it.
 
         Raises:
-            CacheMissing: Nothing was ingested.
-        CacheCorrupt: A part is missing, or a digest fails.
+            CacheMissing: Nothing was ingested in this form.
+            CacheCorrupt: A part is missing, or a digest fails.
         """
-        name = current_generation(home)
-        if name is None:
-            raise CacheMissing(f"no training cache in {home}. Run `wardround site ingest` first")
+        form = form or (form_of(plan) if plan is not None else "")
+        name = require(home, form, plan=plan)
         folder = home / CACHE_FOLDER / name
         try:
             cache = cls(folder, checked_index(folder))
@@ -71,6 +76,8 @@ class Cache:
                 "Run `wardround site ingest` again"
             ) from error
         cache._check_shapes()
+        if form not in ("", cache.settings_digest):
+            raise CacheCorrupt(f"the training cache in {folder} is of another image form than its pointer says")
         return cache
 
     @property
@@ -190,26 +197,9 @@ class Cache:
             raise CacheCorrupt("the training cache contradicts itself. Run `wardround site ingest` again")
 
 
-def current_generation(home: Path) -> str | None:
-    """Return the name of the generation in use, None where there is none.
-
-    Raises:
-        CacheCorrupt: The pointer is not the name of a generation.
-    """
-    try:
-        name = (home / CACHE_FOLDER / CURRENT).read_text(encoding="ascii").strip()
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise CacheCorrupt(f"the pointer to the training cache in {home} cannot be read") from error
-    if len(name) != _NAME_LENGTH or not set(name) <= set("0123456789abcdef"):
-        raise CacheCorrupt(f"the pointer to the training cache in {home} is no name. Run `wardround site ingest` again")
-    return name
-
-
 def generation_name(index: bytes) -> str:
     """Return the name of the generation that `index` (the bytes of index.json) describes."""
-    return hashlib.sha256(index).hexdigest()[:_NAME_LENGTH]
+    return hashlib.sha256(index).hexdigest()[:NAME_LENGTH]
 
 
 def file_digest(path: Path) -> str:
@@ -222,12 +212,8 @@ def file_digest(path: Path) -> str:
 
 
 def is_remembered(home: Path) -> bool:
-    """Whether the cache in use says that `client.people` knows its patients; nothing is checked, and nothing raised."""
-    try:
-        index = json.loads((home / CACHE_FOLDER / (current_generation(home) or "") / "index.json").read_bytes())
-        return bool(index.get("remembered", False))
-    except (OSError, ValueError, AttributeError):
-        return False
+    """Whether a cache in use says that `client.people` knows its patients; nothing of it is checked."""
+    return any(peek(home, form.generation).get("remembered") for form in forms(home))
 
 
 def checked_index(folder: Path) -> dict[str, Any]:

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from client import receipt
-from client.admission.records import ADMISSION_FILE, Admission
-from client.cache import Cache, current_generation, is_remembered
+from client.admission.records import Admission, admission_file
+from client.cache import Cache, is_remembered
+from client.forms import forms
 from client.identity import Keys, cohort_identity, site_secret
 from client.ledger import UTILITY, Ledger
 from client.people import People, Person, remember
-from common.errors import CacheCorrupt, IssuerNeeded
+from common.errors import CacheCorrupt, CacheMissing, IssuerNeeded
 
 
 class ConsentingCohort(Cache):
@@ -144,9 +145,9 @@ def withdraw(home: Path, ledger: Ledger, patient_id: str, *, issuer: str | None 
     people = remember(home, met_now, expected=is_remembered(home))
     named = {keys.full, *keys.was} | (people.of_id(keys.bare) if keys.full == keys.bare else set())
     here, met = set[str](), set[str]().union(*(people.kin(key) for key in named))
-    if current_generation(home) is not None:
-        whole = Cache.open(home)
-        here = set(whole.patient_keys)
+    for form in forms(home):
+        whole = Cache.open(home, form.digest)
+        here |= set(whole.patient_keys)
         cached = {whole.patient_keys[i] for i in _patients_of(whole, home, named)}
         met |= set[str]().union(cached, *(people.kin(key) for key in cached))
     trained = frozenset[str]().union(*ledger.cohorts().values())
@@ -186,8 +187,8 @@ def _patients_of(whole: Cache, home: Path, keys: set[str]) -> set[int]:
     found = {i for i, key in enumerate(whole.patient_keys) if not people.names(key).isdisjoint(keys)}
     if whole.remembered:
         return found
-    admission = Admission.load(home)
-    if admission is None and not (home / ADMISSION_FILE).exists():
+    admission = Admission.load(home, whole.settings_digest)
+    if admission is None and not admission_file(home, whole.settings_digest).exists():
         return found
     if admission is None or admission.generation != whole.generation:
         raise CacheCorrupt(
@@ -209,7 +210,7 @@ def met_before(home: Path) -> list[Person]:
         return []
     try:
         whole = Cache.open(home)
-    except CacheCorrupt:
+    except (CacheCorrupt, CacheMissing):
         return []
     ids = {key: {key: ""} for key in whole.patient_keys}
     admission = Admission.load(home)

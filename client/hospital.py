@@ -13,7 +13,6 @@ import re
 from collections.abc import Sequence
 
 from client import egress, moments, noise_key, own_encoder, place, policy, spool, utility
-from client.admission.settings import IngestSettings
 from client.bookings import Bookings
 from client.cache import Cache
 from client.evaluation import verdicts
@@ -24,7 +23,7 @@ from client.identity import SIGNING_KEY
 from client.ledger import Entry
 from client.site import Site
 from client.trainer import PatientTrainer
-from common.errors import CacheMissing, MessageRefused, PlanRefused, StateError
+from common.errors import MessageRefused, PlanRefused, StateError
 from common.messages import EvaluateRequest, Hello, HelloReply, TrainReply, TrainRequest, Verdict
 from common.plan import StudyPlan
 from common.privacy import GaussianEvent
@@ -168,10 +167,10 @@ def _judge(
     check_cohort(site, plan)
     site.use_threads()
     candidate = candidate_of(plan, request.arrays)
-    entry = _entry(plan, step, site.cache, weights)
+    entry = _entry(plan, step, site.admitted(plan), weights)
     number = _reserve(site, plan, step, entry)
 
-    random = site.random(plan.digest, step.number, weights, key=_key(site, entry, number))
+    random = site.random(plan.digest, step.number, weights, key=_key(site, plan, entry, number))
     judgement = judge(site, plan, candidate, random)
 
     site.ledger.settle(number, entry, reply_digest=judgement.candidate)
@@ -207,19 +206,15 @@ def _entry(plan: StudyPlan, step: Round, cohort: Cache, weights: str) -> Entry:
 
 
 def check_cohort(site: Site, plan: StudyPlan) -> None:
-    """Refuse a cohort that was admitted by other settings or is too small.
+    """Refuse a cohort that was not admitted in the plan's form or is too small.
 
     Labels are not looked at: the coordinator chose their names, so a refusal that depends on which of them occur would
     answer a question about patients, without noise and as often as it is asked. A class of nobody is a sum of noise.
 
     Raises:
-        CacheMissing: The cache was made with other settings than this plan's.
+        CacheMissing: No cache was made in this plan's form.
         CohortTooSmall: Fewer patients than the site's minimum or the plan's.
     """
-    if site.cache.settings_digest != IngestSettings.from_plan(plan).digest:
-        raise CacheMissing(
-            "the cache was made for another plan's image form. Run `wardround site ingest` with this plan"
-        )
     policy.enough(site.policy, plan, patients=site.cohort(plan).patients)
 
 
@@ -229,7 +224,7 @@ def _reserve(site: Site, plan: StudyPlan, step: Round, entry: Entry) -> int:
     A round that a crash cut short is not booked again: its key is still there, so nothing of it was ever sent. It is
     taken up under the reservation that the key names, where that is of this very mechanism and the images are the same.
     """
-    ledger, patients, generation = site.ledger, len(entry.patients), site.cache.generation
+    ledger, patients, generation = site.ledger, len(entry.patients), site.admitted(plan).generation
     name = noise_key.name_of(entry.plan, entry.round, entry.request, entry.cohort)
     kept = noise_key.kept(site.home, name)
     if kept is not None and kept.generation == generation and ledger.pays_for(kept.entry, entry):
@@ -247,10 +242,10 @@ def _reserve(site: Site, plan: StudyPlan, step: Round, entry: Entry) -> int:
     return ledger.reserve(entry, permit=permit, prepare=prepare)
 
 
-def _key(site: Site, entry: Entry, number: int) -> bytes:
+def _key(site: Site, plan: StudyPlan, entry: Entry, number: int) -> bytes:
     """The key that reservation `number` was booked with, for the images it was booked for."""
     kept = noise_key.kept(site.home, noise_key.name_of(entry.plan, entry.round, entry.request, entry.cohort))
-    if kept is None or (kept.entry, kept.generation) != (number, site.cache.generation):
+    if kept is None or (kept.entry, kept.generation) != (number, site.admitted(plan).generation):
         raise StateError(f"{site.home}: the key of round {entry.round} is gone. Ask for the round again")
     return kept.key
 
@@ -294,7 +289,7 @@ def _refuse_without_noise(site: Site, plan: StudyPlan) -> None:
 
 def _compute(site: Site, plan: StudyPlan, step: Round, weights: Weights, entry: Entry, number: int) -> Weights:
     """Run the mechanism that is booked as `number`, under the key it was booked with, and return what it makes."""
-    random = site.random(plan.digest, step.number, entry.request, key=_key(site, entry, number))
+    random = site.random(plan.digest, step.number, entry.request, key=_key(site, plan, entry, number))
     site.use_threads()
     if step.phase != "sgd":
         return moments.release(plan, step, weights, site.cohort(plan), random)

@@ -10,6 +10,7 @@ import torch
 
 from client.cache import Cache
 from client.consent import consenting
+from client.forms import form_of, peek, require
 from client.held_out import split, trained_in
 from client.identity import site_secret
 from client.ledger import Ledger
@@ -46,23 +47,41 @@ class Site:
         """The privacy ledger, created on first use."""
         return Ledger(self.home / "ledger.sqlite")
 
-    @cached_property
+    @property
     def cache(self) -> Cache:
-        """The admitted patients who have not withdrawn; raises `CacheMissing` when nothing was ingested."""
-        return consenting(Cache.open(self.home), self.home, self.ledger.withdrawn())
+        """The admitted patients who have not withdrawn, in the form of the last ingest, see `admitted`."""
+        return self._seen(str(peek(self.home, require(self.home, "")).get("settings", "")))
+
+    def admitted(self, plan: StudyPlan) -> Cache:
+        """The admitted patients who have not withdrawn, in the form of a plan, as they were when first asked for.
+
+        Raises:
+            CacheMissing: Nothing was ingested in this form.
+            CacheCorrupt: The cache fails its check.
+        """
+        return self._seen(form_of(plan), plan)
 
     def cohort(self, plan: StudyPlan) -> Cache:
-        """The patients who may train in this plan: `cache` without those it sets aside for evaluation."""
+        """The patients who may train in this plan: `admitted` without those it sets aside for evaluation."""
         return self.cohorts(plan)[0]
 
     def cohorts(self, plan: StudyPlan) -> tuple[Cache, Cache]:
         """Those who may train in this plan, and those it sets aside (`client.held_out`)."""
-        share = plan.evaluation.held_out_share
+        share, secret, admitted = plan.evaluation.held_out_share, site_secret(self.home), self.admitted(plan)
         if share <= 0:
-            return split(self.cache, site_secret(self.home), share)
-        people = People.load(self.home, expected=self.cache.remembered)
-        trained = trained_in(self.ledger, plan.digest)
-        return split(self.cache, site_secret(self.home), share, people=people, trained=trained)
+            return split(admitted, secret, share)
+        people = People.load(self.home, expected=admitted.remembered)
+        return split(admitted, secret, share, people=people, trained=trained_in(self.ledger, plan.digest))
+
+    @cached_property
+    def _caches(self) -> dict[str, Cache]:
+        return {}
+
+    def _seen(self, form: str, plan: StudyPlan | None = None) -> Cache:
+        if form not in self._caches:
+            whole = Cache.open(self.home, form, plan=plan)
+            self._caches[form] = consenting(whole, self.home, self.ledger.withdrawn())
+        return self._caches[form]
 
     @property
     def simulated(self) -> bool:

@@ -14,7 +14,7 @@ WardroundError                 1
 │   ├── CheckpointCorrupt          a checkpoint or release that fails its digest
 │   ├── SignatureInvalid           a release or verdict that is altered, unsigned or signed by somebody else
 │   ├── CacheCorrupt               a training cache that fails its check
-│   │   └── CacheMissing               there is none of the plan's form; told as CohortTooSmall (`client.refusals`)
+│   ├── CacheMissing               there is none in the plan's form; told as CohortTooSmall (`client.refusals`)
 │   ├── DiskRefused                the disk or its file system refuses; nothing is damaged
 │   │   ├── DiskFull                   passes once there is room
 │   │   ├── FileLocked                 passes once another program lets go
@@ -119,8 +119,8 @@ class CacheCorrupt(StateError):
     """A training cache that is half there or fails its check."""
 
 
-class CacheMissing(CacheCorrupt):
-    """There is no training cache, or none of the form that a plan asks for; nothing is damaged."""
+class CacheMissing(StateError):
+    """There is no training cache, or none in the form that a plan asks for; nothing is damaged."""
 
 
 class DiskRefused(StateError):

@@ -52,8 +52,9 @@ class Pool:
     def of(cls, site: Site, plan: StudyPlan) -> "Pool":
         """Open a simulated site's patients."""
         trained = set(site.cohort(plan).patient_keys)
-        members = np.array([key in trained for key in site.cache.patient_keys])
-        return cls(site.policy.name, site.cache, members, site_secret(site.home))
+        admitted = site.admitted(plan)
+        members = np.array([key in trained for key in admitted.patient_keys])
+        return cls(site.policy.name, admitted, members, site_secret(site.home))
 
 
 def attack(

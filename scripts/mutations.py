@@ -266,7 +266,7 @@ MUTATIONS = [
     Mutation(
         name="key: another reservation's key makes the noise",
         file="client/hospital.py",
-        old="    if kept is None or (kept.entry, kept.generation) != (number, site.cache.generation):",
+        old="    if kept is None or (kept.entry, kept.generation) != (number, site.admitted(plan).generation):",
         new="    if kept is None:",
         tests=(NOISE_KEY,),
     ),
@@ -322,8 +322,8 @@ MUTATIONS = [
     Mutation(
         name="consent: a patient who withdrew stays in",
         file="client/site.py",
-        old="        return consenting(Cache.open(self.home), self.home, self.ledger.withdrawn())",
-        new="        return Cache.open(self.home)",
+        old="            self._caches[form] = consenting(whole, self.home, self.ledger.withdrawn())",
+        new="            self._caches[form] = whole",
         tests=("tests/client/test_consent.py",),
     ),
 ]

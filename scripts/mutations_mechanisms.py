@@ -67,8 +67,8 @@ MECHANISMS = [
     Mutation(
         name="evaluation: held-out patients train",
         file="client/site.py",
-        old="return split(self.cache, site_secret(self.home), share, people=people, trained=trained)",
-        new="return self.cache, split(self.cache, site_secret(self.home), share, people=people, trained=trained)[1]",
+        old="        return split(admitted, secret, share, people=people, trained=trained_in(self.ledger, plan.digest))",
+        new="        return admitted, split(admitted, secret, share, people=people)[1]",
         tests=("tests/client/test_verdict.py",),
     ),
     Mutation(
@@ -153,7 +153,7 @@ MECHANISMS = [
         name="unit: the fit is measured on patients who are not booked",
         file="client/hospital.py",
         old="            model, site.cohort(plan), plan=plan, event=step.utility,",
-        new="            model, site.cache, plan=plan, event=step.utility,",
+        new="            model, site.admitted(plan), plan=plan, event=step.utility,",
         tests=("tests/client/test_utility.py",),
     ),
     Mutation(

@@ -5,18 +5,19 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from client.cache import ARRAYS, CACHE_FOLDER, CURRENT, SCHEMA, checked_index, file_digest, generation_name
+from client.cache import ARRAYS, CACHE_FOLDER, SCHEMA, checked_index, file_digest, generation_name
+from client.forms import FORMS, point, sweep
 from common.disk import told
 from common.errors import StateError
-from common.files import DRAFT, PRIVATE, new_file, sync_folder, write_atomically
+from common.files import DRAFT, new_file, sync_folder
 from common.locks import locked
 
 Stored = NDArray[np.uint16]
@@ -35,6 +36,7 @@ class Content:
         counts: Images of each patient, same order.
         labels: Label of each image, patient by patient.
         settings: `IngestSettings.digest`.
+        form: `IngestSettings.to_dict`, for people.
         identity: The data set's identity.
         remembered: Whether `client.people` knows all its patients.
     """
@@ -46,6 +48,7 @@ class Content:
     settings: str
     identity: str
     remembered: bool = False
+    form: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Spool:
@@ -92,14 +95,14 @@ def exclusive(home: Path) -> Iterator[Path]:
             held.enter_context(locked(folder / "LOCK", busy=busy, patience_s=_PATIENCE_S))
         for leftover in folder.glob(f"{_DRAFT}*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        for leftover in folder.glob(f".*{DRAFT}"):
+        for leftover in (*folder.glob(f".*{DRAFT}"), *folder.glob(f"{FORMS}/.*{DRAFT}")):
             with contextlib.suppress(OSError):
                 leftover.unlink()
         yield folder
 
 
 def write_generation(folder: Path, content: Content, images: Iterable[Stored]) -> str:
-    """Write a generation and make it the current one.
+    """Write a generation and make it the one in use of its form; the caches of other forms stay.
 
     The arrays and their index are written and synced under a draft name, the folder is renamed to the digest of its
     index, and only then does the pointer move. A crash at any point leaves the old generation in use, or the new one.
@@ -134,10 +137,8 @@ def _write(folder: Path, content: Content, images: Iterable[Stored]) -> str:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     sync_folder(folder)
-    write_atomically(folder / CURRENT, name.encode(), mode=PRIVATE)
-    for old in folder.iterdir():
-        if old.is_dir() and old.name != name:
-            shutil.rmtree(old, ignore_errors=True)
+    point(folder, content.settings, name, content.form)
+    sweep(folder)
     return name
 
 

@@ -24,13 +24,16 @@ from client.admission.labels import LABELS_FILE, Labels
 from client.admission.quarantine import QUARANTINE_FILE, Decisions
 from client.admission.records import Admission, IngestSummary
 from client.admission.settings import IngestSettings
+from client.approval import active_plans
 from client.cache import Cache, is_remembered
 from client.consent import met_before
+from client.forms import current_generation
 from client.identity import MERGES_FILE, SECRET_BYTES, Merges, cohort_identity, site_secret
 from client.people import People, remember
-from common.errors import CacheCorrupt, NoUsableScans, StateError
+from common.errors import CacheCorrupt, CacheMissing, DataError, NoUsableScans, StateError
+from common.plan import StudyPlan
 
-__all__ = ["IngestSettings", "IngestSummary", "Limits", "ingest"]
+__all__ = ["IngestSettings", "IngestSummary", "Limits", "ingest", "wanted"]
 
 _log = logging.getLogger(__name__)
 _RULE = "who is who 1"
@@ -134,6 +137,27 @@ def ingest(
     return summary
 
 
+def wanted(home: Path, folder: Path) -> list[IngestSettings]:
+    """Return the forms that an ingest of `folder` without a plan makes: each that an active plan needs.
+
+    A form that was made from another folder is left alone: that study's scans lie there. Without any active plan it is
+    the form of a plan that says nothing.
+    """
+    plans = active_plans(home)
+    if not plans:
+        return [IngestSettings.from_plan(StudyPlan(name="default"))]
+    settings = {item.digest: item for item in map(IngestSettings.from_plan, plans)}
+    of = {digest: Admission.load(home, digest) for digest in settings if current_generation(home, digest) is not None}
+    here = str(folder.resolve())
+    left = [digest for digest in settings if (known := of.get(digest)) is None or known.folder == here]
+    if not left:
+        raise DataError(
+            f"every image form that an active plan needs was made from another folder than {folder}. Name the plan "
+            "with `--plan` to make its form from this one"
+        )
+    return [settings[digest] for digest in left]
+
+
 def _context(folder: Path, home: Path, settings: IngestSettings, *, dry_run: bool, ocr: bool | None) -> _Context:
     """Read everything that can be wrong before any file is opened."""
     if ocr and (reason := text_finder.why_not()):
@@ -178,11 +202,14 @@ def _digests(folder: Path, home: Path, settings: IngestSettings, *, ocr: bool) -
 
 def _prior(context: _Context) -> tuple[Admission, Cache] | tuple[None, None]:
     """Return the last ingest's record and cache when they are of this folder, read the same way, and whole."""
-    prior = Admission.load(context.home)
+    form = context.settings.digest
+    prior = Admission.load(context.home, form)
     if prior is None or prior.folder != str(context.folder.resolve()) or prior.reading != context.reading:
         return None, None
     try:
-        cache = Cache.open(context.home)
+        cache = Cache.open(context.home, form)
+    except CacheMissing:
+        return None, None
     except CacheCorrupt:
         _log.warning("ingest: the old cache fails its check; every file is read again")
         return None, None
@@ -241,7 +268,7 @@ def _write(context: _Context, place: Path, batch: Batch, found: Judgement) -> No
     content = Content(
         image_size=context.settings.image_size, keys=keys, counts=counts, labels=labels,
         settings=context.settings.digest, identity=cohort_identity(context.secret, keys),
-        remembered=True,
+        remembered=True, form=context.settings.to_dict(),
     )  # fmt: skip
     images = (image for item in found.places for image in batch.pictures(item.name))
     generation = write_generation(place, content, images)
@@ -249,4 +276,4 @@ def _write(context: _Context, place: Path, batch: Batch, found: Judgement) -> No
         folder=str(context.folder.resolve()), generation=generation, reading=context.reading, judging=context.judging,
         patients=len(keys), concerns=found.concerns,
         records=[by_name[record.name] for record in found.records],
-    ).save(context.home)  # fmt: skip
+    ).save(context.home, context.settings.digest)  # fmt: skip

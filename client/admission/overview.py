@@ -15,12 +15,14 @@ from typing import Any
 from PIL import Image
 
 from client.admission.doubts import DOUBTS_TITLE, TOLD
+from client.admission.form_caches import table
 from client.admission.ingest import looked_for_text
 from client.admission.reasons import EXPLAINED
 from client.admission.records import Admission, Concern, FileRecord, IngestSummary
 from client.admission.settings import IngestSettings
 from client.admission.text_finder import in_words
 from client.cache import Cache
+from client.forms import current_generation, form_of
 from common import pages
 from common.errors import CacheCorrupt
 from common.files import PRIVATE, write_atomically
@@ -69,6 +71,8 @@ class View:
         demands: What the plan asks for; empty without a plan.
         concerns: Doubt code -> what the steward should look at.
         looked_for_text: Whether text was looked for in the pictures; None where an older version made the cache.
+        form: Digest of the image form that is looked at.
+        caches: Form, time it was made, and who needs it, of every training cache of the home.
     """
 
     folder: str
@@ -83,6 +87,8 @@ class View:
     demands: tuple[Demand, ...]
     concerns: dict[str, Concern]
     looked_for_text: bool | None
+    form: str
+    caches: tuple[tuple[str, str, str], ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as plain JSON types, without folder and file names."""
@@ -102,6 +108,7 @@ class View:
         reasons = ((reason, str(len(names)), EXPLAINED_BY_CODE[reason]) for reason, names in self.left_out.items())
         yield Sheet(title="left out (file names: --html)", columns=("reason", "files", "meaning"), rows=tuple(reasons),
                     right=("files",))  # fmt: skip
+        yield Sheet(title="training caches", columns=("image form", "made", "needed by"), rows=self.caches)
         if self.concerns:
             told = ((code, str(concern.patients), TOLD_BY_CODE[code]) for code, concern in self.concerns.items())
             yield Sheet(title=DOUBTS_TITLE, columns=("doubt", "number", "meaning"), rows=tuple(told), right=("number",))
@@ -121,8 +128,9 @@ def look(home: Path, plan: StudyPlan | None = None) -> View:
     Raises:
         CacheCorrupt: Nothing was ingested, or the cache fails its check.
     """
-    cache = Cache.open(home)
-    admission = Admission.load(home)
+    fits = plan is not None and current_generation(home, form_of(plan)) is not None
+    cache = Cache.open(home, plan=plan if fits else None)
+    admission = Admission.load(home, cache.settings_digest)
     if admission is None or admission.generation != cache.generation:
         raise CacheCorrupt(
             f"the record of the last ingest in {home} is not the cache's. Run `wardround site ingest` again"
@@ -139,7 +147,13 @@ def look(home: Path, plan: StudyPlan | None = None) -> View:
         tables=_tables(cache, inside, names), left_out=dict(sorted(left_out.items())),
         demands=() if plan is None else tuple(_demands(cache, inside, plan)), concerns=admission.concerns,
         looked_for_text=looked_for_text(admission.reading, cache.settings_digest),
+        form=cache.settings_digest, caches=_caches(home),
     )  # fmt: skip
+
+
+def _caches(home: Path) -> tuple[tuple[str, str, str], ...]:
+    rows, _ = table(home)
+    return tuple((row["form"], row["made"], ", ".join(row["plans"]) or "no active plan") for row in rows)
 
 
 def _tables(cache: Cache, inside: list[FileRecord], names: tuple[str, ...]) -> tuple[tuple[str, dict[str, int]], ...]:
@@ -176,7 +190,7 @@ def _demands(cache: Cache, inside: list[FileRecord], plan: StudyPlan) -> Iterabl
     yield Demand(asked=f"at least {data.min_patients} patients", there=str(cache.patients),
                  met=cache.patients >= data.min_patients)  # fmt: skip
     same = cache.settings_digest == IngestSettings.from_plan(plan).digest
-    there = "the same" if same else "another: ingest with this plan"
+    there = "the same" if same else "none in this form: ingest with this plan"
     yield Demand(asked="the plan's image form", there=there, met=same)
     if data.modality:
         found = {record.modality for record in inside}
@@ -197,7 +211,7 @@ def write_page(view: View, home: Path, path: Path) -> None:
     template = pages.environment("client.admission").get_template("overview.html")
     page = template.render(
         view=view,
-        sheet=_sheet(Cache.open(home)),
+        sheet=_sheet(Cache.open(home, view.form)),
         explained=EXPLAINED_BY_CODE,
         told=TOLD_BY_CODE,
         listed=LISTED_FILES,

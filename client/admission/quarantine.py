@@ -7,6 +7,7 @@ import datetime
 import io
 import json
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -16,7 +17,7 @@ from PIL import Image
 
 from client.admission.decode_pool import DecodePool, Picture
 from client.admission.reasons import NOTICED, QUARANTINE, Reason
-from client.admission.records import Admission, FileRecord
+from client.admission.records import Admission, FileRecord, admissions
 from client.admission.scan import Job
 from client.admission.settings import IngestSettings
 from common.errors import DataError, StateError
@@ -74,17 +75,22 @@ class Decisions:
 
 def waiting(home: Path) -> list[FileRecord]:
     """Return the files that nobody has decided on after the last ingest: in quarantine, or noticed (`NOTICED`)."""
-    admission = Admission.load(home)
     decisions = Decisions.load(home)
-    if admission is None:
-        return []
+    found: dict[tuple[str, str], FileRecord] = {}
+    for admission in admissions(home):
+        for record in _to_decide(admission):
+            if decisions.of(record.decided_by) is None:
+                found.setdefault((record.name, record.decided_by), record)
+    return list(found.values())
+
+
+def _to_decide(admission: Admission) -> Iterable[FileRecord]:
     noticed = {name for code in NOTICED if code in admission.concerns for name in admission.concerns[code].files}
-    return [
-        record if record.verdict else replace(record, verdict=Reason.UID_CLASH)
-        for record in admission.records
-        if (record.verdict in QUARANTINE or (not record.verdict and record.name in noticed))
-        and decisions.of(record.decided_by) is None
-    ]
+    for record in admission.records:
+        if record.verdict in QUARANTINE:
+            yield record
+        elif not record.verdict and record.name in noticed:
+            yield replace(record, verdict=Reason.UID_CLASH)
 
 
 def find(home: Path, short: str) -> FileRecord:
@@ -120,7 +126,8 @@ def picture_of(home: Path, record: FileRecord, target: Path) -> None:
     Raises:
         DataError: The file has changed, is gone, or holds no picture.
     """
-    admission = Admission.load(home)
+    of_it = (a for a in admissions(home) if any(r.decided_by == record.decided_by for r in a.records))
+    admission = next(of_it, None)
     if admission is None:
         raise DataError(f"{home} has no record of an ingest. Run `wardround site ingest`")
     pictures: list[Picture] = []

@@ -1,6 +1,7 @@
 """What became of every file: the record that the next ingest builds on and that the steward looks into.
 
-Kept in `home/admission.json` (mode 0600). It holds file names, which may hold anything; it never leaves the site.
+Kept in `home/admission/<form>.json` (mode 0600), in older homes in `home/admission.json`. It holds file names, which
+may hold anything; it never leaves the site.
 """
 
 import dataclasses
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from client.admission.reasons import QUARANTINE, Reason
+from client.forms import current_generation, forms, peek
+from common.errors import CacheCorrupt
 from common.files import PRIVATE, write_atomically
 
-ADMISSION_FILE = "admission.json"
+ADMISSION_FILE, ADMISSION_FOLDER = "admission.json", "admission"
 SCHEMA = 2
 LISTED = 500
 """File names that are kept of one concern."""
@@ -205,10 +208,10 @@ class Admission:
         return [(record.name, record.stamp) for record in self.records]
 
     @classmethod
-    def load(cls, home: Path) -> Self | None:
-        """Return the record of the last ingest; None where there is none that can be used."""
+    def load(cls, home: Path, form: str = "") -> Self | None:
+        """Return the record of the last ingest in a form ("": in any); None where there is none that can be used."""
         try:
-            plain = json.loads((home / ADMISSION_FILE).read_bytes())
+            plain = json.loads(admission_file(home, form or _last_form(home)).read_bytes())
             if plain.pop("schema") not in (1, SCHEMA):
                 return None
             columns = plain.pop("columns", _OLD_COLUMNS)
@@ -218,11 +221,11 @@ class Admission:
                 for code, item in plain.pop("concerns", {}).items()
             }
             return cls(records=records, concerns=concerns, **plain)
-        except (OSError, KeyError, TypeError, ValueError, AttributeError):
+        except (OSError, KeyError, TypeError, ValueError, AttributeError, CacheCorrupt):
             return None
 
-    def save(self, home: Path) -> None:
-        """Replace the record of the last ingest."""
+    def save(self, home: Path, form: str = "") -> None:
+        """Replace the record of the last ingest in a form; "" writes where earlier versions did."""
         plain = {
             "schema": SCHEMA, "folder": self.folder, "generation": self.generation, "reading": self.reading,
             "judging": self.judging, "patients": self.patients,
@@ -230,4 +233,41 @@ class Admission:
             "columns": [item.name for item in dataclasses.fields(FileRecord)],
             "records": [record.to_row() for record in self.records],
         }  # fmt: skip
-        write_atomically(home / ADMISSION_FILE, json.dumps(plain).encode(), mode=PRIVATE)
+        path = home / ADMISSION_FOLDER / f"{form}.json" if form else home / ADMISSION_FILE
+        write_atomically(path, json.dumps(plain).encode(), mode=PRIVATE)
+        if form:
+            _forget_old(home)
+
+
+def admission_file(home: Path, form: str) -> Path:
+    """Where the record of a form lies: its own file, or that of a home from before there were forms."""
+    own = home / ADMISSION_FOLDER / f"{form}.json"
+    return own if form and own.exists() else home / ADMISSION_FILE
+
+
+def admissions(home: Path) -> list[Admission]:
+    """Return the record of every form that the home has a cache for, that of the last ingest first."""
+    found = (Admission.load(home, form.digest) for form in forms(home))
+    return [record for record in found if record is not None]
+
+
+def forget(home: Path, form: str) -> None:
+    """Remove the record of a form whose cache is gone."""
+    (home / ADMISSION_FOLDER / f"{form}.json").unlink(missing_ok=True)
+    _forget_old(home)
+
+
+def _forget_old(home: Path) -> None:
+    """Remove the record that an earlier version left, once the cache it is of is gone."""
+    path = home / ADMISSION_FILE
+    try:
+        generation = json.loads(path.read_bytes()).get("generation")
+    except (OSError, ValueError, AttributeError):
+        return
+    if all(form.generation != generation for form in forms(home)):
+        path.unlink()
+
+
+def _last_form(home: Path) -> str:
+    last = current_generation(home)
+    return str(peek(home, last).get("settings", "")) if last else ""

@@ -8,10 +8,12 @@ import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from client.approval import active_plans
 from client.daemon.home import Coordinator, DaemonHome, read_json
+from client.forms import CACHE_FOLDER, forms, missing
 from common import clocks, flower_version, pki
 from common.disk import told
-from common.errors import DiskFull, DiskReadOnly, DiskRefused, NoLocks, NotPermitted, StateError
+from common.errors import CacheCorrupt, DiskFull, DiskReadOnly, DiskRefused, NoLocks, NotPermitted, StateError
 from common.files import PRIVATE, write_atomically
 
 CLOCK_S = 300.0
@@ -150,12 +152,17 @@ def ledger(home: DaemonHome) -> str:
 
 
 def cache(home: DaemonHome) -> str:
-    """Whether admitted scans are there and readable; each round checks every byte of them."""
-    folder = home.home / "cache"
+    """Whether scans were admitted in every form that an active plan needs; each round checks every byte of them."""
     try:
-        name = (folder / "CURRENT").read_text(encoding="utf-8").strip()
-        with (folder / name / "index.json").open("rb"), (folder / name / "images.npy").open("rb") as images:
-            images.read(1)
-    except (OSError, ValueError) as error:
+        found = forms(home.home)
+        for form in found:
+            folder = home.home / CACHE_FOLDER / form.generation
+            with (folder / "index.json").open("rb"), (folder / "images.npy").open("rb") as images:
+                images.read(1)
+        lacking = missing(home.home, active_plans(home.home))
+    except (OSError, ValueError, CacheCorrupt) as error:
         return f"no readable training cache ({type(error).__name__}). Run `wardround site ingest`"
-    return ""
+    if not found:
+        return "no training cache. Run `wardround site ingest`"
+    names = ", ".join(sorted({plan.name for plan in lacking}))
+    return f"no training cache in the image form of {names}. Run `wardround site ingest FOLDER`" if names else ""

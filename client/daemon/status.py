@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from client.approval import Approval, approvals, site_paused
+from client.approval import Approval, active_plans, approvals, site_paused
 from client.daemon.home import DaemonHome, read_json
 from client.daemon.meter import read_days
+from client.forms import form_of, forms
 from client.site_rules import SitePolicy
 from common import flower_version, health, pki
-from common.errors import StateError
+from common.errors import CacheCorrupt, StateError
 from common.plain import plain
 
 
@@ -34,6 +35,7 @@ class Status:
         paused: Since when the whole site is paused; "" when it is not.
         studies: State by study approved here; of a name that was used again, that of the plan that was not left, and
             with the beginnings of their digests where there are several.
+        caches: By study that is not left, since when there is a training cache in its form; "" where there is none.
     """
 
     site: str
@@ -49,6 +51,7 @@ class Status:
     traffic: dict[str, Any]
     paused: str
     studies: dict[str, str]
+    caches: dict[str, str]
 
     @classmethod
     def of(cls, path: Path) -> Self:
@@ -74,6 +77,7 @@ class Status:
             traffic=next((vars(day) for day in reversed(read_days(home.traffic)) if day.day == today), {}),
             paused=paused.at if paused else "",
             studies=_studies(approvals(home.home)),
+            caches=_caches(home.home),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -99,7 +103,20 @@ class Status:
             f"  today        {self.traffic.get('sent', 0)} bytes out, {self.traffic.get('received', 0)} bytes in",
             f"  site         {f'paused since {self.paused}' if self.paused else 'not paused'}",
         ]
-        return "\n".join([*lines, *(f"  study        {plain(name)}: {state}" for name, state in self.studies.items())])
+        lines += [f"  study        {plain(name)}: {state}" for name, state in self.studies.items()]
+        none = "NONE in its image form; `wardround site ingest FOLDER`"
+        lines += [
+            f"  cache        {plain(name)}: {f'of {made}' if made else none}" for name, made in self.caches.items()
+        ]
+        return "\n".join(lines)
+
+
+def _caches(home: Path) -> dict[str, str]:
+    try:
+        made = {form.digest: form.made or "an earlier version" for form in forms(home)}
+    except CacheCorrupt:
+        made = {}
+    return {plan.name: made.get(form_of(plan), "") for plan in active_plans(home)}
 
 
 def _studies(known: list[Approval]) -> dict[str, str]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import psutil
 
-from client import egress_check, ledger_merge, place, private
-from client.approval import approvals, site_paused
+from client import egress_check, forms, ledger_merge, place, private
+from client.approval import active_plans, approvals, site_paused
 from client.daemon.home import Coordinator, DaemonHome, client_context
 from client.ledger_store import LedgerStore
 from client.site_rules import SitePolicy
@@ -161,18 +161,29 @@ def egress(root: Path) -> Iterator[Finding]:
 
 
 def cache(root: Path) -> Iterator[Finding]:
-    """Whether scans were admitted and are as they were left."""
+    """Whether scans were admitted in every form that an active plan needs, and are as they were left."""
     from client.cache import Cache
 
+    plans, least = active_plans(root), SitePolicy.load(root).limits.min_patients
     try:
-        opened = Cache.open(root)
+        there = forms.forms(root)
+        opened = [Cache.open(root, form.digest) for form in there]
+        lacking = forms.missing(root, plans)
     except CacheCorrupt as error:
         yield warning("training cache", str(error), "Run `wardround site ingest FOLDER`")
         return
-    if opened.patients < (least := SitePolicy.load(root).limits.min_patients):
-        yield warning("training cache", f"fewer than {least} patients", "Ingest more, or nothing is trained")
-    else:
-        yield ok("training cache", "whole")  # no count: this table may be shown to others
+    for plan in lacking:
+        yield warning("training cache", f"study {plan.name!r} has none in its image form",
+                      "Run `wardround site ingest FOLDER`; what is there stays")  # fmt: skip
+    if not there and not lacking:
+        yield warning("training cache", "nothing was ingested", "Run `wardround site ingest FOLDER`")
+    if small := [part for part in opened if part.patients < least]:
+        yield warning("training cache", f"fewer than {least} patients in {len(small)} of {len(opened)} image forms",
+                      "Ingest more, or nothing is trained")  # fmt: skip
+    elif there and not lacking:
+        spare = len(forms.unneeded(root, plans)) if plans else 0
+        more = f"; {spare} that no active plan needs, see `wardround site forms`" if spare else ""
+        yield ok("training cache", f"whole{more}")  # no count of patients: this table may be shown to others
 
 
 def text_detection(root: Path) -> Iterator[Finding]:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from client.admission.ingest import IngestSettings, ingest
 from client.cache import Cache
-from common.errors import CacheCorrupt
+from common.errors import CacheCorrupt, CacheMissing
 from tests.client.scans import cohort
 
 SETTINGS = IngestSettings(image_size=32)
@@ -118,7 +118,7 @@ def run(points: int, seed: int) -> dict[str, object]:
                 Cache.open(home)
                 right = in_use(content(home)) in (in_use(before), in_use(whole))
                 result["old or new after the kill" if right else "WRONG"] += 1
-            except CacheCorrupt:
+            except (CacheCorrupt, CacheMissing):
                 result["absent after the kill, as before it"] += not before
                 result["LOST"] += bool(before)
             ingest(folder, home, SETTINGS)

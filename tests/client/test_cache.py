@@ -7,7 +7,7 @@ import torch
 
 from client.admission.ingest import IngestSettings, ingest
 from client.cache import Cache
-from common.errors import CacheCorrupt
+from common.errors import CacheCorrupt, CacheMissing
 from tests.client.scans import save, scan, write_labels
 
 
@@ -73,7 +73,7 @@ def test_unknown_patient_is_an_index_error(home: Path) -> None:
 
 
 def test_home_without_a_cache_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CacheCorrupt, match="ingest"):
+    with pytest.raises(CacheMissing, match="ingest"):
         Cache.open(tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -225,7 +226,7 @@ def test_a_record_of_another_cache_cannot_tell_who_withdrew_so_nothing_is_traine
 
 
 def test_a_patient_can_withdraw_before_anything_was_ingested(home: Path) -> None:
-    (home / "cache" / "CURRENT").unlink()
+    shutil.rmtree(home / "cache")
     assert not consent.withdraw(home, ledger(home), "P3")
     fill_cache(home, PLAN, [f"P{i}" for i in range(12)])
     assert Site.open(home).cache.patients == 11

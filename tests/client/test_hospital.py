@@ -1,6 +1,7 @@
 """A hospital answers in one order - permit, reserve, train, settle, seal - and a refusal leaves no trace."""
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -233,7 +234,7 @@ def spoilt(home: Path, how: str) -> None:
         other = tiny_plan(window="percentile")
         fill_cache(home, other, [f"P{i}" for i in range(12)])
     elif how == "no cache":
-        (home / "cache" / "CURRENT").unlink()
+        shutil.rmtree(home / "cache")
     elif how == "study budget short":
         set_policy(home, study=0.1)
     elif how == "site budget short":

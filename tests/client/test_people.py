@@ -199,7 +199,10 @@ def without_memory(home: Path) -> None:
     name = generation_name(raw)
     index.parent.rename(index.parent.with_name(name))
     (home / "cache" / "CURRENT").write_text(name)
-    record = json.loads((home / "admission.json").read_bytes())
+    shutil.rmtree(home / "cache" / "forms")
+    (path,) = (home / "admission").glob("*.json")
+    record = json.loads(path.read_bytes())
+    shutil.rmtree(home / "admission")
     columns = record.pop("columns")
     record |= {"schema": 1, "generation": name, "reading": "of an older version"}
     del record["concerns"]

@@ -140,14 +140,13 @@ def test_status_shows_a_paused_site_and_what_is_served(deployed: Lab) -> None:
 
 
 def test_an_ill_daemon_says_why(deployed: Lab) -> None:
-    current = deployed.site("north") / "cache" / "CURRENT"
-    name = current.read_text()
-    current.unlink()
+    cache = deployed.site("north") / "cache"
+    cache.rename(cache.with_name("aside"))
     try:
         wait_until(lambda: not deployed.serving("north"), "the missing cache")
         seen = run("site", "status", "--home", deployed.site("north"), cwd=deployed.folder, check=False)
     finally:
-        current.write_text(name)
+        cache.with_name("aside").rename(cache)
     assert seen["serving"] is False
     assert "ingest" in seen["health"]["cache"]
     wait_until(lambda: deployed.serving("north"), "health again")
