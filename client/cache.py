@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from client.forms import CACHE_FOLDER, CURRENT, NAME_LENGTH, current_generation, form_of, forms, peek, require
+from client.forms import CACHE_FOLDER, CURRENT, NAME_LENGTH, current_generation, form_of, peek, require
 from common.errors import CacheCorrupt
 from common.images import uint16_to_unit
 from common.plan import StudyPlan
@@ -212,8 +212,9 @@ def file_digest(path: Path) -> str:
 
 
 def is_remembered(home: Path) -> bool:
-    """Whether a cache in use says that `client.people` knows its patients; nothing of it is checked."""
-    return any(peek(home, form.generation).get("remembered") for form in forms(home))
+    """Whether any cache of the home says that `client.people` knows its patients; nothing of it is checked."""
+    folders = (path.parent.name for path in (home / CACHE_FOLDER).glob("*/index.json"))
+    return any(peek(home, name).get("remembered") for name in folders)
 
 
 def checked_index(folder: Path) -> dict[str, Any]:

@@ -122,8 +122,15 @@ def forms(home: Path) -> list[Form]:
 
 
 def missing(home: Path, plans: Iterable[StudyPlan]) -> list[StudyPlan]:
-    """Return those of the plans whose form the home has no cache for."""
-    return [plan for plan in plans if current_generation(home, form_of(plan)) is None]
+    """Return those of the plans whose form the home has no cache for; one whose pointer is damaged counts as none."""
+
+    def lacks(plan: StudyPlan) -> bool:
+        try:
+            return current_generation(home, form_of(plan)) is None
+        except CacheCorrupt:
+            return True
+
+    return [plan for plan in plans if lacks(plan)]
 
 
 def unneeded(home: Path, plans: Iterable[StudyPlan]) -> list[Form]:
@@ -148,14 +155,16 @@ def point(folder: Path, form: str, generation: str, settings: Mapping[str, Any])
 
 def keep(home: Path) -> None:
     """Give the cache that an earlier version made the pointer of its form, so that no other form takes its place."""
-    for form in forms(home):
+    for form in _readable(home) or ():
         if not (home / CACHE_FOLDER / FORMS / form.digest).exists():
             _point(home / CACHE_FOLDER, form.digest, form.generation, form.settings)
 
 
 def sweep(folder: Path) -> None:
-    """Remove every generation that no pointer names; the cache folder is held alone."""
-    used = {form.generation for form in forms(folder.parent)} | {current_generation(folder.parent)}
+    """Remove every generation that no pointer names; none while one cannot be read. The cache folder is held alone."""
+    if (found := _readable(folder.parent)) is None:
+        return
+    used = {form.generation for form in found} | {current_generation(folder.parent)}
     for old in folder.iterdir():
         if old.is_dir() and old.name not in used and old.name != FORMS:
             shutil.rmtree(old, ignore_errors=True)
@@ -184,15 +193,23 @@ def peek(home: Path, generation: str) -> dict[str, Any]:
     return index if isinstance(index, dict) else {}
 
 
+def _readable(home: Path) -> list[Form] | None:
+    """Every form, or None where a pointer is damaged: the next ingest of its form writes it anew."""
+    try:
+        return forms(home)
+    except CacheCorrupt:
+        return None
+
+
 def _point(folder: Path, form: str, generation: str, settings: Mapping[str, Any]) -> None:
     content = json.dumps({"generation": generation, "settings": dict(settings)}, sort_keys=True)
     write_atomically(folder / FORMS / form, content.encode(), mode=PRIVATE)
 
 
 def _form(path: Path) -> Form:
-    name, plain = _read(path), json.loads(path.read_bytes())
+    name, plain = _read(path), json.loads(path.read_bytes())  # in this order: the first finds damage
     made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(path.stat().st_mtime))
-    return Form(digest=path.name, generation=name or "", settings=plain["settings"], made=made)
+    return Form(digest=path.name, generation=name or "", settings=plain.get("settings", {}), made=made)
 
 
 def _read(path: Path) -> str | None:

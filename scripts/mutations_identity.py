@@ -2,6 +2,7 @@
 
 from mutation import Mutation
 
+_FORMS = "tests/client/test_forms.py"
 _WHO, _PEOPLE = "tests/client/test_who_is_who.py", "tests/client/test_people.py"
 
 
@@ -65,4 +66,16 @@ IDENTITY = [
            "tests/client/test_consent.py"),
     _guard("a memory that is lost is made anew", "client/people.py",
            "        if not path.exists() and not expected:", "        if not path.exists():", _PEOPLE),
+    _guard("an ingest removes the caches of other forms", "client/forms.py",
+           "used = {form.generation for form in found} |", "used = set() |", _FORMS),
+    _guard("an older home's cache has no pointer of its own", "client/forms.py",
+           "    keep(folder.parent)\n    _point(", "    _point(", _FORMS),
+    _guard("a study trains on whatever form was made last", "client/site.py",
+           "        return self._seen(form_of(plan), plan)", "        return self.cache", _FORMS),
+    _guard("a pointer to another form is believed", "client/cache.py",
+           '        if form not in ("", cache.settings_digest):', "        if False:", _FORMS),
+    _guard("an ingest without a plan takes another study's folder", "client/admission/ingest.py",
+           "if (known := of.get(digest)) is None or known.folder == here]", "]", _FORMS),
+    _guard("a form that a plan needs is pruned", "client/forms.py",
+           "return [form for form in forms(home) if form.digest not in needed]", "return forms(home)", _FORMS),
 ]  # fmt: skip

@@ -67,8 +67,8 @@ MECHANISMS = [
     Mutation(
         name="evaluation: held-out patients train",
         file="client/site.py",
-        old="        return split(admitted, secret, share, people=people, trained=trained_in(self.ledger, plan.digest))",
-        new="        return admitted, split(admitted, secret, share, people=people)[1]",
+        old="return split(admitted, secret, share, people=people, trained=trained_in(self.ledger, plan.digest))",
+        new="return admitted, split(admitted, secret, share, people=people)[1]",
         tests=("tests/client/test_verdict.py",),
     ),
     Mutation(

@@ -7,7 +7,7 @@ from typing import Any
 from client.admission.records import Admission, forget
 from client.admission.settings import IngestSettings
 from client.approval import active_plans
-from client.forms import current_generation, form_of, forms, missing, remove, unneeded, words
+from client.forms import form_of, forms, missing, remove, unneeded, words
 from common.errors import CacheMissing
 from common.plan import StudyPlan
 
@@ -33,7 +33,7 @@ class Need:
         folder = Path(last.folder) if last is not None else None
         return cls(
             form=words(IngestSettings.from_plan(plan).to_dict()),
-            there=current_generation(home, form_of(plan)) is not None,
+            there=not missing(home, [plan]),
             folder=folder if folder is not None and folder.is_dir() else None,
         )
 

@@ -27,7 +27,7 @@ from client.admission.settings import IngestSettings
 from client.approval import active_plans
 from client.cache import Cache, is_remembered
 from client.consent import met_before
-from client.forms import current_generation
+from client.forms import missing
 from client.identity import MERGES_FILE, SECRET_BYTES, Merges, cohort_identity, site_secret
 from client.people import People, remember
 from common.errors import CacheCorrupt, CacheMissing, DataError, NoUsableScans, StateError
@@ -147,7 +147,8 @@ def wanted(home: Path, folder: Path) -> list[IngestSettings]:
     if not plans:
         return [IngestSettings.from_plan(StudyPlan(name="default"))]
     settings = {item.digest: item for item in map(IngestSettings.from_plan, plans)}
-    of = {digest: Admission.load(home, digest) for digest in settings if current_generation(home, digest) is not None}
+    lacking = {IngestSettings.from_plan(plan).digest for plan in missing(home, plans)}
+    of = {digest: Admission.load(home, digest) for digest in settings.keys() - lacking}
     here = str(folder.resolve())
     left = [digest for digest in settings if (known := of.get(digest)) is None or known.folder == here]
     if not left:

@@ -262,9 +262,10 @@ def _forget_old(home: Path) -> None:
     path = home / ADMISSION_FILE
     try:
         generation = json.loads(path.read_bytes()).get("generation")
-    except (OSError, ValueError, AttributeError):
+        others = forms(home)
+    except (OSError, ValueError, AttributeError, CacheCorrupt):
         return
-    if all(form.generation != generation for form in forms(home)):
+    if all(form.generation != generation for form in others):
         path.unlink()
 
 

@@ -260,3 +260,15 @@ def test_a_pointer_to_a_cache_of_another_form_is_damage(place: Path, home: Path)
     (folder / form_of(FIRST)).write_bytes((folder / form_of(SECOND)).read_bytes())
     with pytest.raises(CacheCorrupt, match="another image form"):
         Cache.open(home, plan=FIRST)
+
+
+@pytest.mark.parametrize("which", ["last", "own"])
+def test_a_damaged_pointer_is_told_and_mended_by_the_next_ingest(place: Path, home: Path, which: str) -> None:
+    pointer = home / "cache" / ("CURRENT" if which == "last" else f"forms/{form_of(FIRST)}")
+    pointer.write_bytes(b"\xff" + pointer.read_bytes()[1:])
+    with pytest.raises(CacheCorrupt):
+        forms.forms(home)
+    assert "ingest" in checks.cache(DaemonHome(home))
+    ingest(place / "in", home, IngestSettings.from_plan(FIRST), workers=1, ocr=False)
+    assert Cache.open(home).generation == Cache.open(home, plan=FIRST).generation
+    assert checks.cache(DaemonHome(home)) == ""
