@@ -21,7 +21,7 @@ from client.cache import Cache
 from client.identity import Merges, cohort_identity, patient_key, site_secret
 from client.ledger import Ledger
 from client.site_cli import site
-from common.errors import CacheCorrupt, DataError, StateError
+from common.errors import CacheMissing, DataError, StateError
 from common.plan import StudyPlan
 from tests.benchmarks.kill_ingest import run
 from tests.client.scans import cohort, save, scan, write_labels
@@ -158,7 +158,7 @@ def test_overview_counts_the_cohort_and_compares_it_with_the_plan(tmp_path: Path
 
 
 def test_overview_of_nothing_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(CacheCorrupt, match="ingest"):
+    with pytest.raises(CacheMissing, match="ingest"):
         look(tmp_path)
 
 

@@ -1,6 +1,7 @@
 """The app decides whom it acts for by the site's own start-up, and lets nothing out of an error but its type."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +119,9 @@ def test_only_the_type_of_an_error_leaves(home: Path, monkeypatch: pytest.Monkey
 def test_no_cohort_is_told_like_a_small_one_and_a_hello_that_is_refused_is_logged(home: Path, how: str) -> None:
     """An ingest that admits nobody leaves no cache: told apart from one that admits somebody, it answers a question."""
     if how == "nobody was admitted":
-        (home / "cache" / "CURRENT").unlink()
+        shutil.rmtree(home / "cache")
     elif how == "another form":
+        shutil.rmtree(home / "cache")
         fill_cache(home, tiny_plan(window="percentile"), [f"P{i}" for i in range(12)])
     else:
         fill_cache(home, PLAN, ["P1"])

@@ -57,7 +57,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("forms")
     cohort(place / "in", patients=4, images=1)
     (place / "home").mkdir()
-    set_policy(place / "home", minimum=1)
+    set_policy(place / "home", minimum=1, total=40.0)
     for plan in (FIRST, SECOND):
         (place / f"{plan.name}.toml").write_text(TEXT.format(name=plan.name, size=plan.data.image_size))
     ingest(place / "in", place / "home", IngestSettings.from_plan(FIRST), workers=1, ocr=False)

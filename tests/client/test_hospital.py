@@ -232,6 +232,7 @@ def spoilt(home: Path, how: str) -> None:
         fill_cache(home, PLAN, [f"P{i}" for i in range(9)])
     elif how == "cache of other settings":
         other = tiny_plan(window="percentile")
+        shutil.rmtree(home / "cache")
         fill_cache(home, other, [f"P{i}" for i in range(12)])
     elif how == "no cache":
         shutil.rmtree(home / "cache")
