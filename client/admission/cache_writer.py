@@ -17,7 +17,7 @@ from client.cache import ARRAYS, CACHE_FOLDER, SCHEMA, checked_index, file_diges
 from client.forms import FORMS, point, sweep
 from common.disk import told
 from common.errors import StateError
-from common.files import DRAFT, new_file, sync_folder
+from common.files import DRAFT, PRIVATE, new_file, sync_folder
 from common.locks import locked
 
 Stored = NDArray[np.uint16]
