@@ -1,15 +1,20 @@
 """A coordinator's home and hospitals that knock at its gateway, for the tests of both."""
 
 import base64
+import contextlib
 import datetime
 import secrets
+import socket
 import ssl
+import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.proto import fleet_pb2
 from google.protobuf.message import Message
 
 from common import pki
@@ -17,7 +22,9 @@ from common.enrolment import Invite, JoinRequest, Welcome
 from common.files import PUBLIC, write_atomically
 from server.coordinator import invitations
 from server.coordinator.admission import flower_key
+from server.coordinator.control import SuperLink
 from server.coordinator.home import Home, free_ports
+from server.coordinator.steward import Steward
 
 
 def make_home(folder: Path) -> Home:
@@ -80,3 +87,33 @@ def request(invite: Invite, node_key: pki.Key, client_key: pki.Key, *, verdict_k
         verdict_key=verdict_key or secrets.token_hex(32),
         csr=pki.pem(pki.make_request(client_key, invite.site)),
     ).proven(invite.token)
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    process.wait(timeout=60)
+
+
+def wait_for(address: tuple[str, int]) -> None:
+    for _ in range(1200):
+        with contextlib.suppress(OSError), socket.create_connection(address, timeout=1):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"nothing listens on {address}")
+
+
+def reconcile(home: Home) -> dict[str, str]:
+    with SuperLink(home) as link:
+        return Steward(home).reconcile(link)
+
+
+def activate(visitor: Visitor) -> fleet_pb2.ActivateNodeRequest:
+    return fleet_pb2.ActivateNodeRequest(public_key=visitor.public_key, heartbeat_interval=30)
+
+
+def bearer(home: Home, folder: Path, certificate: pki.Certificate, key: pki.Key) -> ssl.SSLContext:
+    pki.save_key(folder / "bearer.key", key)
+    pki.save_certificate(folder / "bearer.crt", certificate)
+    context = ssl.create_default_context(cafile=home.ca_certificate)
+    context.load_cert_chain(folder / "bearer.crt", folder / "bearer.key")
+    return context

@@ -7,7 +7,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,8 +21,7 @@ from server.coordinator.control import SuperLink
 from server.coordinator.home import Home, split_address
 from server.coordinator.serve import children
 from server.coordinator.status import table, text
-from server.coordinator.steward import Steward
-from tests.server.coordinators import Visitor, make_home
+from tests.server.coordinators import Visitor, activate, bearer, end, make_home, reconcile, wait_for
 
 LIMIT = 16 * 1024 * 1024
 
@@ -57,28 +55,6 @@ def client(home: Home, north: Visitor, tmp_path: Path) -> Iterator[httpx.Client]
         yield opened
 
 
-def end(process: "subprocess.Popen[bytes]") -> None:
-    process.terminate()
-    process.wait(timeout=60)
-
-
-def wait_for(address: tuple[str, int]) -> None:
-    for _ in range(1200):
-        with contextlib.suppress(OSError), socket.create_connection(address, timeout=1):
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"nothing listens on {address}")
-
-
-def reconcile(home: Home) -> dict[str, str]:
-    with SuperLink(home) as link:
-        return Steward(home).reconcile(link)
-
-
-def activate(visitor: Visitor) -> fleet_pb2.ActivateNodeRequest:
-    return fleet_pb2.ActivateNodeRequest(public_key=visitor.public_key, heartbeat_interval=30)
-
-
 def refused_by_tls(home: Home, context: ssl.SSLContext) -> bool:
     """Whether a connection gets nowhere: with TLS 1.3 the refusal shows at the first read."""
     request = b"POST /v1/fleet/activate-node HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
@@ -91,14 +67,6 @@ def refused_by_tls(home: Home, context: ssl.SSLContext) -> bool:
             return not tls.recv(1)
     except (ssl.SSLError, ConnectionError):
         return True
-
-
-def bearer(home: Home, folder: Path, certificate: pki.Certificate, key: pki.Key) -> ssl.SSLContext:
-    pki.save_key(folder / "bearer.key", key)
-    pki.save_certificate(folder / "bearer.crt", certificate)
-    context = ssl.create_default_context(cafile=home.ca_certificate)
-    context.load_cert_chain(folder / "bearer.crt", folder / "bearer.key")
-    return context
 
 
 def heartbeat(visitor: Visitor, client: httpx.Client, node: int) -> int:
