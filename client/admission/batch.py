@@ -204,7 +204,7 @@ def _record(entry: Entry, outcome: Outcome, secret: bytes, *, pictures: int, cle
 
 
 def _named(record: FileRecord, facts: Facts, patient: PatientId, secret: bytes) -> FileRecord:
-    """Add the keys that its patient is known by, and what is to doubt about the id."""
+    """Add the keys that its patient is known by, and the doubts about its id."""
     keys = Keys.read(secret, facts.patient_id, facts.issuer)
     found = {
         Doubt.TWO_ISSUERS: bool(patient.second),

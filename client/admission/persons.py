@@ -1,4 +1,4 @@
-"""Who is who in a folder: which ids are one person, by the headers and by `merges.csv`, and what is to doubt in it.
+"""Who is who in a folder: which ids are one person, by the headers and by `merges.csv`, and the doubts about it.
 
 Formal guarantee
     Two files are of one person only through a chain of links, each of which depends on those files and on `merges.csv`
