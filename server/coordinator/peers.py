@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from common import flower_version
@@ -13,6 +14,7 @@ log = logging.getLogger(__name__)
 FILE = "peers.json"
 _VERSION = "flwr-package-version"
 """Header by which Flower's programs say their version; an old one that sends none is let in, as by Flower itself."""
+_WRITE_EVERY_S = 60.0
 
 
 class Peers:
@@ -21,24 +23,36 @@ class Peers:
     Args:
         root: The coordinator's home.
         ours: The SuperLink's version.
+        now: A clock that only goes forward, seconds.
     """
 
-    def __init__(self, root: Path, ours: str) -> None:
-        self._path, self._ours = root / FILE, ours
+    def __init__(self, root: Path, ours: str, *, now: Callable[[], float] = time.monotonic) -> None:
+        self._path, self._ours, self._now = root / FILE, ours, now
         self._known = read(root)
+        self._unwritten: set[str] = set()
+        self._written: dict[str, float] = {}
 
     def heard(self, site: str, headers: Mapping[str, str]) -> bool:
         """Note the version in a site's request; return whether it speaks with ours, as we or that site have tried."""
         said = flower_version.shown(headers.get(_VERSION, ""))
         if said and self._known.get(site) != said:
             self._known[site] = said
-            log.info("the Flower of %s is %s, ours is %s", site, said, self._ours)
-            self._write()
+            self._unwritten.add(site)
+        self._write_down()
         pair = {flower_version.minor(said), flower_version.minor(self._ours)}
         theirs = flower_version.listed(headers.get(flower_version.TRIED_HEADER, ""))
         return not said or flower_version.speak(said, self._ours) or pair <= theirs
 
-    def _write(self) -> None:
+    def _write_down(self) -> None:
+        """Write and log what changed, once a minute for each site: a write holds up every site's requests."""
+        now = self._now()
+        due = {s for s in self._unwritten if now - self._written.get(s, -_WRITE_EVERY_S) >= _WRITE_EVERY_S}
+        if not due:
+            return
+        self._unwritten -= due
+        for site in sorted(due):
+            self._written[site] = now
+            log.info("the Flower of %s is %s, ours is %s", site, self._known[site], self._ours)
         try:
             write_atomically(self._path, json.dumps(self._known, sort_keys=True).encode(), mode=PRIVATE)
         except OSError as error:

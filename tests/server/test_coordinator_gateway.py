@@ -129,27 +129,34 @@ def said_by(version: str) -> dict[str, str]:
 def test_a_site_of_another_minor_that_was_tried_is_let_in_and_one_of_any_other_is_refused_with_both_versions(
     home: Home, tmp_path: Path
 ) -> None:
-    ours, visitor = flower_version.installed(), Visitor.enrolled(home, "mixed")
+    ours = flower_version.installed()
     (other,) = flower_version.TOGETHER - {flower_version.minor(ours)}
+    visitors = {name: Visitor.enrolled(home, name) for name in ("same", "tried", "mixed")}
     reconcile(home)
     beat = heartbeat_pb2.SendNodeHeartbeatRequest(heartbeat_interval=30)
-    with visitor.client(home, tmp_path) as client:
-        answer = visitor.post(client, "activate-node", activate(visitor))
-        beat.node.node_id = fleet_pb2.ActivateNodeResponse.FromString(answer.content).node_id
-        judge_versions(home, visitor, client, ours, other, beat.SerializeToString())
+    for name, visitor in visitors.items():  # each is another site: of one site, a change is noted once a minute
+        (folder := tmp_path / name).mkdir()
+        with visitor.client(home, folder) as client:
+            answer = visitor.post(client, "activate-node", activate(visitor))
+            beat.node.node_id = fleet_pb2.ActivateNodeResponse.FromString(answer.content).node_id
+            body = beat.SerializeToString()
+            if name == "mixed":
+                judge_refused(home, visitor, client, ours, body)
+                continue
+            version = ours if name == "same" else f"{other}.0"
+            answer = ask(visitor, client, body, version)
+            assert answer.status_code == 200
+            assert answer.headers[flower_version.HEADER] == ours
+            assert peers.read(home.root)[name] == version
 
 
-def judge_versions(home: Home, visitor: Visitor, client: httpx.Client, ours: str, other: str, body: bytes) -> None:
-    def ask(version: str, tried: str = "") -> httpx.Response:
-        headers = {**visitor.headers(), **said_by(version), flower_version.TRIED_HEADER: tried}
-        return client.post("/v1/fleet/send-node-heartbeat", content=body, headers=headers)
+def ask(visitor: Visitor, client: httpx.Client, body: bytes, version: str, tried: str = "") -> httpx.Response:
+    headers = {**visitor.headers(), **said_by(version), flower_version.TRIED_HEADER: tried}
+    return client.post("/v1/fleet/send-node-heartbeat", content=body, headers=headers)
 
-    for version in (ours, f"{other}.0"):
-        answer = ask(version)
-        assert answer.status_code == 200
-        assert answer.headers[flower_version.HEADER] == ours
-        assert peers.read(home.root)["mixed"] == version
-    refused = ask("1.2.0")
+
+def judge_refused(home: Home, visitor: Visitor, client: httpx.Client, ours: str, body: bytes) -> None:
+    refused = ask(visitor, client, body, "1.2.0")
     assert (refused.status_code, refused.content) == (flower_version.REFUSED, b"")
     assert refused.headers[flower_version.HEADER] == ours
     assert peers.read(home.root)["mixed"] == "1.2.0"
@@ -157,9 +164,10 @@ def judge_versions(home: Home, visitor: Visitor, client: httpx.Client, ours: str
     assert f"mixed: enrolled (Flower 1.2.0, ours is {ours}: not tried here" in text(table(home))
     found = {finding.finding: finding.level for finding in sites(home) if "1.2.0" in finding.finding}
     assert list(found.values()) == ["warning"]
-    assert ask("1.2.0", tried="1.3 1.2").status_code == flower_version.REFUSED
-    assert ask("1.2.0", tried=f"1.2 {flower_version.minor(ours)}").status_code == 200, "that site has tried it"
-    assert ask("[red]x").status_code == 200, "no version at all, as Flower before it said one"
+    assert ask(visitor, client, body, "1.2.0", tried="1.3 1.2").status_code == flower_version.REFUSED
+    tried = f"1.2 {flower_version.minor(ours)}"
+    assert ask(visitor, client, body, "1.2.0", tried=tried).status_code == 200, "that site has tried it"
+    assert ask(visitor, client, body, "[red]x").status_code == 200, "no version at all, as Flower before it said one"
     assert peers.read(home.root)["mixed"] == "1.2.0"
 
 
