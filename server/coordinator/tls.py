@@ -1,4 +1,7 @@
-"""The gateway's side of TLS: its certificate and the revocation list, read again when `serve` renews them."""
+"""The gateway's side of TLS: its certificate, read again when `serve` renews it, and the revocation list.
+
+The list is read once, at the start. A site that is revoked later is refused by its record, request by request.
+"""
 
 import asyncio
 import logging
