@@ -5,7 +5,8 @@ from mutation import Mutation
 _PLACE, _OWNER = ("tests/client/test_place.py",), ("tests/client/test_owner.py",)
 _MODES, _DISK = ("tests/client/test_modes.py",), ("tests/common/test_disk.py",)
 _HEADS, _RUNS = ("tests/server/test_heads.py",), ("tests/server/test_runs.py",)
-_TWINS = ("tests/server/test_coordinator_twins.py",)
+_TWINS, _PEERS = ("tests/server/test_coordinator_twins.py",), ("tests/server/test_coordinator_peers.py",)
+_GATE = ("tests/server/test_gate.py",)
 _FORWARDER, _COLLECTION = ("tests/client/test_daemon_forwarder.py",), ("tests/server/test_collection.py",)
 
 
@@ -48,7 +49,15 @@ HOME = [
            "record.refused[self.study.name] = sent", "pass", _HEADS),
     _guard("heads: another home is asked for the old one's", _N,
            'if known.verdict_key not in ("", key):', "if False:", _HEADS),
-    _guard("twins: a run that comes back is passed", _T, "if run in heard.before:", "if False:", _TWINS),
+    _guard("twins: a run that comes back is passed", _T, "return heard.late[run] > LATE", "return False",
+           _TWINS),
+    _guard("twins: one late request locks a site out", _T, "return heard.late[run] > LATE", "return True", _TWINS),
+    _guard("peers: a site makes the gateway write as often as it likes", "server/coordinator/peers.py",
+           "_WRITE_EVERY_S = 60.0", "_WRITE_EVERY_S = 0.0", _PEERS),
+    _guard("peers: a version that waits is forgotten", "server/coordinator/peers.py",
+           "        self._unwritten -= due\n", "        self._unwritten.clear()\n", _PEERS),
+    _guard("reminders: a verdict's refused head is not asked for again", "server/reminders.py",
+           "        self._heads.refused(", "        (lambda *_, **__: None)(", _GATE),
     _guard("twins: a request that comes twice is passed", _T, "if request in heard.requests:", "if False:", _TWINS),
     _guard("twins: it is forgotten when the gateway starts again", _T, "self._known = read(folder)", "self._known = {}",
            _TWINS),

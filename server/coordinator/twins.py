@@ -1,10 +1,11 @@
 """Noticing one site in two places at once: two running copies of its home, which would each book half of the cost.
 
 A hospital's forwarder says with each request which run of it this is - a number drawn when it starts - and how many
-requests it sent before. A forwarder that starts again takes another number, and the old one is never heard again,
-whatever the network does in between. So a number that comes back after another one was heard, or a request that comes
-twice, is of a second forwarder that lives at the same time. From then on no request under that node key passes, of
-neither: which of the two is to go on is for people to say, who then give it new keys (`wardround server invite`).
+requests it sent before. A forwarder that starts again takes another number. The old run has ended, but what it had
+sent may still be on its way, in a proxy or a queue: as many requests as it holds connections, and no more. So an old
+run that comes back more often than that, or a request that comes twice, is of a second forwarder that lives at the
+same time. From then on no request under that node key passes, of neither: which of the two is to go on is for people
+to say, who then give it new keys (`wardround server invite`).
 
 A forwarder of a version that says nothing of itself is passed as it is.
 """
@@ -30,12 +31,22 @@ FILE = "twins.json"
 _FORM = re.compile(r"([0-9a-f]{32})\.(\d{1,18})")
 _RUNS, _REQUESTS = 64, 4096
 """How many earlier runs of a forwarder, and requests of its present one, are remembered."""
+LATE = 16
+"""Most requests of an ended run that may still come: a forwarder holds so many connections, each with one request."""
 
 
 @dataclass
 class _Heard:
+    """What was heard under one node key.
+
+    Attributes:
+        run: The present run: the newest that was heard.
+        late: By each earlier run, the number of its requests that came after a newer run was heard.
+        requests: The present run's requests, by number.
+    """
+
     run: str = ""
-    before: deque[str] = field(default_factory=lambda: deque(maxlen=_RUNS))
+    late: dict[str, int] = field(default_factory=dict)
     requests: deque[int] = field(default_factory=lambda: deque(maxlen=_REQUESTS))
 
 
@@ -71,10 +82,13 @@ class Twins:
     def _twice(self, key: bytes, run: str, request: int) -> bool:
         heard = self._heard.setdefault(key, _Heard())
         if run != heard.run:
-            if run in heard.before:
-                return True
+            if run in heard.late:
+                heard.late[run] += 1
+                return heard.late[run] > LATE
             if heard.run:
-                heard.before.append(heard.run)
+                heard.late[heard.run] = 0
+            for old in list(heard.late)[:-_RUNS]:
+                del heard.late[old]
             heard.run, heard.requests = run, deque(maxlen=_REQUESTS)
         if request in heard.requests:
             return True

@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from starlette.requests import Request
 from starlette.responses import Response
 
+from client.daemon import forwarder
 from common import pki
 from server.coordinator import status
 from server.coordinator.admission import Admitted
@@ -15,7 +16,7 @@ from server.coordinator.connection import PEER
 from server.coordinator.gateway import Gateway
 from server.coordinator.home import Home
 from server.coordinator.tls import tls_context
-from server.coordinator.twins import FILE, HEADER, Twins, read
+from server.coordinator.twins import FILE, HEADER, LATE, Twins, read
 from tests.server.coordinators import Visitor, make_home
 
 KEY = b"-----BEGIN PUBLIC KEY-----"
@@ -36,12 +37,30 @@ def test_a_forwarder_that_starts_again_is_passed_however_often(tmp_path: Path) -
     assert read(tmp_path) == {}
 
 
-@pytest.mark.parametrize("seen", [[("a", 0), ("b", 0), ("a", 1)], [("a", 0), ("a", 1), ("a", 1)]])
+def test_late_requests_of_a_run_that_ended_are_passed_and_lock_nobody_out(tmp_path: Path) -> None:
+    twins = Twins(tmp_path)
+    for old, new in ("ab", "bc"):  # each run leaves as much behind as it can
+        assert not twins.refuses(admitted(), said(old, 100))
+        for number in range(LATE):
+            assert not twins.refuses(admitted(), said(new, number))
+            assert not twins.refuses(admitted(), said(old, LATE - number))
+    assert not twins.refuses(admitted(), said("c", 100))
+    assert read(tmp_path) == {}
+
+
+def test_the_allowance_for_late_requests_is_what_a_forwarder_can_leave_behind() -> None:
+    assert f"max_connections={LATE}," in Path(forwarder.__file__).read_text()
+
+
+COMES_BACK = [("a", 0), ("b", 0), *(("a", number) for number in range(1, LATE + 2))]
+
+
+@pytest.mark.parametrize("seen", [COMES_BACK, [("a", 0), ("a", 1), ("a", 1)]])
 def test_a_key_in_two_places_is_refused_in_both_for_good_and_others_go_on(
     tmp_path: Path, seen: list[tuple[str, int]]
 ) -> None:
     twins = Twins(tmp_path)
-    assert [twins.refuses(admitted(), said(*each)) for each in seen] == [False, False, True]
+    assert [twins.refuses(admitted(), said(*each)) for each in seen] == [False] * (len(seen) - 1) + [True]
     for again in (twins, Twins(tmp_path)):  # the gateway may start again meanwhile
         for run in "abc":
             assert again.refuses(admitted(), said(run, 9))
@@ -52,8 +71,9 @@ def test_a_key_in_two_places_is_refused_in_both_for_good_and_others_go_on(
 
 def test_new_keys_let_the_site_in_again(tmp_path: Path) -> None:
     twins = Twins(tmp_path)
-    for run, request in (("a", 0), ("b", 0), ("a", 1)):
-        twins.refuses(admitted(), said(run, request))
+    for each in COMES_BACK:
+        twins.refuses(admitted(), said(*each))
+    assert twins.refuses(admitted(), said("c", 0))
     assert not twins.refuses(admitted(key=b"new"), said("c", 0))
 
 
@@ -66,8 +86,8 @@ def test_what_says_nothing_of_itself_or_nonsense_is_passed(tmp_path: Path) -> No
 def test_a_key_in_two_places_is_refused_also_where_it_cannot_be_written_down(tmp_path: Path) -> None:
     (tmp_path / FILE).mkdir()
     twins = Twins(tmp_path)
-    seen = [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
-    assert [twins.refuses(admitted(), said(*each)) for each in seen] == [False, False, True, True]
+    seen = [*COMES_BACK, ("b", 1)]
+    assert [twins.refuses(admitted(), said(*each)) for each in seen][-3:] == [False, True, True]
     (tmp_path / FILE).rmdir()
     (tmp_path / FILE).write_text(json.dumps({"north": 1}))
     assert read(tmp_path) == {}
@@ -90,9 +110,9 @@ def test_a_site_in_two_places_gets_nowhere_until_it_has_new_keys_and_status_says
     home: Home = make_home(tmp_path / "coordinator")
     twin, other = Visitor.enrolled(home, "twin"), Visitor.enrolled(home, "other")
     gateway = Gateway(home, tls_context(home))
-    assert [answered(gateway, twin, said(*each)) for each in (("a", 0), ("b", 0))] == [200, 200]
+    assert [answered(gateway, twin, said(*each)) for each in COMES_BACK[:-1]] == [200] * (LATE + 2)
     assert status.table(home)["sites"]["twin"]["two_places"] == ""
-    assert [answered(gateway, twin, said(*each)) for each in (("a", 1), ("b", 1), ("c", 0))] == [409, 409, 409]
+    assert [answered(gateway, twin, said(*each)) for each in (COMES_BACK[-1], ("b", 1), ("c", 0))] == [409, 409, 409]
     assert answered(gateway, other, said("a", 0)) == 200
     found = status.table(home)
     assert found["sites"]["twin"]["two_places"]
