@@ -1,21 +1,23 @@
 """Going on with a home that was moved, restored or copied: by a person's word, and with what another copy has spent.
 
 Order
-    The other copy's ledger is read from a draft of its own, so that nothing in the other home changes. What it holds
-    and this one does not is booked here, its withdrawals with it; plans that were approved there alone are noted here
-    as left, because their delta may be the smallest. Only then is the home bound to where it is now.
+    The other copy's ledger is read from a draft of its own, so that nothing in the other home changes. All of the
+    other copy is read and checked before anything changes here. First comes what it knows beside its ledger
+    (`client.home_copy`): a plan's delta must be here before its bookings are. Then what it has booked and this one has
+    not is booked here, its withdrawals with it. Keys of rounds under way are removed, because the other copy may have
+    sent what was made with one; such a round is booked anew. Only then is the home bound to where it is now.
 """
 
-import dataclasses
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from client import place, receipt
-from client.approval import Approval, approvals
+from client import noise_key, place, receipt
+from client.bookings import Bookings
 from client.daemon.home import DaemonHome
 from client.daemon.serve import alone
+from client.home_copy import HomeCopy
 from client.identity import site_secret
 from client.ledger import Ledger
 from client.ledger_store import LedgerStore, Row
@@ -51,20 +53,23 @@ def adopt(home: Path, *, by: str, other: Path | None = None) -> Adopted:
         other: Home of the other copy, or a copy of that home; nothing in it is changed.
 
     Raises:
-        StateError: A daemon still serves one of the two, `other` is no copy of this home, or a ledger is corrupt.
+        StateError: A daemon still serves one of the two, `other` is no copy of this home, a ledger is corrupt, or
+            `client.home_copy` refuses. Nothing was changed then.
     """
     SitePolicy.load(home)
     with alone(DaemonHome(home)):
         if other is None:
-            return Adopted(moved=place.adopt(home, by=by))
+            return Adopted(moved=_bound(home, by=by))
         theirs = _rows(home, other)
         ledger = Ledger(home / "ledger.sqlite")
         before = len(ledger.withdrawals())
-        plans = _left(home, other, by=by)
+        beside = HomeCopy.read(home, other, booked=Bookings.among(theirs).plans())
+        beside.take(home, by=by)
         booked = ledger.merge(theirs)
         receipt.keep(home, ledger)
         withdrawn = len(ledger.withdrawals()) - before
-        return Adopted(moved=place.adopt(home, by=by), booked=booked, withdrawn=withdrawn, plans=plans)
+        plans = tuple(approval.plan.name for approval in beside.alone)
+        return Adopted(moved=_bound(home, by=by), booked=booked, withdrawn=withdrawn, plans=plans)
 
 
 def in_words(home: Path, found: Adopted, other: Path | None) -> str:
@@ -75,6 +80,11 @@ def in_words(home: Path, found: Adopted, other: Path | None) -> str:
     if found.plans:
         words.append(f"approved there alone, and noted as left: {', '.join(found.plans)}")
     return "; ".join(words) + ". If another copy was ever served, join with new keys: see docs/operations.md"
+
+
+def _bound(home: Path, *, by: str) -> bool:
+    noise_key.destroy_all(home)
+    return place.adopt(home, by=by)
 
 
 def _rows(home: Path, other: Path) -> list[Row]:
@@ -96,17 +106,3 @@ def _rows(home: Path, other: Path) -> list[Row]:
                 "under other keys. Nothing was booked"
             )
         return LedgerStore(draft / "ledger.sqlite").rows()
-
-
-def _left(home: Path, other: Path, *, by: str) -> tuple[str, ...]:
-    """Note the plans that were approved in the other copy alone, as left; return their names."""
-    known = {approval.plan.digest for approval in approvals(home)}
-    foreign = [approval for approval in approvals(other) if approval.plan.digest not in known]
-    for approval in foreign:
-        _note_left(home, approval, by=by)
-    return tuple(approval.plan.name for approval in foreign)
-
-
-def _note_left(home: Path, approval: Approval, *, by: str) -> None:
-    left = dataclasses.replace(approval.decisions[-1], state="left", by=by)
-    dataclasses.replace(approval, decisions=(*approval.decisions, left)).save(home)

@@ -155,6 +155,20 @@ def smallest_delta(home: Path, plan: StudyPlan | None, others: Iterable[str], *,
     return min(deltas, default=default)
 
 
+def record_of(home: Path, digest: str) -> bytes | None:
+    """The record of a plan as it lies here, whether or not this version can build the plan; None where none lies."""
+    path = _path(home, digest)
+    with told(path):
+        return path.read_bytes() if path.exists() else None
+
+
+def keep_record(home: Path, digest: str, record: bytes) -> None:
+    """Write a record durably as it lay in another copy of this home, so that its delta has a say."""
+    path = _path(home, digest)
+    with told(path):
+        write_atomically(path, record, mode=PRIVATE)
+
+
 def pause(home: Path, digest: str | None, *, by: str) -> None:
     """Answer no more requests of one plan, or of any, until `resume`; raises `PlanRefused` for an unknown plan."""
     if digest is None:

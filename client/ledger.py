@@ -166,9 +166,6 @@ class Ledger:
 
         Returns:
             Number of reservations that were booked.
-
-        Raises:
-            StateError: It is no copy of this ledger.
         """
         fresh = self._store.append(lambda rows: ledger_merge.drafts_of(rows, theirs, cohorts=_cohorts, change=_changed))
         return sum(row.kind == "reserve" for row in fresh)

@@ -3,7 +3,8 @@
 Two copies of a home that both went on have one beginning and two ends. The end of the other is booked here on top of
 this one's, row by row, as spent: what both had stays as it is, so the union is exact, and where nobody can tell it is
 over-counted. A last row, the mark, names the hashes of the rows that were taken over, so that whoever remembers the
-other copy's head finds it here.
+other copy's head finds it here. A copy that was made before the first booking has no row in common with this ledger;
+that it is a copy is told by the site's secret (`client.adopt`).
 
 The rows that are taken over, by kind
     reserve   as it was; note: `copy:` and the hash it had there, so that no request is taken for booked already
@@ -16,7 +17,7 @@ The rows that are taken over, by kind
 from collections.abc import Callable, Sequence
 
 from client.ledger_store import GENESIS, Draft, Row
-from common.errors import LedgerBehind, StateError
+from common.errors import LedgerBehind
 
 MARK = "0:copy"
 
@@ -58,17 +59,9 @@ def drafts_of(
         theirs: Every row of its copy.
         cohorts: Patient keys of every cohort in rows, oldest first.
         change: The note of a cohort row, from the patients before and after it.
-
-    Raises:
-        StateError: The two have no beginning in common, so one is no copy of the other.
     """
     common = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a.hash != b.hash), None)
     common = min(len(ours), len(theirs)) if common is None else common
-    if ours and theirs and not common:
-        raise StateError(
-            "the two ledgers have not one entry in common: they are of two data sets, not copies of one. Nothing was "
-            "booked; name the home that is a copy of this one"
-        )
     known = taken_over(ours) | {row.hash for row in ours}
     fresh = [row for row in theirs[common:] if row.hash not in known]
     if not fresh:

@@ -15,6 +15,7 @@ Formal guarantee
 
 import hashlib
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +82,14 @@ def destroy(home: Path, name: str) -> None:
         with told(path.parent, so=", so the reply is kept and nothing was sent"):
             path.unlink()
             sync_folder(path.parent)
+
+
+def destroy_all(home: Path) -> None:
+    """Remove every key of a home that may be a copy: another copy may have sent what was made with one."""
+    if (home / "keys").exists():
+        with told(home / "keys"):
+            shutil.rmtree(home / "keys")
+            sync_folder(home)
 
 
 def _path(home: Path, name: str) -> Path:

@@ -120,6 +120,14 @@ class People:
                 known[key] = Known(bare=bare, draws=draws, kin=kin)
         return type(self)(known)
 
+    def united(self, other: Self) -> Self:
+        """Return what is remembered once a copy of the same site adds what it met."""
+        known = dict(self.known)
+        for key, item in other.known.items():
+            mine = known.get(key, item)
+            known[key] = Known(bare=mine.bare or item.bare, draws=mine.draws | item.draws, kin=mine.kin | item.kin)
+        return type(self)(known)
+
     def draws(self, key: str) -> frozenset[str]:
         """Return the keys by which it is told whether the patient cached under `key` is set aside."""
         return self.known[key].draws if key in self.known else frozenset({key})
@@ -166,3 +174,15 @@ def remember(home: Path, *meetings: Iterable[Person], expected: bool) -> People:
         if people != before:
             people.save(home)
     return people
+
+
+def unite(home: Path, other: People) -> None:
+    """Add durably what another copy of this home remembers; one writer at a time.
+
+    Raises:
+        StateError: What is remembered here cannot be read, or the disk refuses.
+    """
+    with locked(home / LOCK_FILE):
+        before = People.load(home)
+        if (people := before.united(other)) != before:
+            people.save(home)

@@ -15,6 +15,7 @@ def _guard(name: str, file: str, old: str, new: str, tests: tuple[str, ...]) -> 
 
 
 _P, _M, _T, _N = "client/place.py", "client/ledger_merge.py", "server/coordinator/twins.py", "server/heads.py"
+_C = "client/home_copy.py"
 _O, _D, _S = "common/owner.py", "common/disk.py", "client/ledger_store.py"
 
 HOME = [
@@ -33,13 +34,25 @@ HOME = [
            'elif row.kind == "withdraw" and row.note not in self._withdrawn:', "elif False:", _PLACE),
     _guard("merge: a booking of the other copy counts as this request's", _M, 'note=f"copy:{row.hash}"',
            "note=row.note", _PLACE),
-    _guard("merge: of any ledger", _M, "if ours and theirs and not common:", "if False:", _PLACE),
     _guard("merge: of a home with another secret", "client/adopt.py",
            'if not (draft / "secret.key").exists() or site_secret(draft) != site_secret(home):', "if False:", _PLACE),
     _guard("merge: of a home that is served", "client/adopt.py",
            'if is_held(other / "daemon" / "serve.lock"):', "if False:", _PLACE),
-    _guard("merge: a smaller delta of the other copy is forgotten", "client/adopt.py",
-           "        _note_left(home, approval, by=by)", "        pass", _PLACE),
+    _guard("merge: a smaller delta of the other copy is forgotten", _C,
+           "            _note(home, approval, left)", "            pass", _PLACE),
+    _guard("merge: a delta that this version cannot build is forgotten", _C,
+           "            keep_record(home, digest, record)", "            pass", _PLACE),
+    _guard("merge: a delta that nobody can tell is passed", _C, "if record is None:", "if record is None and False:",
+           _PLACE),
+    _guard("merge: a record whose delta cannot be read is passed", _C,
+           "        smallest_delta(other, None, [digest])\n", "", _PLACE),
+    _guard("merge: a stricter decision of the other copy is forgotten", _C,
+           "            _note(home, approval, decision)", "            pass", _PLACE),
+    _guard("merge: who is who in the other copy is forgotten", _C, "        unite(home, self.people)\n", "", _PLACE),
+    _guard("merge: a picture that the other copy dropped is admitted", _C,
+           "        if self.dropped:", "        if False:", _PLACE),
+    _guard("merge: an adopted home keeps the keys of its rounds", "client/adopt.py",
+           "    noise_key.destroy_all(home)\n", "", _PLACE),
     _guard("heads: each study remembers its own alone", _N,
            "if study != self.study.name]\n            newest = list(record.heads.values())[-1]",
            'if study == self.study.name]\n            newest = record.heads.get(self.study.name, "")', _HEADS),
