@@ -152,6 +152,9 @@ def test_what_was_merged_pays_for_no_request_and_a_withdrawn_patient_stays_out(h
     train(twin, shift=0.01)
     consent.withdraw(twin, Ledger(twin / "ledger.sqlite"), "P3")
     adopt.adopt(home, by="a", other=twin)
+    weights = Bookings.among(Ledger(twin / "ledger.sqlite").rows()).rows[-1].note
+    assert Ledger(twin / "ledger.sqlite").booked(PLAN.digest, 1, weights)
+    assert not Ledger(home / "ledger.sqlite").booked(PLAN.digest, 1, weights)
     before = len(Ledger(home / "ledger.sqlite").events())
     train(home, shift=0.01)
     ledger = Ledger(home / "ledger.sqlite")
