@@ -90,7 +90,7 @@ class Daemon:
         """Everything a hostile message must leave alone: ledger, cache, approvals, policy, spool, keys."""
         ledger = Ledger(self.home / "ledger.sqlite")
         kept = [p for p in sorted(self.home.rglob("*")) if p.is_file()]
-        loose = ("ledger", "egress.", "round.lock")  # a refusal has its line in the egress log
+        loose = ("ledger", "egress.", "round.lock", "place.")  # a refusal is logged; the first use binds the home
         files = {str(p): p.read_bytes() for p in kept if not p.name.startswith(loose)}
         return {"events": ledger.events(), "head": ledger.head(), **files}
 

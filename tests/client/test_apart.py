@@ -74,9 +74,9 @@ def test_the_same_weights_turn_a_gradient_by_how_many_patients_stand_in_a_pass(t
     """What the fixed shape is for: in passes as large as their samples, one patient would turn another's gradient."""
     cache = small_cohort(tmp_path, patients=2, images=1)
     alone, beside = (sums(cache, [[0]], slots=slots)[0] for slots in (1, 2))
-    if torch.equal(alone, beside):
-        pytest.skip("the kernels of this machine round alike in passes of both sizes")
     assert float(alone.norm()) > 0.99
+    if float((alone - beside).norm()) < 1e-6:
+        pytest.skip("the kernels of this machine round nearly alike in passes of both sizes")
     assert float((alone - beside).norm()) > 0.01  # some 1e-7 with weights that training made
 
 

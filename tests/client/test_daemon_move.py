@@ -11,7 +11,7 @@ from client.daemon import checks, join, serve
 from client.daemon.forwarder import proxy_for
 from client.daemon.home import Coordinator, DaemonHome
 from client.daemon.status import Status
-from common import flower_version, pki
+from common import clocks, flower_version, pki
 from common.errors import StateError
 from common.supervisor import Supervisor
 from deploy.cli import main
@@ -64,6 +64,11 @@ def test_a_site_that_joined_nobody_follows_nobody(tmp_path: Path) -> None:
     assert "has joined no coordinator" in said
 
 
+def heard(what: str, **more: object) -> dict[str, object]:
+    """What the forwarder notes of the coordinator just now."""
+    return {what: time.time(), f"{what}_up": clocks.uptime_s(), "boot": clocks.boot(), **more}
+
+
 def test_a_name_without_an_address_is_told_as_that_and_not_as_a_firewall(tmp_path: Path) -> None:
     home = joined(tmp_path, 8443)
     Coordinator(site="north", address=f"{NOWHERE}:8443").save(home)
@@ -71,9 +76,9 @@ def test_a_name_without_an_address_is_told_as_that_and_not_as_a_firewall(tmp_pat
     assert found["name"].level == "failure"
     assert f"{NOWHERE} has no address here (DNS)" in found["name"].finding
     assert "port" not in found
-    home.link.write_text(json.dumps({"failed": time.time(), "error": "NameUnknown"}))
+    home.link.write_text(json.dumps(heard("failed", error="NameUnknown")))
     assert checks.registered(home).startswith(f"the name {NOWHERE} has no address here (DNS)")
-    home.link.write_text(json.dumps({"failed": time.time(), "error": "ConnectError"}))
+    home.link.write_text(json.dumps(heard("failed", error="ConnectError")))
     assert "DNS" not in checks.registered(home)
 
 
@@ -89,12 +94,11 @@ def test_the_forwarder_tells_a_name_without_an_address_apart(tmp_path: Path, mon
 
 def test_a_coordinator_of_another_flower_is_told_with_both_versions(tmp_path: Path) -> None:
     home = joined(tmp_path, 8443)
-    now = time.time()
-    home.link.write_text(json.dumps({"answered": now, "status": 426, "flower": "1.50.0"}))
+    home.link.write_text(json.dumps(heard("answered", status=426, flower="1.50.0")))
     said = checks.flower(home)
     assert f"this site runs Flower {flower_version.installed()}, the coordinator 1.50.0" in said
     assert checks.registered(home) == "the coordinator answers 426: see `flower`"
-    home.link.write_text(json.dumps({"answered": now, "status": 403, "flower": "1.50.0"}))
+    home.link.write_text(json.dumps(heard("answered", status=403, flower="1.50.0")))
     assert checks.flower(home) == "", "it has let us in until now, or refuses us for something else"
     assert "enrolled" in checks.registered(home)
     assert [finding.level for finding in network.flower("1.50.0")] == ["failure"]
@@ -119,8 +123,9 @@ def test_the_forwarder_notes_the_version_that_the_gateway_says(tmp_path: Path) -
 
 
 def test_a_proxy_is_left_out_for_an_ipv6_address_that_no_proxy_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
-    monkeypatch.setenv("NO_PROXY", "2001:db8::7")
+    for name, value in (("HTTPS_PROXY", "http://127.0.0.1:1"), ("NO_PROXY", "2001:db8::7")):
+        monkeypatch.setenv(name, value)
+        monkeypatch.setenv(name.lower(), value)  # counts first where both are set
     assert proxy_for(Coordinator(site="north", address="[2001:db8::7]:8443"), "") == ""
     assert proxy_for(Coordinator(site="north", address="[2001:db8::8]:8443"), "") == "http://127.0.0.1:1"
 

@@ -144,7 +144,7 @@ def test_rounds_out_of_order_or_again_on_other_weights_never_pass_the_plans_epsi
 @pytest.mark.parametrize("head", ["f" * 64, "x" * 64, "../../ledger", "F" * 64, "0" * 63])
 def test_a_made_up_ledger_head_is_refused(daemon: Daemon, head: str) -> None:
     """The last reply's head guards against a rolled-back ledger; a server that lies with it gets nothing at all."""
-    expected = "LedgerCorrupt" if head == "f" * 64 else "MessageRefused"
+    expected = "LedgerBehind" if head == "f" * 64 else "MessageRefused"
     assert daemon.refusal(with_scalars(last_head=head)) == expected
 
 

@@ -110,14 +110,13 @@ def test_the_doctor_writes_nothing_into_somebody_elses_home(foreign: Path) -> No
 
 @AS_ROOT
 def test_health_truly_writes_and_so_sees_what_the_daemon_cannot_write(tmp_path: Path) -> None:
-    from tests.common.test_disk import in_a_child
+    from tests.common.test_disk import in_a_child, let_others_in
 
     home = DaemonHome(build_home(tmp_path / "home", PLAN))
     Ledger(home.home / "ledger.sqlite")
     assert checks.ledger(home) == ""
     assert not (home.home / "daemon" / checks.PROBE).exists()
-    for place in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        place.chmod(0o755)
+    let_others_in(tmp_path)
     for path in [home.home, *home.home.rglob("*")]:
         os.chown(path, DAEMON, DAEMON)
 

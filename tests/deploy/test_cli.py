@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import click
@@ -109,7 +110,10 @@ def test_ctrl_c_in_a_study_says_how_to_go_on_and_has_an_exit_code_of_its_own(tin
 
 def until(rounds: int, run: Path, command: list[str]) -> subprocess.CompletedProcess[str]:
     """Start a study, and press Ctrl-C once its table has this many lines."""
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+    attended = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # a test in the background ignores it
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=attended
+    ) as process:
         while process.poll() is None:
             table = run / "rounds.csv"
             if table.exists() and len(table.read_text().splitlines()) >= rounds:
