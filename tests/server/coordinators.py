@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.proto import fleet_pb2
 from google.protobuf.message import Message
 
-from common import pki
+from common import flower_version, pki
 from common.enrolment import Invite, JoinRequest, Welcome
 from common.files import PUBLIC, write_atomically
 from server.coordinator import invitations
@@ -117,3 +117,13 @@ def bearer(home: Home, folder: Path, certificate: pki.Certificate, key: pki.Key)
     context = ssl.create_default_context(cafile=home.ca_certificate)
     context.load_cert_chain(folder / "bearer.crt", folder / "bearer.key")
     return context
+
+
+def said_by(version: str) -> dict[str, str]:
+    """The headers by which a SuperNode says what it is."""
+    return {"flwr-package-name": "flwr", "flwr-package-version": version, "flwr-component-name": "SuperNode"}
+
+
+def ask(visitor: Visitor, client: httpx.Client, body: bytes, version: str, tried: str = "") -> httpx.Response:
+    headers = {**visitor.headers(), **said_by(version), flower_version.TRIED_HEADER: tried}
+    return client.post("/v1/fleet/send-node-heartbeat", content=body, headers=headers)

@@ -21,7 +21,7 @@ from server.coordinator.control import SuperLink
 from server.coordinator.home import Home, split_address
 from server.coordinator.serve import children
 from server.coordinator.status import table, text
-from tests.server.coordinators import Visitor, activate, bearer, end, make_home, reconcile, wait_for
+from tests.server.coordinators import Visitor, activate, ask, bearer, end, make_home, reconcile, wait_for
 
 LIMIT = 16 * 1024 * 1024
 
@@ -121,11 +121,6 @@ def raw_request(home: Home, context: ssl.SSLContext, content: bytes) -> bytes:
     return answer
 
 
-def said_by(version: str) -> dict[str, str]:
-    """The headers by which a SuperNode says what it is."""
-    return {"flwr-package-name": "flwr", "flwr-package-version": version, "flwr-component-name": "SuperNode"}
-
-
 def test_a_site_of_another_minor_that_was_tried_is_let_in_and_one_of_any_other_is_refused_with_both_versions(
     home: Home, tmp_path: Path
 ) -> None:
@@ -148,11 +143,6 @@ def test_a_site_of_another_minor_that_was_tried_is_let_in_and_one_of_any_other_i
             assert answer.status_code == 200
             assert answer.headers[flower_version.HEADER] == ours
             assert peers.read(home.root)[name] == version
-
-
-def ask(visitor: Visitor, client: httpx.Client, body: bytes, version: str, tried: str = "") -> httpx.Response:
-    headers = {**visitor.headers(), **said_by(version), flower_version.TRIED_HEADER: tried}
-    return client.post("/v1/fleet/send-node-heartbeat", content=body, headers=headers)
 
 
 def judge_refused(home: Home, visitor: Visitor, client: httpx.Client, ours: str, body: bytes) -> None:
