@@ -18,12 +18,13 @@ import pytest
 from click.testing import CliRunner
 
 from common.errors import StateError
+from common.supervisor import Supervisor
 from server import progress
 from server.coordinator import invitations, studies
 from server.coordinator.cli import COMMANDS, server
 from server.coordinator.control import Run, SuperLink, flower_app
 from server.coordinator.home import Home
-from server.coordinator.serve import serve
+from server.coordinator.serve import checks, serve
 from server.coordinator.steward import Steward
 from tests.deploy import hospitals
 from tests.server.coordinators import Visitor, make_home
@@ -99,6 +100,8 @@ def test_a_process_that_is_killed_comes_back(home: Home, name: str) -> None:
     assert isinstance(before, int)
     os.kill(before, signal.SIGKILL)
     wait(lambda: status(home)["processes"][name]["pid"] not in (before, None))
+    now = checks(home, Supervisor([]), Steward(home))  # what `status` shows is seconds old: it may be of before
+    wait(lambda: not now["superlink"]() and not now["gateway"]())
     wait(lambda: status(home)["healthy"])
 
 
