@@ -35,11 +35,10 @@ from client.gradients import DenseGradients, PatientGradients
 from client.randomness import SecureRandom
 from client.trainer import PatientTrainer
 from common.errors import PlanError
-from common.generator import Generator
 from common.plan import StudyPlan
 from common.privacy import epsilon
 from common.schedule import Round, schedule
-from common.vae import initial
+from common.vae import Vae, initial
 
 CONFIDENCE = 0.95
 _OVER_CLIP = 10.0
@@ -128,7 +127,7 @@ def audit(
 
 
 def _train(
-    model: Generator,
+    model: Vae,
     plan: StudyPlan,
     rounds: list[Round],
     members: NDArray[np.int64],

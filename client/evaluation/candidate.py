@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from client.evaluation.utility import Classifier
-from common.generator import Generator
+from common.vae import Vae
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Candidate:
     """
 
     digest: str
-    model: Generator
+    model: Vae
     images: Tensor
     labels: Tensor
     classifier: Classifier | None
