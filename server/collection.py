@@ -13,8 +13,8 @@ from server import quarantine
 from server.aggregate import Aggregation
 from server.asking import Asking
 from server.exchange import Exchange
+from server.heads import Heads
 from server.quarantine import Quarantined
-from server.reminders import Reminders
 from server.roster import Roster
 from server.study import Receipt, Study
 
@@ -31,7 +31,7 @@ class Collection:
     def __init__(self, study: Study, exchange: Exchange, roster: Roster, step: Round) -> None:
         self._study, self._step = study, step
         self._sum = Aggregation(study.plan, step, study.weights, folder=study.folder)
-        self._reminders = Reminders(study)
+        self._heads, self._sent = Heads(study.folder), dict[str, str]()
         self._request = TrainRequest(plan=study.plan.digest, round=step.number, arrays=study.weights)
         self._asking = Asking(exchange, roster, what=f"round {step.number}", question=self._question, hear=self._hear)
         self.replied: dict[str, Receipt] = {}
@@ -63,7 +63,8 @@ class Collection:
         return self._sum.site_utility
 
     def _question(self, name: str) -> TrainRequest:
-        return replace(self._request, last_head=self._reminders.to_send(name))
+        self._sent[name] = self._heads.to_send(name) or self._study.last_head(name)
+        return replace(self._request, last_head=self._sent[name])
 
     def _hear(self, name: str, answer: RecordDict) -> str:
         try:
@@ -72,9 +73,9 @@ class Collection:
             log.warning("round %d: the reply of %s is quarantined: %s", self._step.number, name, error)
             return error.reason
         if isinstance(reply, Refused):
-            self._reminders.refused(name, reply.reason)
+            self._heads.refused(name, sent=self._sent.get(name, ""), reason=reply.reason)
             return reply.reason
-        self._reminders.counted(name, reply.ledger_head)
+        self._heads.counted(name, reply.ledger_head)
         self._sum.add(reply)
         self.replied[name] = Receipt(update=digest(reply.arrays), epsilon=reply.epsilon, ledger_head=reply.ledger_head)
         return ""

@@ -25,8 +25,8 @@ from common.verdicts import PASSED, from_json, to_json, verified
 from server import signers
 from server.asking import Asking
 from server.exchange import Exchange
+from server.heads import Heads
 from server.quarantine import OTHER_SITE, WRONG_COST
-from server.reminders import Reminders
 from server.roster import Roster
 from server.study import Study
 
@@ -52,17 +52,16 @@ def collect(study: Study, exchange: Exchange) -> Verdicts:
         return found
     roster = Roster(study, exchange)
     roster.invite()
-    reminders = Reminders(study)
     asking = Asking(
         exchange,
         roster,
         what="verdict",
         question=lambda name: EvaluateRequest(
             plan=study.plan.digest,
-            last_head=reminders.to_send(name),
+            last_head=Heads(study.folder).to_send(name) or study.last_head(name),
             arrays=study.released,
         ),
-        hear=lambda name, answer: _hear(study, found, reminders, name, answer),
+        hear=lambda name, answer: _hear(study, found, name, answer),
     )
     asking.replied |= set(found) | (set(roster.sites.values()) - study.joined())
     for _ in range(1 + study.plan.aggregation.retries):
@@ -134,12 +133,11 @@ def candidate_of(study: Study) -> str:
     return Decoder.of(study.plan, study.released).digest
 
 
-def _hear(study: Study, found: Verdicts, reminders: Reminders, name: str, answer: RecordDict) -> str:
+def _hear(study: Study, found: Verdicts, name: str, answer: RecordDict) -> str:
     """Keep the site's checked verdict; return why not where it gave none that counts."""
     try:
         verdict = read_reply(answer, Verdict)
         if isinstance(verdict, Refused):
-            reminders.refused(name, verdict.reason)
             return verdict.reason
         verdict = _checked(study, verdict, candidate_of(study), signers.load(study.folder))
     except (MessageRefused, SignatureInvalid, SignerUnknown) as error:
@@ -149,7 +147,7 @@ def _hear(study: Study, found: Verdicts, reminders: Reminders, name: str, answer
         return OTHER_SITE
     if not _honest_cost(study, verdict):
         return WRONG_COST
-    reminders.counted(name, verdict.ledger_head)
+    Heads(study.folder).counted(name, verdict.ledger_head)
     found[name] = verdict
     _save(study, found)
     return ""

@@ -15,7 +15,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from common import utility
-from common.messages import EvaluateRequest, Hello, HelloReply, TrainReply, TrainRequest
+from common.messages import Hello, HelloReply, TrainReply, TrainRequest
 from common.moments import release_length, triangle
 from common.plan import StudyPlan
 from common.schedule import schedule
@@ -41,8 +41,7 @@ min_sites = 2
 deadline_s = 5
 retries = 1
 """
-Asked = Hello | TrainRequest | EvaluateRequest
-Fault = Callable[[Any, RecordDict], object]
+Fault = Callable[[Hello | TrainRequest, RecordDict], object]
 
 
 def tiny_plan(extra: str = "") -> StudyPlan:
@@ -169,7 +168,7 @@ class ScriptedGrid(Grid):
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         identifiers = []
         for message in messages:
-            identifier = f"m{len(self.greeted) + len(self.heads)}"
+            identifier = f"m{len(self.greeted) + len(self.asked)}"
             message.metadata.__dict__["_message_id"] = identifier
             node = message.metadata.dst_node_id
             question = self._question(message)
@@ -177,9 +176,6 @@ class ScriptedGrid(Grid):
             if isinstance(question, Hello):
                 self.greeted.append(name)
                 record = HelloReply(plan=self._plan.digest, site=name).to_record()
-            elif isinstance(question, EvaluateRequest):
-                self.heads.append((name, question.last_head))
-                record = RecordDict()  # it judges nothing; a fault may say what it answers
             else:
                 self.asked.append((name, question.round))
                 self.heads.append((name, question.last_head))
@@ -194,8 +190,8 @@ class ScriptedGrid(Grid):
         self.most_pulled = max(self.most_pulled, len(asked_for))
         return [self._pending.pop(i).reply for i in reversed(asked_for)]
 
-    def _question(self, message: Message) -> Asked:
-        kind = {"query": Hello, "evaluate": EvaluateRequest}.get(message.metadata.message_type, TrainRequest)
+    def _question(self, message: Message) -> Hello | TrainRequest:
+        kind = Hello if message.metadata.message_type == "query" else TrainRequest
         return kind.from_record(message.content)  # type: ignore[no-any-return, attr-defined]
 
     def _answer(self, identifier: str, message: Message, answer: object) -> None:
