@@ -69,8 +69,6 @@ HOME = [
            "_WRITE_EVERY_S = 60.0", "_WRITE_EVERY_S = 0.0", _PEERS),
     _guard("peers: a version that waits is forgotten", "server/coordinator/peers.py",
            "        self._unwritten -= due\n", "        self._unwritten.clear()\n", _PEERS),
-    _guard("reminders: a verdict's refused head is not asked for again", "server/reminders.py",
-           "        self._heads.refused(", "        (lambda *_, **__: None)(", _GATE),
     _guard("twins: a request that comes twice is passed", _T, "if request in heard.requests:", "if False:", _TWINS),
     _guard("twins: it is forgotten when the gateway starts again", _T, "self._known = read(folder)", "self._known = {}",
            _TWINS),
