@@ -6,7 +6,6 @@ _PLACE, _OWNER = ("tests/client/test_place.py",), ("tests/client/test_owner.py",
 _MODES, _DISK = ("tests/client/test_modes.py",), ("tests/common/test_disk.py",)
 _HEADS, _RUNS = ("tests/server/test_heads.py",), ("tests/server/test_runs.py",)
 _TWINS, _PEERS = ("tests/server/test_coordinator_twins.py",), ("tests/server/test_coordinator_peers.py",)
-_GATE = ("tests/server/test_gate.py",)
 _FORWARDER, _COLLECTION = ("tests/client/test_daemon_forwarder.py",), ("tests/server/test_collection.py",)
 
 
