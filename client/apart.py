@@ -25,12 +25,13 @@ from torch import Tensor
 
 from client.gradients import Layout, book_keep_pass
 from client.views import most_slots, slots_of
+from common.generator import Generator
 from common.plan import StudyPlan
-from common.vae import Vae, initial
+from common.vae import initial
 
 log = logging.getLogger(__name__)
 
-_Rows = Callable[[Vae, Tensor, Tensor, Tensor, Tensor], list[Tensor]]
+_Rows = Callable[[Generator, Tensor, Tensor, Tensor, Tensor], list[Tensor]]
 """What a pass says of each patient, each part [patients, m]: of model, images, labels, noise and shares."""
 _DRAWS = 2
 """Trials of a shape, each with numbers of its own."""
@@ -50,19 +51,23 @@ def error_slots(plan: StudyPlan, *, device: torch.device) -> int:
     return _kept_apart(plan, errors, slots, each, torch.get_num_threads(), device)
 
 
-def gradients(model: Vae, images: Tensor, labels: Tensor, noise: Tensor, shares: Tensor, *, slots: int) -> list[Tensor]:
+def gradients(
+    model: Generator, images: Tensor, labels: Tensor, noise: Tensor, shares: Tensor, *, slots: int
+) -> list[Tensor]:
     """What a gradient round keeps of each patient."""
     found = book_keep_pass(Layout(model), model.loss, images, labels, noise, shares, slots=slots)
     return [*found.by_patient(), _scores(model, images, slots)]
 
 
-def errors(model: Vae, images: Tensor, labels: Tensor, _noise: Tensor, _shares: Tensor, *, slots: int) -> list[Tensor]:
+def errors(
+    model: Generator, images: Tensor, labels: Tensor, _noise: Tensor, _shares: Tensor, *, slots: int
+) -> list[Tensor]:
     """What a measured fit is made of, patient by patient."""
     with torch.no_grad():
         return [model.reconstruct(images, labels).view(slots, -1), _scores(model, images, slots)]
 
 
-def _scores(model: Vae, images: Tensor, slots: int) -> Tensor:
+def _scores(model: Generator, images: Tensor, slots: int) -> Tensor:
     """What chooses each image's component, [slots, m]; beside the choice it would show in nothing that a pass keeps."""
     if model.start.components == 1:  # nothing is chosen
         return images.new_zeros(slots, 0)
@@ -106,11 +111,11 @@ def keeps_apart(plan: StudyPlan, work: _Rows, *, slots: int, each: int, device: 
     return all(_unmoved(model, work, slots=slots, each=each, generator=generator) for _ in range(_DRAWS))
 
 
-def _unmoved(model: Vae, work: _Rows, *, slots: int, each: int, generator: torch.Generator) -> bool:
-    n, device = slots * each, model.mu.weight.device
+def _unmoved(model: Generator, work: _Rows, *, slots: int, each: int, generator: torch.Generator) -> bool:
+    n, device = slots * each, next(model.parameters()).device
     images = torch.rand((n, 1, model.size, model.size), generator=generator) * 2 - 1
     labels = torch.randint(model.classes, (n,), generator=generator)
-    noise = torch.randn((n, model.latent_size), generator=generator)
+    noise = torch.randn((n, model.noise_size), generator=generator)
     there = torch.rand((slots, each), generator=generator) < 0.75
     there[:, 0] = True
     shares = (there / there.sum(1, keepdim=True)).flatten()

@@ -35,10 +35,11 @@ from client.gradients import DenseGradients, PatientGradients
 from client.randomness import SecureRandom
 from client.trainer import PatientTrainer
 from common.errors import PlanError
+from common.generator import Generator
 from common.plan import StudyPlan
 from common.privacy import epsilon
 from common.schedule import Round, schedule
-from common.vae import Vae, initial
+from common.vae import initial
 
 CONFIDENCE = 0.95
 _OVER_CLIP = 10.0
@@ -127,7 +128,7 @@ def audit(
 
 
 def _train(
-    model: Vae,
+    model: Generator,
     plan: StudyPlan,
     rounds: list[Round],
     members: NDArray[np.int64],

@@ -29,7 +29,7 @@ from common.plan import StudyPlan
 from common.privacy import GaussianEvent
 from common.schedule import Round, schedule, verdict_event
 from common.signing import Key
-from common.vae import Vae, shared_shapes, trained
+from common.vae import model_of, shared_shapes, trained
 from common.verdicts import signed
 from common.weights import Weights, check, digest
 
@@ -293,7 +293,7 @@ def _compute(site: Site, plan: StudyPlan, step: Round, weights: Weights, entry: 
     site.use_threads()
     if step.phase != "sgd":
         return moments.release(plan, step, weights, site.cohort(plan), random)
-    model = Vae(plan)
+    model = model_of(plan)
     model.load_arrays({**weights, **own_encoder.for_round(site.home, plan, step.number)})
     released: Weights = {}
     if step.utility is not None:  # of the model as it came: what is learnt below enters the next round's

@@ -101,6 +101,7 @@ class Proposal:
                      "max_patients": self.plan.aggregation.max_patients},
             "components": self.plan.model.components,
             "covariance": self.plan.model.covariance,
+            "denoiser": list(self.plan.model.denoiser),
             "federated": self.plan.training.federated,
             "warm": dataclasses.asdict(self.plan.warm) if self._warmed else None,
             "unit": privacy.unit,
@@ -166,6 +167,8 @@ class Proposal:
             lines.append(f"           {whole} are described as {plan.model.components} groups, by noised sums alone")
         if plan.model.covariance == "class":
             lines.append("           the images of each class are described on their own, by noised sums alone")
+        if plan.model.denoiser and "sgd" in plan.privacy.phases:
+            lines.append("           the gradient rounds train a denoiser, which adds detail to the pictures")
         if plan.training.federated == "decoder" and "sgd" in plan.privacy.phases:
             lines.append(
                 "           the encoder, which reads images, stays here; the decoder, which draws them, is shared"

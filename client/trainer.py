@@ -38,10 +38,10 @@ from client.gradients import Layout, PatientGradients, book_keep_pass, clipped_s
 from client.randomness import SecureRandom
 from client.views import passes
 from common.errors import PlanRefused
+from common.generator import Generator
 from common.linear_start import ClassStart, LinearStart
 from common.plan import StudyPlan
 from common.privacy import GaussianEvent
-from common.vae import Vae
 
 _KNOWN = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.GroupNorm, nn.GELU, nn.Identity, LinearStart, ClassStart)
 """Layers that treat every image on its own and draw nothing: all that this project's model is made of."""
@@ -105,7 +105,7 @@ class PatientTrainer:
 
     def __init__(
         self,
-        model: Vae,
+        model: Generator,
         cache: Cache,
         *,
         plan: StudyPlan,
@@ -188,7 +188,7 @@ class PatientTrainer:
             self.cache,
             patients,
             training=self._training,
-            latent=self.model.latent_size,
+            draws=self.model.noise_size,
             generator=self._generator,
             slots=self.slots,
         )

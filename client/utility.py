@@ -18,15 +18,15 @@ from client.apart import error_slots
 from client.cache import Cache
 from client.randomness import SecureRandom
 from client.views import passes
+from common.generator import Generator
 from common.plan import StudyPlan
 from common.privacy import GaussianEvent
 from common.utility import NAME, SENSITIVITY, WORST
-from common.vae import Vae
 from common.weights import Weights
 
 
 def release(
-    model: Vae, cache: Cache, *, plan: StudyPlan, event: GaussianEvent, random: SecureRandom, device: torch.device
+    model: Generator, cache: Cache, *, plan: StudyPlan, event: GaussianEvent, random: SecureRandom, device: torch.device
 ) -> Weights:
     """Measure and noise; see the module's guarantee.
 
@@ -44,14 +44,14 @@ def release(
 
 
 def patient_sum(
-    model: Vae, cache: Cache, *, plan: StudyPlan, generator: torch.Generator, device: torch.device
+    model: Generator, cache: Cache, *, plan: StudyPlan, generator: torch.Generator, device: torch.device
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """The sum before noise, [2] float64. Never leaves the site."""
     model = model.to(device).eval()
     training = dataclasses.replace(plan.training, augmentations=1)
     slots = error_slots(plan, device=device)
     total = 0.0
-    for part in passes(cache, list(range(cache.patients)), training=training, latent=model.latent_size,
+    for part in passes(cache, list(range(cache.patients)), training=training, draws=model.noise_size,
                        generator=generator, slots=slots):  # fmt: skip
         x, y = part.images.to(device), part.labels.to(device)
         with torch.no_grad():

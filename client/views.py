@@ -38,7 +38,7 @@ class Pass:
     Attributes:
         images: [n, 1, size, size] float32 in [-1, 1], slot by slot; padding is 0.
         labels: [n] int64; padding is 0.
-        noise: [n, latent] standard normal draws of the reparameterisation.
+        noise: [n, draws] standard normal draws that the loss takes.
         shares: [n] float32, what each image weighs in its patient's mean, together 1; padding and empty slots are 0.
         slots: How many slots, filled or not; n is a multiple of it.
     """
@@ -51,7 +51,7 @@ class Pass:
 
 
 def passes(
-    cache: Cache, patients: list[int], *, training: TrainingPlan, latent: int, generator: torch.Generator, slots: int
+    cache: Cache, patients: list[int], *, training: TrainingPlan, draws: int, generator: torch.Generator, slots: int
 ) -> Iterator[Pass]:
     """Gather a sample of patients into passes of one shape, in order; the last one's empty slots are padding.
 
@@ -59,7 +59,7 @@ def passes(
         cache: The site's patients.
         patients: The sample, by index.
         training: How many images of a patient, and how many views of an image.
-        latent: Latent size of the model.
+        draws: Standard normal draws that the loss of one image takes (`Generator.noise_size`).
         generator: Source of every draw; none of them need be secret.
         slots: Patients of a pass; see `slots_of`.
     """
@@ -69,7 +69,7 @@ def passes(
         shape = (slots, training.images_per_patient, views)
         x, y, weights = (_whole(value, slots).repeat_interleave(views, 1) for value in (x, y, weights))
         images = x.flatten(0, 1)
-        noise = torch.randn((*shape, latent), generator=generator)
+        noise = torch.randn((*shape, draws), generator=generator)
         if views > 1:
             reach = size // _REACH
             offsets = torch.randint(-reach, reach + 1, (*shape, 2), generator=generator)
@@ -78,7 +78,7 @@ def passes(
         yield Pass(
             images=images,
             labels=y.flatten(),
-            noise=noise.view(-1, latent),
+            noise=noise.view(-1, draws),
             shares=(weights / weights.sum(1, keepdim=True).clamp(min=1.0)).flatten(),
             slots=slots,
         )

@@ -1,9 +1,17 @@
 """The closed-form part of the model, a linear VAE: set by the moments phase and left alone by gradients."""
 
+import functools
+import math
+
+import numpy as np
+import scipy.fft
 import torch
 from torch import Tensor, nn
 
 from common.plan import StudyPlan
+
+_LEAST_ERROR = 1e-3
+"""Least error, image units in [-1, 1], that the closed form admits to: a start of zeros knows nothing."""
 
 
 class LinearStart(nn.Module):
@@ -98,6 +106,10 @@ class ClassStart(LinearStart):
     image's cosine coefficients. A class's coordinates lie along its own columns, so its centre is 0.
     """
 
+    def __init__(self, *, pixels: int, latent: int, classes: int, components: int, base: int) -> None:
+        super().__init__(pixels=pixels, latent=latent, classes=classes, components=components, base=base)
+        self._axes = _cosines(math.isqrt(pixels))  # a public constant, and so no array of the model
+
     def _own_shapes(self, *, pixels: int, latent: int, classes: int) -> dict[str, tuple[int, ...]]:
         return {"mean": (classes, pixels), "basis": (pixels, classes * latent), "texture": (classes, pixels)}
 
@@ -109,8 +121,7 @@ class ClassStart(LinearStart):
         """Pixels [n, d] of latents [n, k] under one-hot classes [n, C]."""
         factor = torch.einsum("nc,cij->nij", chosen, self.factor)
         coordinates = chosen @ self.centre + torch.einsum("nij,nj->ni", factor, latent)
-        of_all = (chosen[:, :, None] * coordinates[:, None, :]).flatten(1)
-        images: Tensor = chosen @ self.mean + of_all @ self.basis.T
+        images: Tensor = chosen @ self.mean + self._spread_out(coordinates, chosen)
         return images
 
     def encode(self, pixels: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,6 +130,61 @@ class ClassStart(LinearStart):
         coordinates = torch.einsum("nc,nck->nk", chosen, of_all) - chosen @ self.centre
         gain = torch.einsum("nc,cij->nij", chosen, self.gain)
         return torch.einsum("nij,nj->ni", gain, coordinates), chosen @ self.spread
+
+    @torch.no_grad()
+    def posterior(self, noisy: Tensor, chosen: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+        """Posterior mean of images under white noise, and the error that is expected of it.
+
+        The closed form says that an image is Gaussian: variances along the class's directions, and the texture's along
+        the cosine frequencies of what these leave out.
+
+        Args:
+            noisy: [n, size, size].
+            chosen: [n, C] one-hot classes.
+            level: [n], standard deviation of the noise.
+
+        Returns:
+            [n, size, size], and the root mean square error per pixel, [n], at least `_LEAST_ERROR`.
+        """
+        images, size, noise = noisy.shape[0], noisy.shape[-1], level.square()[:, None]
+        along = chosen @ self.factor.square().sum(2)
+        beside = chosen @ self.texture.square()
+        offsets = noisy.flatten(1) - chosen @ self.mean
+        of_all = (offsets @ self.basis).view(images, chosen.shape[1], -1)
+        coordinates = torch.einsum("nc,nck->nk", chosen, of_all)
+        rest = offsets - self._spread_out(coordinates, chosen)
+        axes = self._axes.to(noisy.device)
+        spectrum = axes @ rest.view(images, size, size) @ axes.T
+        kept = spectrum * (beside / (beside + noise)).view(images, size, size)
+        found = chosen @ self.mean + self._spread_out(coordinates * (along / (along + noise)), chosen)
+        left = (along * noise / (along + noise)).sum(1) + (beside * noise / (beside + noise)).sum(1)
+        error = (left / size**2).sqrt().clamp(min=_LEAST_ERROR)
+        return found.view(images, size, size) + axes.T @ kept @ axes, error
+
+    @torch.no_grad()
+    def textured(self, noise: Tensor, chosen: Tensor, *, white: float) -> Tensor:
+        """The class's texture and white noise together, from one standard normal draw for each pixel.
+
+        Args:
+            noise: [n, size, size].
+            chosen: [n, C] one-hot classes.
+            white: Standard deviation of the white noise.
+        """
+        axes = self._axes.to(noise.device)
+        deviations = (chosen @ self.texture.square() + white**2).sqrt().view(noise.shape)
+        coloured: Tensor = axes.T @ (deviations * (axes @ noise @ axes.T)) @ axes
+        return coloured
+
+    def _spread_out(self, coordinates: Tensor, chosen: Tensor) -> Tensor:
+        """Pixels [n, d] of coordinates [n, k] along the directions of one-hot classes [n, C]."""
+        of_all = (chosen[:, :, None] * coordinates[:, None, :]).flatten(1)
+        return of_all @ self.basis.T
+
+
+@functools.lru_cache(maxsize=8)
+def _cosines(size: int) -> Tensor:
+    """The orthonormal DCT-II along one axis, [size, size] float32; rows are frequencies."""
+    return torch.from_numpy(scipy.fft.dct(np.eye(size), axis=0, norm="ortho").astype(np.float32))
 
 
 def start_of(plan: StudyPlan) -> LinearStart:

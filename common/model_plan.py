@@ -21,6 +21,8 @@ class ModelPlan:
             spread; they pay with patients by the thousand and little noise, and spoil a small cohort.
         covariance: "shared" learns one mean and one set of directions for all classes, and each class's Gaussian on
             them. "class" learns a mean, directions and a rest for each class alone (docs/decisions/0009).
+        denoiser: Channels of the fine and of the coarse level of a denoiser, which the gradient rounds then train in
+            place of residual nets; `channels` is empty then. It adds detail that no Gaussian has (`common.refined`).
         observation_std: Standard deviation of a pixel around the decoder's mean, image units in [-1, 1].
     """
 
@@ -30,6 +32,7 @@ class ModelPlan:
     base: int = 16
     components: int = 1
     covariance: Literal["shared", "class"] = later("shared", since="0.1.0")
+    denoiser: tuple[int, ...] = later((), since="0.1.0")
     observation_std: float = 0.25
 
     def __post_init__(self) -> None:
@@ -38,6 +41,12 @@ class ModelPlan:
             require(not self.channels, "model.channels", "[] beside model.hidden", list(self.channels))
             require(len(self.hidden) <= 4, "model.hidden", "at most 4 layers", list(self.hidden))
             require(all(4 <= w <= 1024 for w in self.hidden), "model.hidden", "from 4 to 1024 each", list(self.hidden))
+        elif self.denoiser:
+            require(not self.channels, "model.channels", "[] beside model.denoiser", list(self.channels))
+            require(len(self.denoiser) == 2, "model.denoiser", "2 levels", list(self.denoiser))
+            require(
+                all(4 <= c <= 256 for c in self.denoiser), "model.denoiser", "from 4 to 256 each", list(self.denoiser)
+            )
         else:
             require(2 <= len(self.channels) <= 5, "model.channels", "2 to 5 levels", list(self.channels))
         require(

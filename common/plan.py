@@ -17,6 +17,7 @@ from common.canonical import canonical
 from common.data_plan import DataPlan
 from common.errors import PlanError
 from common.evaluation_plan import EvaluationPlan
+from common.folding import folding
 from common.model_plan import ModelPlan
 from common.plan_rules import require
 from common.privacy_plan import MAX_EPSILON, PrivacyPlan
@@ -94,6 +95,7 @@ class StudyPlan:
             self.model.components,
         )
         self._check_covariance()
+        self._check_denoiser()
         require(
             "sgd" not in self.privacy.phases or self.training.rounds > 0,
             "training.rounds",
@@ -113,6 +115,17 @@ class StudyPlan:
             '"all" when phases has "warm": a warmed encoder has no way to the sites',
             self.training.federated,
         )
+
+    def _check_denoiser(self) -> None:
+        """A denoiser needs a covariance of each class, an image that folds into its grid, and no encoder's rounds."""
+        if not self.model.denoiser:
+            return
+        beside, cell = "beside model.denoiser", 2 * folding(self.data.image_size)
+        require(self.model.covariance == "class", "model.covariance", f'"class" {beside}', self.model.covariance)
+        size = self.data.image_size
+        require(size % cell == 0, "data.image_size", f"a multiple of {cell} {beside}", size)
+        require(self.training.federated == "all", "training.federated", f'"all" {beside}', self.training.federated)
+        require(self.release.texture == 0, "release.texture", f"0 {beside}, which draws it", self.release.texture)
 
     def _check_covariance(self) -> None:
         """A covariance for each class needs classes, rounds that learn it, and arrays that fit a message."""

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from common.errors import CheckpointCorrupt, PlanError
+from common.generator import Generator
 from common.moments import cosine_images
 from common.plan import StudyPlan
+from common.refined import PREFIX
 from common.settings import build
-from common.vae import Vae, initial
+from common.vae import initial
 from common.weights import Weights, digest, read, write
 
 BATCH = 64
@@ -26,7 +28,9 @@ _START = tuple(f"start.{n}" for n in ("mean", "basis", "centre", "factor", "freq
 def decoder_arrays(weights: Weights) -> Weights:
     """The arrays of a model that generation needs; the encoder is left behind."""
     return {
-        name: array for name, array in weights.items() if name in _START or name.startswith(("decode.", "decodeL."))
+        name: array
+        for name, array in weights.items()
+        if name in _START or name.startswith(("decode.", "decodeL.", PREFIX))
     }
 
 
@@ -39,12 +43,14 @@ class Chance:
         component: [BATCH] int64, which component of the label each latent is of.
         texture: Makes what the latents leave out, [BATCH, size, size] in pixel units; None where the plan has none.
         noise: [BATCH, size, size], standard normal; None where the plan adds none.
+        detail: [BATCH, size, size], standard normal, what a denoiser begins with; None where there is none.
     """
 
     latent: Tensor
     component: Tensor
     texture: Callable[[], Tensor] | None
     noise: Tensor | None
+    detail: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class Decoder:
     """A released decoder: what to draw from, and which study it comes from."""
 
     plan: StudyPlan
-    model: Vae
+    model: Generator
     digest: str
 
     @classmethod
@@ -119,13 +125,16 @@ class Decoder:
             texture = self._texture(index, generator) if self.plan.release.texture > 0 else None
             shape = (BATCH, self.model.size, self.model.size)
             noise = torch.randn(shape, generator=generator) if self.plan.release.observation > 0 else None
-            yield Chance(latent=latent, component=component, texture=texture, noise=noise)
+            detail = torch.randn(shape, generator=generator) if self.model.refines else None
+            yield Chance(latent=latent, component=component, texture=texture, noise=noise, detail=detail)
 
     def pictures(self, chance: Chance, index: int) -> Tensor:
         """Images [BATCH, size, size], float32 in [-1, 1], of one of `chances`; may run in any thread."""
-        images = self.images(chance.latent * self.plan.release.temperature, index, chance.component)
+        images = self._coarse(chance.latent * self.plan.release.temperature, index, chance.component)
         if chance.texture is not None:
             images = (images + chance.texture()).clamp(-1.0, 1.0)
+        if chance.detail is not None:
+            images = self.model.refine(images, torch.full((len(images),), index), chance.detail)
         if chance.noise is not None:
             images = (images + chance.noise * self.plan.release.observation).clamp(-1.0, 1.0)
         return images
@@ -133,13 +142,21 @@ class Decoder:
     def images(self, latent: Tensor, index: int, component: Tensor | None = None) -> Tensor:
         """Images [n, size, size], float32 in [-1, 1], of latents [n, k] under the label with this index.
 
-        `component` [n] int64 says which component of the label each latent is of; None takes the heaviest.
+        `component` [n] int64 says which component of the label each latent is of; None takes the heaviest. A denoiser
+        begins with the same noise for every image, so that near latents have like images.
         """
+        coarse = self._coarse(latent, index, component)
+        detail = torch.randn(coarse.shape[1:], generator=torch.Generator().manual_seed(0)).expand(coarse.shape)
+        labels = torch.full((len(coarse),), index, dtype=torch.int64)
+        return self.model.refine(coarse, labels, detail).clamp(-1.0, 1.0)
+
+    def _coarse(self, latent: Tensor, index: int, component: Tensor | None) -> Tensor:
+        """Pictures [n, size, size] of latents [n, k] before a denoiser, which takes them as they are; else clamped."""
         if component is None:
             component = self.component_weights(index).argmax().expand(len(latent))
         with torch.no_grad():
             drawn = self.model.decode_latents(latent, torch.full((len(latent),), index, dtype=torch.int64), component)
-        return drawn[:, 0].clamp(-1.0, 1.0)
+        return drawn[:, 0] if self.model.refines else drawn[:, 0].clamp(-1.0, 1.0)
 
     def index(self, label: str) -> int:
         """Place of a label; raises `PlanError` when the study has no such label."""

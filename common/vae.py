@@ -21,8 +21,10 @@ from monai.networks.nets import VarAutoEncoder
 from torch import Tensor, nn
 from torch.nn import functional
 
+from common.generator import Generator
 from common.linear_start import start_of
 from common.plan import StudyPlan
+from common.refined import RefinedVae
 from common.weights import Weights
 
 START = "start."
@@ -31,14 +33,12 @@ _ENCODER = ("encode.", "mu.", "logvar.")
 """Prefixes of the encoder's arrays, which stay at the sites where a plan federates the decoder alone."""
 
 
-class Vae(nn.Module):
-    """The study's model. Built only from a plan: nothing else decides its shape."""
+class Vae(Generator):
+    """A variational autoencoder: the residual nets are those of `model.channels` or `model.hidden`."""
 
     def __init__(self, plan: StudyPlan) -> None:
-        super().__init__()
-        self.size, self.latent_size = plan.data.image_size, plan.model.latent
-        self.classes = max(1, len(plan.data.labels))
-        self.observation_std = plan.model.observation_std
+        super().__init__(plan)
+        self.noise_size = self.latent_size
         nets = _perceptrons(plan) if plan.model.hidden else _convolutions(plan)
         self.encode, self.decode, self._seen, self._hidden = nets
         flat = math.prod(self._hidden)
@@ -56,19 +56,12 @@ class Vae(nn.Module):
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
-    def one_hot(self, labels: Tensor) -> Tensor:
-        """[n] int64 -> [n, C] float32; written so that it runs under `torch.func.vmap`, unlike `F.one_hot`."""
-        return (labels[:, None] == torch.arange(self.classes, device=labels.device)).to(torch.float32)
-
     def encode_images(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Posterior mean and log-variance [n, k] of images [n, 1, size, size] in [-1, 1] with labels [n]."""
         return self._posterior(images, self.one_hot(labels), self._components(images, labels))
 
     def decode_latents(self, latent: Tensor, labels: Tensor, components: Tensor | None = None) -> Tensor:
-        """Images [n, 1, size, size] of latents [n, k] with labels [n]; nominally in [-1, 1], not clamped.
-
-        `components` [n] int64 says which component of its class each latent is of; None takes the first.
-        """
+        """See `Generator`."""
         number = labels * self.start.components + (0 if components is None else components)
         cells = torch.arange(self.classes * self.start.components, device=labels.device)
         return self._draw(latent, self.one_hot(labels), (number[:, None] == cells).to(torch.float32))
@@ -108,25 +101,22 @@ class Vae(nn.Module):
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Decode the posterior mean; shapes as in `encode_images`."""
+        """Decode the posterior mean; see `Generator`."""
         chosen, component = self.one_hot(labels), self._components(images, labels)
         return self._draw(self._posterior(images, chosen, component)[0], chosen, component)
 
-    def arrays(self) -> Weights:
-        """Every parameter as a float32 array by name, a copy."""
-        return {name: value.detach().cpu().numpy().copy() for name, value in self.named_parameters()}
 
-    def load_arrays(self, weights: Weights) -> None:
-        """Set every parameter; names and shapes must be exactly this model's."""
-        self.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in weights.items()}, strict=True)
+def model_of(plan: StudyPlan) -> Generator:
+    """Build the plan's model, with weights drawn from PyTorch's global generator."""
+    return RefinedVae(plan) if plan.model.denoiser else Vae(plan)
 
 
-def initial(plan: StudyPlan) -> Vae:
+def initial(plan: StudyPlan) -> Generator:
     """Build the model of round 0: random weights that depend on the plan alone and are no secret."""
     generator_state = torch.random.get_rng_state()
     try:
         torch.manual_seed(int(plan.digest[:15], 16))
-        return Vae(plan)
+        return model_of(plan)
     finally:
         torch.random.set_rng_state(generator_state)
 
@@ -157,7 +147,7 @@ def trained(weights: Weights) -> Weights:
 def _shapes(plan: StudyPlan) -> tuple[tuple[str, tuple[int, ...]], ...]:
     """Building the model to ask is most of a tiny round's time, and a round asks many times."""
     with torch.device("meta"):
-        return tuple((name, tuple(value.shape)) for name, value in Vae(plan).named_parameters())
+        return tuple((name, tuple(value.shape)) for name, value in model_of(plan).named_parameters())
 
 
 _Nets = tuple[nn.Module, nn.Module, tuple[int, ...], tuple[int, ...]]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from common.bundle import Bundle
 from common.errors import StateError
 from common.files import write_atomically
-from common.vae import Vae
+from common.generator import Generator
 
 OPSET = 18
 LARGEST_DIFFERENCE = 1e-4
@@ -23,20 +23,37 @@ _CHECKED = 32
 
 
 class _Exported(nn.Module):
-    def __init__(self, model: Vae, temperature: float) -> None:
+    """The whole drawing, from what chance decides to an image."""
+
+    def __init__(self, model: Generator, temperature: float) -> None:
         super().__init__()
         self.model, self.temperature = model, temperature
 
-    def forward(self, latent: Tensor, label: Tensor, component: Tensor) -> Tensor:
-        return self.model.decode_latents(latent * self.temperature, label, component).clamp(-1.0, 1.0)
+    def inputs(self, count: int, index: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Draws for `count` images of the label with this index, by the name of the file's input."""
+        found = {
+            "latent": torch.randn((count, self.model.latent_size), generator=generator),
+            "label": torch.full((count,), index, dtype=torch.int64),
+            "component": torch.arange(count) % self.model.start.components,
+        }
+        if self.model.refines:
+            found["detail"] = torch.randn((count, self.model.size, self.model.size), generator=generator)
+        return found
+
+    def forward(self, latent: Tensor, label: Tensor, component: Tensor, detail: Tensor | None = None) -> Tensor:
+        pictures = self.model.decode_latents(latent * self.temperature, label, component)
+        if detail is not None:
+            pictures = self.model.refine(pictures[:, 0], label, detail)[:, None]
+        return pictures.clamp(-1.0, 1.0)
 
 
 def export(bundle: Path, out: Path, *, trusted: str = "") -> dict[str, Any]:
     """Write the decoder of a release as one ONNX file.
 
     Inputs are `latent` [n, k] float32, standard normal, `label` [n] int64 and `component` [n] int64, to be drawn by the
-    label's weights; the output `image` is [n, 1, size, size] float32 in [-1, 1]. Study, digests, labels and the weights
-    of each label's components (JSON) are in the file's metadata.
+    label's weights. A generator with a denoiser also takes `detail` [n, size, size] float32, standard normal. The
+    output `image` is [n, 1, size, size] float32 in [-1, 1]. Study, digests, labels and the weights of each label's
+    components (JSON) are in the file's metadata.
 
     Returns:
         The file, and the largest difference from PyTorch on 32 latents of each label.
@@ -55,7 +72,7 @@ def export(bundle: Path, out: Path, *, trusted: str = "") -> dict[str, Any]:
     module = _Exported(decoder.model, decoder.plan.release.temperature).eval()
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "decoder.onnx"
-        _to_onnx(module, draft, latent=decoder.model.latent_size)
+        _to_onnx(module, draft)
         graph = onnx.load(draft)
         for key, value in {
             "study": decoder.plan.name,
@@ -78,31 +95,28 @@ def export(bundle: Path, out: Path, *, trusted: str = "") -> dict[str, Any]:
     return {"onnx": str(out), "opset": OPSET, "largest_difference": largest, "signer": loaded.signer}
 
 
-def _to_onnx(module: nn.Module, path: Path, *, latent: int) -> None:
+def _to_onnx(module: _Exported, path: Path) -> None:
     batch = torch.export.Dim("batch", min=1)
+    inputs = module.inputs(2, 0, torch.Generator().manual_seed(0))
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of libraries that nobody asked for
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations, which we can do nothing about
         torch.onnx.export(
             module,
-            (torch.zeros(2, latent), torch.zeros(2, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)),
+            tuple(inputs.values()),
             path,
             dynamo=True,
             opset_version=OPSET,
-            input_names=["latent", "label", "component"],
+            input_names=list(inputs),
             output_names=["image"],
-            dynamic_shapes={"latent": {0: batch}, "label": {0: batch}, "component": {0: batch}},
+            dynamic_shapes={name: {0: batch} for name in inputs},
             external_data=False,
             verbose=False,
         )
 
 
 def _difference(module: _Exported, session: Any, index: int) -> float:
-    latent = torch.randn((_CHECKED, module.model.latent_size), generator=torch.Generator().manual_seed(index))
-    label = torch.full((_CHECKED,), index, dtype=torch.int64)
-    component = torch.arange(_CHECKED) % module.model.start.components
-    (image,) = session.run(
-        ["image"], {"latent": latent.numpy(), "label": label.numpy(), "component": component.numpy()}
-    )
+    inputs = module.inputs(_CHECKED, index, torch.Generator().manual_seed(index))
+    (image,) = session.run(["image"], {name: value.numpy() for name, value in inputs.items()})
     with torch.no_grad():
-        return float(np.abs(image - module(latent, label, component).numpy()).max())
+        return float(np.abs(image - module(**inputs).numpy()).max())

@@ -24,7 +24,7 @@ from common.errors import PlanError
 from common.ordered import in_order
 from common.plan import StudyPlan
 from common.schedule import schedule
-from common.vae import Vae, initial
+from common.vae import initial, model_of
 from common.weights import Weights
 from server import closed_form
 
@@ -143,6 +143,6 @@ def _train(plan: StudyPlan, weights: Weights, pools: list[Pool], chosen: Mask, s
 
 
 def _losses(plan: StudyPlan, weights: Weights, pools: list[Pool]) -> NDArray[np.float64]:
-    model = Vae(plan)
+    model = model_of(plan)
     model.load_arrays(weights)
     return np.concatenate([losses(model, pool.cache) for pool in pools])

@@ -16,6 +16,7 @@ from mutation import (
     Mutation,
 )
 from mutations_accountant import ACCOUNTANT
+from mutations_denoiser import DENOISER
 from mutations_deployment import DEPLOYMENT
 from mutations_gateway import GATEWAY
 from mutations_hello import HELLO
@@ -40,6 +41,7 @@ MUTATIONS = [
     *MECHANISMS,
     *ACCOUNTANT,
     *MORE,
+    *DENOISER,
     *DEPLOYMENT,
     *GATEWAY,
     *HOME,

@@ -6,7 +6,7 @@ import torch
 
 from common.phantoms import public_phantoms
 from common.plan import StudyPlan
-from common.vae import Vae, encoder_arrays, initial
+from common.vae import encoder_arrays, initial, model_of
 from common.weights import Weights
 
 PHANTOMS = 64
@@ -18,7 +18,7 @@ def utility(plan: StudyPlan, weights: Weights) -> float:
     The phantoms are the same for every study and round; no site's image enters. Where the encoder stays at the sites,
     the plan's initial one reads the phantoms, so that the curve says little in a study without moments.
     """
-    model = Vae(plan)
+    model = model_of(plan)
     model.load_arrays({**encoder_arrays(initial(plan).arrays()), **weights})
     images, labels = public_phantoms(PHANTOMS, size=plan.data.image_size, labels=max(1, len(plan.data.labels)))
     with torch.no_grad():

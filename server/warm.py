@@ -24,7 +24,7 @@ import torch
 from common.errors import CheckpointCorrupt, MessageRefused, StudyStopped
 from common.plan import StudyPlan
 from common.schedule import schedule
-from common.vae import Vae, shapes
+from common.vae import model_of, shapes
 from common.weights import Weights, check, read, write
 from server import warm_data
 
@@ -70,14 +70,14 @@ def up(plan: StudyPlan, folder: Path, weights: Weights) -> Weights:
     """
     images, labels = warm_data.load(plan, folder)
     generator = torch.Generator().manual_seed(int(plan.digest[:15], 16))
-    model = Vae(plan)
+    model = model_of(plan)
     model.load_arrays(weights)
     model.train()
     mine = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(mine, lr=plan.warm.learning_rate)
     for _ in range(plan.warm.steps):
         chosen = torch.randint(len(images), (_BATCH,), generator=generator)
-        noise = torch.randn((_BATCH, model.latent_size), generator=generator)
+        noise = torch.randn((_BATCH, model.noise_size), generator=generator)
         optimizer.zero_grad(set_to_none=True)
         model.loss(images[chosen], labels[chosen], noise).mean().backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from client.evaluation.utility import Classifier
-from common.vae import Vae
+from common.generator import Generator
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Candidate:
     """
 
     digest: str
-    model: Vae
+    model: Generator
     images: Tensor
     labels: Tensor
     classifier: Classifier | None

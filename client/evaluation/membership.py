@@ -13,14 +13,14 @@ from client.cache import Cache
 from client.evaluation.intervals import Figure, bootstrap
 from client.evaluation.nearness import membership_area
 from client.parts import mean_by_patient, parts
-from common.vae import Vae
+from common.generator import Generator
 
 
-def losses(model: Vae, cohort: Cache) -> NDArray[np.float64]:
+def losses(model: Generator, cohort: Cache) -> NDArray[np.float64]:
     """Mean negative evidence bound [patients] on each patient's images, without the draw's noise; low: well known."""
     values, owners = [np.zeros(0)], [np.zeros(0, np.intp)]
     for part in parts(cohort):
-        noise = torch.zeros(len(part.labels), model.latent_size)
+        noise = model.fixed_noise(len(part.labels))
         with torch.no_grad():
             values.append(model.eval().loss(part.images.unsqueeze(1), part.labels, noise).double().numpy())
         owners.append(part.patients)

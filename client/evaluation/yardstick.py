@@ -28,8 +28,8 @@ from client.evaluation.utility import Classifier
 from client.parts import mean_by_patient, parts
 from client.views import images_at_once
 from common.encoder import features
+from common.generator import Generator
 from common.plan import StudyPlan
-from common.vae import Vae
 
 Ballot = Callable[[Tensor, Tensor], NDArray[np.bool_]]
 """Of a pass's images [slots, size, size] and labels [slots]: what holds of each image, [slots, m]."""
@@ -46,7 +46,7 @@ class Yardstick:
         pictures: The candidate's images, [m, size * size].
     """
 
-    model: Vae
+    model: Generator
     classifier: Classifier | None
     features: Points
     pictures: Points
@@ -100,7 +100,7 @@ def slots_of(plan: StudyPlan, candidate: Candidate) -> int:
 
 
 def _everything(
-    stand_in: Yardstick, model: Vae, images: Tensor, labels: Tensor, noise: Tensor, shares: Tensor, *, slots: int
+    stand_in: Yardstick, model: Generator, images: Tensor, labels: Tensor, noise: Tensor, shares: Tensor, *, slots: int
 ) -> list[Tensor]:
     """What a pass says of each image, before anything is compared with a threshold that could hide its rounding."""
     yardstick, pictures = dataclasses.replace(stand_in, model=model), images[:, 0]

@@ -19,9 +19,10 @@ from torch.func import functional_call, grad, vmap
 from client.randomness import SecureRandom
 from client.trainer import PatientTrainer
 from client.views import Pass, passes, slots_of
+from common.generator import Generator
 from common.plan import DataPlan, ModelPlan, PrivacyPlan, StudyPlan, TrainingPlan
 from common.privacy import GaussianEvent
-from common.vae import Vae, initial
+from common.vae import initial
 from tests.client.cohorts import small_cohort
 
 SIGMA = 1.0
@@ -48,14 +49,14 @@ class Setting:
             self.cache = small_cohort(Path(folder), patients=patients, images=images, plan=self.plan)
         self.patients = list(range(patients))
 
-    def model(self) -> Vae:
+    def model(self) -> Generator:
         return initial(self.plan)
 
     def passes(self, generator: torch.Generator) -> Iterator[Pass]:
         latent = self.plan.model.latent
         training, size = self.plan.training, self.plan.data.image_size
         slots = slots_of(training, size=size, expected=len(self.patients))
-        return passes(self.cache, self.patients, training=training, latent=latent, generator=generator, slots=slots)
+        return passes(self.cache, self.patients, training=training, draws=latent, generator=generator, slots=slots)
 
 
 class Plain:
@@ -108,7 +109,7 @@ class Ours:
 class _Losses(nn.Module):
     """Makes `Vae.loss` the forward call that Opacus' wrappers see."""
 
-    def __init__(self, model: Vae) -> None:
+    def __init__(self, model: Generator) -> None:
         super().__init__()
         self.model = model
 

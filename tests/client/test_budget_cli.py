@@ -147,6 +147,10 @@ def test_a_plan_outside_the_policy_cannot_be_approved(
             '\n[model]\ncovariance = "class"\n',
             ("are described on their own", "means: 1 round", "how the images of each class vary around it"),
         ),
+        (
+            '\n[model]\ncovariance = "class"\nchannels = []\ndenoiser = [8, 16]\n',
+            ("are described on their own", "train a denoiser, which adds detail"),
+        ),
         ('\n[training]\nfederated = "decoder"\n', ("the encoder, which reads images, stays here",)),
         ("\n[aggregation]\nmax_patients = 2000\n", (" to 2,000 patients here",)),
     ],
@@ -161,6 +165,7 @@ def test_a_steward_is_told_what_a_plan_has_beyond_the_default_and_of_nothing_els
         assert words in text
     for word, there in {"public": "warm" in plan.privacy.phases, "groups": plan.model.components > 1,
                         "described on their own": plan.model.covariance == "class",
+                        "denoiser": bool(plan.model.denoiser),
                         "encoder": plan.training.federated == "decoder"}.items():  # fmt: skip
         assert (word in text) == there
     assert table["warm"] == (dataclasses.asdict(plan.warm) if "warm" in plan.privacy.phases else None)

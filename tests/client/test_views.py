@@ -19,7 +19,7 @@ def gather(
 ) -> list[Pass]:
     training = TrainingPlan(images_per_patient=k, augmentations=views)
     generator = torch.Generator().manual_seed(seed)
-    return list(passes(cache, patients, training=training, latent=3, generator=generator, slots=slots))
+    return list(passes(cache, patients, training=training, draws=3, generator=generator, slots=slots))
 
 
 def test_passes_hold_every_patient_in_order_and_all_have_one_shape(tmp_path: Path) -> None:

@@ -24,7 +24,11 @@ DIGESTS = {
     "tests/benchmarks/plans/mnist.toml": "b244fba56f05e03206ca5359e9b701d14f3a1aa1ac869bc944cf5c1146ed44fd",
 }
 """Digests that hospitals' approvals and ledgers know; a line is added with a new plan, and none ever changes."""
-LATER = {"model.hidden": ("0.1.0", ()), "model.covariance": ("0.1.0", "shared")}
+LATER = {
+    "model.hidden": ("0.1.0", ()),
+    "model.covariance": ("0.1.0", "shared"),
+    "model.denoiser": ("0.1.0", ()),
+}
 """Version and default of each later key; neither ever changes, or a digest would name another study."""
 
 GOOD = """

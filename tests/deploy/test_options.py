@@ -83,6 +83,22 @@ def test_a_covariance_of_each_class_comes_from_hospital_to_release_and_resumes_t
     assert Decoder.load(again / "decoder.safetensors").digest == decoder.digest
 
 
+def test_a_denoiser_is_trained_released_and_exported_and_resumes_to_the_same_bytes(tiny: Tiny, tmp_path: Path) -> None:
+    denoiser = ("channels = [4, 8]", "channels = []\ndenoiser = [4, 8]")
+    study = run(tiny, tmp_path, CLASSES, denoiser)
+    assert [record.phase for record in study.records] == ["means", "scatters", "sgd", "sgd"]
+    assert np.abs(study.weights["refiner.leave.weight"]).max() > 0  # zero at the start, so that it has learnt
+    decoder = Decoder.load(tmp_path / "run" / "decoder.safetensors")
+    assert decoder.digest == Decoder.of(study.plan, study.released).digest
+    assert export(tmp_path / "run", tmp_path / "decoder.onnx")["largest_difference"] < 1e-4
+    again = tmp_path / "again"
+    prepare(tmp_path / "plan.toml", tiny[1], again, seed=5, workers=1)
+    with pytest.raises(QuorumLost):
+        run_with_fault(again, fails_in_training({0, 1}, after=1))
+    start(again)
+    assert Decoder.load(again / "decoder.safetensors").digest == decoder.digest
+
+
 def test_median_with_momentum_of_nothing_average_and_pull_run_together(tiny: Tiny, tmp_path: Path) -> None:
     training = ("local_steps = 3", "local_steps = 3\nema = 0.5\nproximal = 0.1")
     study = run(tiny, tmp_path, training, ("min_sites = 2", 'min_sites = 3\nstrategy = "median"'))
