@@ -13,11 +13,11 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client import hospital
-from client.refusals import reason_of, refused
-from client.site import Site
+from client.egress.refusals import reason_of, refused
+from client.site.site import Site
 from common.errors import MessageRefused, PlanRefused, SeedRefused, WardroundError
-from common.messages import EvaluateRequest, Hello, Refused, TrainRequest
 from common.simulation import SimulationSetup
+from common.wire.messages import EvaluateRequest, Hello, Refused, TrainRequest
 
 log = logging.getLogger(__name__)
 

@@ -5,33 +5,36 @@ Formal guarantee
     the ledger let the round pass; nothing is computed before its cost is durably booked; nothing leaves that is not
     stored, settled and sealed, or that a patient is in who has withdrawn by then. A reply that is stored is sent again
     as it is. A round that a crash cut short is computed again from its own key, which is the same draw
-    (`client.noise_key`). Anything else is a new booking.
+    (`client.ledger.noise_key`). Anything else is a new booking.
 """
 
 import logging
 import re
 from collections.abc import Sequence
 
-from client import egress, moments, noise_key, own_encoder, place, policy, spool, utility
-from client.bookings import Bookings
-from client.cache import Cache
+from client.cohort.cache import Cache
+from client.cohort.held_out import VERDICT
+from client.cohort.identity import SIGNING_KEY
+from client.egress import egress, spool
 from client.evaluation import verdicts
 from client.evaluation.candidate import Candidate
 from client.evaluation.judge import candidate_of, judge, tell_steward
-from client.held_out import VERDICT
-from client.identity import SIGNING_KEY
-from client.ledger import Entry
-from client.site import Site
-from client.trainer import PatientTrainer
+from client.ledger import noise_key
+from client.ledger.bookings import Bookings
+from client.ledger.ledger import Entry
+from client.mechanism import local_encoder, moments, utility
+from client.mechanism.trainer import PatientTrainer
+from client.site import place, policy
+from client.site.site import Site
+from common.accountant.accounting import GaussianEvent
 from common.errors import MessageRefused, PlanRefused, StateError
-from common.messages import EvaluateRequest, Hello, HelloReply, TrainReply, TrainRequest, Verdict
-from common.plan import StudyPlan
-from common.privacy import GaussianEvent
-from common.schedule import Round, schedule, verdict_event
-from common.signing import Key
-from common.vae import model_of, shared_shapes, trained
-from common.verdicts import signed
-from common.weights import Weights, check, digest
+from common.model.vae import model_of, shared_shapes, trained
+from common.model.weights import Weights, check, digest
+from common.plan.schedule import Round, schedule, verdict_event
+from common.plan.study_plan import StudyPlan
+from common.wire.messages import EvaluateRequest, Hello, HelloReply, TrainReply, TrainRequest, Verdict
+from common.wire.signing import Key
+from common.wire.verdicts import signed
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +110,7 @@ def _train(site: Site, plan: StudyPlan, step: Round, request: TrainRequest, weig
     entry = _entry(plan, step, site.cohort(plan), weights)
     number = _reserve(site, plan, step, entry)
 
-    arrays, encoder = own_encoder.apart(plan, _compute(site, plan, step, request.arrays, entry, number))
+    arrays, encoder = local_encoder.apart(plan, _compute(site, plan, step, request.arrays, entry, number))
 
     site.ledger.settle(number, entry, reply_digest=digest(arrays))
     reply = egress.seal(
@@ -122,7 +125,7 @@ def _train(site: Site, plan: StudyPlan, step: Round, request: TrainRequest, weig
     spool.keep(site.home, request, finished)
     if encoder:  # seen by later rounds from here on, so never again made by the same key
         noise_key.destroy(site.home, noise_key.name_of(plan.digest, step.number, weights, entry.cohort))
-        own_encoder.keep(site.home, plan, step.number, encoder)
+        local_encoder.keep(site.home, plan, step.number, encoder)
     log.info("round %d (%s) done, study epsilon %.3f", step.number, step.phase, reply.epsilon)
     return finished
 
@@ -294,7 +297,7 @@ def _compute(site: Site, plan: StudyPlan, step: Round, weights: Weights, entry: 
     if step.phase != "sgd":
         return moments.release(plan, step, weights, site.cohort(plan), random)
     model = model_of(plan)
-    model.load_arrays({**weights, **own_encoder.for_round(site.home, plan, step.number)})
+    model.load_arrays({**weights, **local_encoder.for_round(site.home, plan, step.number)})
     released: Weights = {}
     if step.utility is not None:  # of the model as it came: what is learnt below enters the next round's
         released = utility.release(

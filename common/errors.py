@@ -14,7 +14,7 @@ WardroundError                 1
 │   ├── CheckpointCorrupt          a checkpoint or release that fails its digest
 │   ├── SignatureInvalid           a release or verdict that is altered, unsigned or signed by somebody else
 │   ├── CacheCorrupt               a training cache that fails its check
-│   ├── CacheMissing               there is none in the plan's form; told as CohortTooSmall (`client.refusals`)
+│   ├── CacheMissing               there is none in the plan's form; told as CohortTooSmall (`client.egress.refusals`)
 │   ├── DiskRefused                the disk or its file system refuses; nothing is damaged
 │   │   ├── DiskFull                   passes once there is room
 │   │   ├── FileLocked                 passes once another program lets go
@@ -89,7 +89,7 @@ class ScanRefused(DataError):
     """One file is not admitted.
 
     Attributes:
-        reason: One of the short reason codes listed in `client.admission.dicom_reader`, safe to count and to show.
+        reason: One of the short reason codes listed in `client.dicom.reader`, safe to count and to show.
     """
 
     def __init__(self, reason: str, message: str = "") -> None:

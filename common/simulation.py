@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from common.errors import StateError
-from common.files import write_atomically
+from common.host.files import write_atomically
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,16 +10,17 @@ from typing import Any
 
 import click
 
-from client import audit_cli, budget_cli
+from client.cli import audit, budget
+from client.cli.site import site
 from client.daemon import cli as daemon_cli
 from client.pacs.cli import pull, receive
-from client.site_cli import site
+from common.display.terminal import Commands, emit, json_option, listen, progress, say
 from common.errors import Interrupted, StateError
-from common.plan import StudyPlan
-from common.terminal import Commands, emit, json_option, listen, progress, say
-from deploy import planner_cli, release_cli
-from deploy.bundle import bundle
+from common.plan.study_plan import StudyPlan
 from deploy.doctor.cli import doctor, examined_first
+from deploy.install.bundle import bundle
+from deploy.planning import planner_cli
+from deploy.release import release_cli
 from server.coordinator.cli import server
 
 _folder = click.Path(path_type=Path)
@@ -40,7 +41,7 @@ def main(*, verbose: bool) -> None:
 main.add_command(site)
 main.add_command(server)
 main.add_command(bundle)
-for command in (*budget_cli.COMMANDS, *audit_cli.COMMANDS, *daemon_cli.COMMANDS, pull, receive):
+for command in (*budget.COMMANDS, *audit.COMMANDS, *daemon_cli.COMMANDS, pull, receive):
     site.add_command(command)
 main.add_command(doctor)
 for group in (site, server):
@@ -60,7 +61,7 @@ for group in (site, server):
 @json_option
 def demo_data(out: Path, patients: tuple[int, int, int], seed: int, *, as_json: bool) -> None:
     """Write three hospitals of procedural chest phantoms into OUT."""
-    from deploy.demo_data import write_demo_hospitals
+    from deploy.data.demo_data import write_demo_hospitals
 
     with progress(quiet=as_json) as bar:
         task = bar.add_task("phantoms", total=None)
@@ -105,7 +106,7 @@ def import_(
     **options: Any,
 ) -> None:
     """Turn SOURCE (.npz, class folders, images with a CSV, or DICOM; folder or .zip) into one folder per hospital."""
-    from deploy.importers import import_source
+    from deploy.data.importers import import_source
 
     with progress(quiet=as_json) as bar:
         task = bar.add_task("import", total=None)
@@ -136,7 +137,7 @@ def plan() -> None:
 @json_option
 def plan_show(plan_file: Path, *, as_json: bool) -> None:
     """Check PLAN_FILE and print its digest and its rounds, with the noise and the epsilon after each."""
-    from common.schedule import schedule
+    from common.plan.schedule import schedule
 
     loaded = StudyPlan.load(plan_file)
     rounds = [
@@ -197,7 +198,7 @@ def simulate(
     as_json: bool,
 ) -> None:
     """Run the study PLAN_FILE over site folders on this machine: the code of a deployment, on data you may see."""
-    from deploy import simulate as simulation
+    from deploy.simulation import simulate as simulation
 
     admitted: dict[str, Any] = {}
     if resume:
@@ -236,7 +237,7 @@ def _prepare(
     plan_file: Path, folders: tuple[Path, ...], run: Path, *, seed: int, warm_data: Path | None, quiet: bool
 ) -> dict[str, Any]:
     """Admit every site's scans behind one progress bar a site; return what was admitted, by site."""
-    from deploy import simulate as simulation
+    from deploy.simulation import simulate as simulation
 
     with progress(quiet=quiet) as bar:
         tasks: dict[str, Any] = {}
@@ -275,7 +276,7 @@ def _resumable(run: Path, *, bundled: bool, engine: str) -> Iterator[None]:
 @contextmanager
 def _watched(run: Path, *, quiet: bool) -> Iterator[None]:
     """Show rounds and images as they appear in the run folder; works alike for every engine."""
-    from common.schedule import schedule
+    from common.plan.schedule import schedule
 
     loaded = StudyPlan.load(run / "plan.toml") if (run / "plan.toml").exists() else None
     if loaded is None:

@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from deploy.lab import Lab
+from deploy.install.lab import Lab
 
 
 def main() -> int:

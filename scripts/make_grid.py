@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from client.cache import Cache
-from common.images import unit_to_uint8
-from common.synthesis import Decoder
+from client.cohort.cache import Cache
+from common.images.pixels import unit_to_uint8
+from common.model.synthesis import Decoder
 
 COLUMNS, ROWS, SCALE, GAP = 12, 2, 2, 4
 

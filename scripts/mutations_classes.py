@@ -7,7 +7,7 @@ _CLIPPED = "deviations = clip((spectra[mine] - centre) / plan.privacy.deviation_
 
 
 def _at_the_site(*, name: str, old: str, new: str) -> Mutation:
-    return Mutation(name=name, file="client/moments.py", old=old, new=new, tests=(MOMENTS,))
+    return Mutation(name=name, file="client/mechanism/moments.py", old=old, new=new, tests=(MOMENTS,))
 
 
 CLASSES = [
@@ -47,35 +47,35 @@ CLASSES = [
     ),
     Mutation(
         name="noise: means of classes leave the count out",
-        file="common/moments.py",
+        file="common/mechanism/moments.py",
         old='"means": plan.privacy.mean_clip * math.sqrt(1.0 + COUNT_WEIGHT**2),',
         new='"means": plan.privacy.mean_clip,',
         tests=(MOMENTS,),
     ),
     Mutation(
         name="noise: scatters of classes leave the count out",
-        file="common/moments.py",
+        file="common/mechanism/moments.py",
         old='"scatters": math.sqrt(1.0 + COUNT_WEIGHT**2),',
         new='"scatters": 1.0,',
         tests=(MOMENTS,),
     ),
     Mutation(
         name="trainer: a start of its own for each class is an unknown layer",
-        file="client/trainer.py",
+        file="client/mechanism/trainer.py",
         old="nn.Identity, LinearStart, ClassStart)",
         new="nn.Identity, LinearStart)",
         tests=(APART + "::test_such_weights_of_a_start_by_class_move_the_sum_by_one_clip_norm_at_most",),
     ),
     Mutation(
         name="plausible: energies of a class may be negative",
-        file="server/plausible.py",
+        file="server/aggregation/plausible.py",
         old="    if (claim.energies < -_SLACK * deviation).any():",
         new="    if False:",
         tests=(HOSTILE,),
     ),
     Mutation(
         name="plausible: energies of a class may be anything",
-        file="server/plausible.py",
+        file="server/aggregation/plausible.py",
         old="    for moments in (claim.sums, claim.scatters, claim.energies):",
         new="    for moments in (claim.sums, claim.scatters):",
         tests=(HOSTILE,),

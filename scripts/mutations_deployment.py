@@ -13,8 +13,8 @@ def _guard(name: str, file: str, old: str, new: str, tests: tuple[str, ...]) -> 
     return Mutation(name=name, file=file, old=old, new=new, tests=tests)
 
 
-_G, _I, _H = "server/coordinator/gateway.py", "server/coordinator/invitations.py", "server/coordinator/home.py"
-_F = "common/files.py"
+_G, _I, _H = "server/gateway/gateway.py", "server/coordinator/invitations.py", "server/coordinator/home.py"
+_F = "common/host/files.py"
 
 DEPLOYMENT = [
     _guard("gateway: any path is forwarded", _G,
@@ -23,9 +23,9 @@ DEPLOYMENT = [
            'request.scope["raw_path"] not in PATHS', "request.url.path.encode() not in PATHS", _GATEWAY),
     _guard("gateway: a node may register itself", _G,
            '"activate-node", "deactivate-node"', '"register-node", "activate-node", "deactivate-node"', _GATEWAY),
-    _guard("gateway: TLS asks for no certificate", "server/coordinator/tls.py",
+    _guard("gateway: TLS asks for no certificate", "server/gateway/tls.py",
            "context.verify_mode = ssl.CERT_REQUIRED", "context.verify_mode = ssl.CERT_OPTIONAL", _GATEWAY),
-    _guard("gateway: TLS does not look at the revocation list", "server/coordinator/tls.py",
+    _guard("gateway: TLS does not look at the revocation list", "server/gateway/tls.py",
            "context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF", "pass", _GATEWAY),
     _guard("gateway: a node key is not compared with the certificate", _G,
            "if _claimed_key(request) != admitted.node_key:", "if False:", _GATEWAY),
@@ -35,9 +35,9 @@ DEPLOYMENT = [
            "if (size := size + len(part)) > self._limit:", "if False:", _GATEWAY),
     _guard("gateway: a body may stop in the middle", _G,
            "async with asyncio.timeout(PAUSE_S):", "async with asyncio.timeout(None):", _GATEWAY),
-    _guard("gateway: headers may trickle in", "server/coordinator/connection.py",
+    _guard("gateway: headers may trickle in", "server/gateway/connection.py",
            "self._deadline = self.loop.call_later(HEADER_S, self.transport.abort)", "pass", _GATEWAY),
-    _guard("gateway: a record that changed is not read again", "server/coordinator/admission.py",
+    _guard("gateway: a record that changed is not read again", "server/gateway/admission.py",
            "if changed != self._seen or now - self._read_at > _FRESH_S:", "if self._seen < 0:", _GATEWAY),
     _guard("enrolment: a revoked site is heard", _I,
            'if node is None or node.state == "revoked":', "if node is None:", _ENROLMENT),
@@ -54,13 +54,13 @@ DEPLOYMENT = [
     _guard("enrolment: two sites share a node key", _I,
            "if other.site != node.site and key_line in (other.node_key, *other.retired_keys):", "if False:",
            _ENROLMENT),
-    _guard("enrolment: a proof does not cover the certificate request", "common/enrolment.py",
+    _guard("enrolment: a proof does not cover the certificate request", "common/wire/enrolment.py",
            'if key not in ("proof", "signature")}', 'if key not in ("proof", "signature", "csr")}', _ENROLMENT),
-    _guard("pki: a request needs no signature of its own key", "common/pki.py",
+    _guard("pki: a request needs no signature of its own key", "common/wire/pki.py",
            "if not request.is_signature_valid:", "if False:", _ENROLMENT),
-    _guard("pki: a key file may be read by others", "common/pki.py",
+    _guard("pki: a key file may be read by others", "common/wire/pki.py",
            "if path.stat().st_mode & 0o077:", "if False:", _PKI),
-    _guard("pki: a secret is written for everybody", "common/pki.py",
+    _guard("pki: a secret is written for everybody", "common/wire/pki.py",
            "write_atomically(path, text, mode=PRIVATE)", "write_atomically(path, text, mode=PUBLIC)", _PKI),
     _guard("files: private is what others can read", _F, "PRIVATE, PUBLIC = 0o600,", "PRIVATE, PUBLIC = 0o640,",
            (*_FILES, *_PKI, *_ENROLMENT)),
@@ -80,7 +80,7 @@ DEPLOYMENT = [
     _guard("files: writers share a draft", _F, "{secrets.token_hex(8)}", "{os.getpid()}", _FILES),
     _guard("cache: a killed ingest's pointer draft stays", "client/admission/cache_writer.py",
            'folder.glob(f".*{DRAFT}")', "()", ("tests/client/test_admission_ingest.py",)),
-    _guard("pki: an expired certificate is good", "common/pki.py",
+    _guard("pki: an expired certificate is good", "common/wire/pki.py",
            "if not certificate.not_valid_before_utc <= _now() <= certificate.not_valid_after_utc:", "if False:", _PKI),
     _guard("authority: a second init makes it anew", _H,
            "if root.exists() and (not root.is_dir() or any(root.iterdir())):", "if False:",
@@ -89,7 +89,7 @@ DEPLOYMENT = [
            '"--host", "127.0.0.1"', '"--host", "0.0.0.0"', _GATEWAY),
     _guard("steward: a revoked node key stays registered", "server/coordinator/steward.py",
            "link.unregister(registered[key].node_id)", "pass", _SERVE),
-    _guard("steward: a study that waits for a person is started again", "server/progress.py",
+    _guard("steward: a study that waits for a person is started again", "server/study/progress.py",
            'where.state in ("prepared", "interrupted")', 'where.state in ("prepared", "interrupted", "paused")',
            _SERVE),
 ]  # fmt: skip

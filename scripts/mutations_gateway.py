@@ -15,8 +15,8 @@ def _guard(name: str, file: str, old: str, new: str, tests: tuple[str, ...]) -> 
     return Mutation(name=name, file=file, old=old, new=new, tests=tests)
 
 
-_G, _S, _R = "server/coordinator/gateway.py", "server/coordinator/shares.py", "server/coordinator/relay.py"
-_C, _SH, _X = "server/coordinator/connection.py", "server/coordinator/home.py", "server/coordinator/superexec.py"
+_G, _S, _R = "server/gateway/gateway.py", "server/gateway/shares.py", "server/gateway/relay.py"
+_C, _SH, _X = "server/gateway/connection.py", "server/coordinator/home.py", "server/coordinator/superexec.py"
 _V = "server/coordinator/serve.py"
 
 GATEWAY = [
@@ -29,7 +29,7 @@ GATEWAY = [
            "            answer = await self._forward(request, admitted.site)\n",
            "            answer = await self._forward(request, admitted.site)\n"
            "            self._shares.end(admitted.site)\n", _SHARES),
-    _guard("shares: a site may ask as often as it likes", "common/rate.py",
+    _guard("shares: a site may ask as often as it likes", "common/host/rate.py",
            "return max(0.0, -self._tokens / self._per_s)", "return 0.0", _SHARES),
     _guard("runner: a coordinator may say hello as often as it likes", "client/daemon/runner.py",
            "            time.sleep(self._greetings.take())", "            pass",
@@ -41,9 +41,9 @@ GATEWAY = [
            "            if await self._request.is_disconnected():", "            if False:", _SHARES),
     _guard("gateway: a flood of refusals fills the log", _S,
            "if now - self._said.get((reason, site), -_SAY_EVERY_S) >= _SAY_EVERY_S:", "if True:", _SHARES),
-    _guard("address: the last colon of a bare IPv6 address stands before a port", "common/addresses.py",
+    _guard("address: the last colon of a bare IPv6 address stands before a port", "common/wire/addresses.py",
            '    if text.count(":") > 1:', "    if False:", (*_ADDRESSES, *_HOME)),
-    _guard("listen: every address is every IPv6 address", "server/coordinator/listening.py",
+    _guard("listen: every address is every IPv6 address", "server/gateway/listening.py",
            "dualstack_ipv6=True", "dualstack_ipv6=False", _HOME),
     _guard("init: what a failed call made stays", _SH,
            "        shutil.rmtree(draft, ignore_errors=True)\n", "", _HOME),
@@ -51,7 +51,7 @@ GATEWAY = [
            "        if any(path != draft for path in root.iterdir()):", "        if False:", _HOME),
     _guard("init: names are looked at after the authority was made", _SH,
            "        for name in self.names:\n            check_host(name)\n", "", _HOME),
-    _guard("files: a place that cannot be written is found out at the end", "common/files.py",
+    _guard("files: a place that cannot be written is found out at the end", "common/host/files.py",
            "    if path.is_dir() or not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):",
            "    if False:", _CLI),
     _guard("invite: the authority is looked for after the older invite has ended", "server/coordinator/invitations.py",
@@ -59,13 +59,13 @@ GATEWAY = [
            '    with home.alone():\n        ca = pki.load_certificate(home.ca_certificate)', _CLI),
     _guard("prepare: a refused study leaves its folder", "server/coordinator/studies.py",
            "        if fresh:", "        if False:", _CLI),
-    _guard("renewal: a new certificate waits for a restart", "server/coordinator/tls.py",
+    _guard("renewal: a new certificate waits for a restart", "server/gateway/tls.py",
            "        try:\n            _load(home, context)", "        try:\n            pass", _HOME),
     _guard("renewal: the SuperLink goes on with the old certificate", _V,
            '    if "superlink" in made:', "    if False:", _HOME),
     _guard("health: the end of a site's certificate is not told", _V,
            "if days < RENEW_DAYS]", "if days < 0]", _HOME),
-    _guard("health: advice makes a daemon ill", "common/health.py",
+    _guard("health: advice makes a daemon ill", "common/host/health.py",
            "ill = any(self._reasons[name] for name in self._needed)", "ill = any(self._reasons.values())",
            ("tests/common/test_health.py",)),
     _guard("site: the end of its certificate is not told", "client/daemon/checks.py",
@@ -82,14 +82,14 @@ GATEWAY = [
            "            before.kill()\n            before.wait()\n", "", _SUPEREXEC),
     _guard("superexec: a process that hangs is spoken for for ever", _X,
            "        while time.monotonic() < end:", "        while True:", _SUPEREXEC),
-    _guard("versions: any two are taken to speak with each other", "common/flower_version.py",
+    _guard("versions: any two are taken to speak with each other", "common/wire/flower_version.py",
            "    return len(pair) == 2 and pair <= TOGETHER", "    return len(pair) == 2", _VERSIONS),
     _guard("versions: a site of any minor passes", _G,
            "        if not self._peers.heard(admitted.site, request.headers):",
            "        if self._peers.heard(admitted.site, request.headers) is None:", _GATEWAY),
-    _guard("versions: what a site was tried with is not heard", "server/coordinator/peers.py",
+    _guard("versions: what a site was tried with is not heard", "server/gateway/peers.py",
            " or pair <= theirs", "", _GATEWAY),
-    _guard("versions: what a site says is shown as it comes", "common/flower_version.py",
+    _guard("versions: what a site says is shown as it comes", "common/wire/flower_version.py",
            'return text if re.fullmatch(r"[0-9A-Za-z.+-]{1,30}", text) else ""', "return text", _VERSIONS),
     _guard("versions: a hospital is not told that its Flower is refused", "client/daemon/checks.py",
            '    if link.get("status") != flower_version.REFUSED:', "    if True:", _MOVE),

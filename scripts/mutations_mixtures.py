@@ -17,7 +17,7 @@ _CHECKED = (
 
 
 def _at_the_site(*, name: str, old: str, new: str) -> Mutation:
-    return Mutation(name=name, file="client/moments.py", old=old, new=new, tests=(MOMENTS,))
+    return Mutation(name=name, file="client/mechanism/moments.py", old=old, new=new, tests=(MOMENTS,))
 
 
 MIXTURES = [
@@ -63,14 +63,14 @@ MIXTURES = [
     ),
     Mutation(
         name="noise: moments of centres leave the count out",
-        file="common/moments.py",
+        file="common/mechanism/moments.py",
         old='"centres": math.sqrt(1.0 + COUNT_WEIGHT**2),',
         new='"centres": 1.0,',
         tests=(MOMENTS,),
     ),
     Mutation(
         name="noise: moments of a mixture leave the second moments out",
-        file="common/moments.py",
+        file="common/mechanism/moments.py",
         old='"mixture": math.sqrt(2.0 + COUNT_WEIGHT**2),',
         new='"mixture": math.sqrt(1.0 + COUNT_WEIGHT**2),',
         tests=(MOMENTS,),

@@ -7,21 +7,21 @@ PLAN = "tests/common/test_plan.py"
 PLANS = [
     Mutation(
         name="digest: a key that came later shows at its default",
-        file="common/canonical.py",
+        file="common/plan/canonical.py",
         old="    return _SINCE in field.metadata and value == field.default",
         new="    return False",
         tests=(PLAN,),
     ),
     Mutation(
         name="digest: a key that came later never shows",
-        file="common/canonical.py",
+        file="common/plan/canonical.py",
         old=" and value == field.default",
         new="",
         tests=(PLAN,),
     ),
     Mutation(
         name="digest: a key that came later is declared like the first ones",
-        file="common/model_plan.py",
+        file="common/plan/model.py",
         old='hidden: tuple[int, ...] = later((), since="0.1.0")',
         new="hidden: tuple[int, ...] = ()",
         tests=(PLAN,),

@@ -7,7 +7,7 @@ _FAULTS = ("tests/common/test_plan_faults.py",)
 _TEXTS = ("tests/common/test_texts.py",)
 _PROCESSORS = ("tests/common/test_processors.py",)
 _BUNDLE = ("tests/deploy/test_bundle.py",)
-_T = "common/terminal.py"
+_T = "common/display/terminal.py"
 
 
 def _guard(name: str, file: str, old: str, new: str, tests: tuple[str, ...]) -> Mutation:
@@ -15,8 +15,8 @@ def _guard(name: str, file: str, old: str, new: str, tests: tuple[str, ...]) -> 
 
 
 TERMINAL = [
-    _guard("terminal: a terminal obeys data", "common/plain.py", "if character.isprintable() or", "if True or", _PLAIN),
-    _guard("terminal: a cell is read as markup", _T,
+    _guard("terminal: a terminal obeys data", "common/display/plain.py", "if character.isprintable() or", "if True or",
+    _PLAIN), _guard("terminal: a cell is read as markup", _T,
            'Text(plain(cell), style=first if j == 0 else "")', "cell", _PLAIN),
     _guard("terminal: text goes out as it is", _T, "_encodable(plain_lines(text), err=err)",
            "_encodable(text, err=err)",
@@ -29,36 +29,37 @@ TERMINAL = [
            _PLAIN),
     _guard("terminal: a message draws lines of its own", "server/coordinator/status.py", "{plain(_words(one))}",
            "{_words(one)}", _PLAIN),
-    _guard("pages: data is HTML", "common/pages.py", "autoescape=True", "autoescape=False", _PLAIN),
-    _guard("pages: data turns the direction of writing", "common/pages.py", "finalize=plain_value", "finalize=None",
+    _guard("pages: data is HTML", "common/display/pages.py", "autoescape=True", "autoescape=False", _PLAIN),
+    _guard("pages: data turns the direction of writing", "common/display/pages.py", "finalize=plain_value",
+    "finalize=None",
            _PLAIN),
-    _guard("plan: the first fault hides the others", "common/settings.py", "            self.faults += faults\n",
+    _guard("plan: the first fault hides the others", "common/plan/reader.py", "            self.faults += faults\n",
            "            self.faults += faults[:1]\n", _FAULTS),
-    _guard("plan: a key that is not known has no nearest", "common/settings.py", "if near else",
+    _guard("plan: a key that is not known has no nearest", "common/plan/reader.py", "if near else",
            "if False else", _FAULTS),
-    _guard("labels: a label may be a path", "common/label_rule.py", "[\\w .-]{0,30}", "[\\w ./-]{0,30}", _FAULTS),
-    _guard("labels: an import writes what no plan can name", "deploy/importers.py",
+    _guard("labels: a label may be a path", "common/plan/label_rule.py", "[\\w .-]{0,30}", "[\\w ./-]{0,30}", _FAULTS),
+    _guard("labels: an import writes what no plan can name", "deploy/data/importers.py",
            "if item.label and not is_label(item.label)", "if False", ("tests/deploy/test_importers.py",)),
-    _guard("texts: a byte-order mark is text", "common/texts.py", "content.removeprefix(codecs.BOM_UTF8)",
+    _guard("texts: a byte-order mark is text", "common/display/texts.py", "content.removeprefix(codecs.BOM_UTF8)",
            "content", _TEXTS),
-    _guard("texts: another encoding is not named", "common/texts.py", "if content.startswith(mark):",
+    _guard("texts: another encoding is not named", "common/display/texts.py", "if content.startswith(mark):",
            "if False:", _TEXTS),
-    _guard("texts: a lower limit loses the byte-order mark", "client/site_file.py", "mark + draft.encode()",
+    _guard("texts: a lower limit loses the byte-order mark", "client/site/rules_file.py", "mark + draft.encode()",
            "draft.encode()", _TEXTS),
-    _guard("processors: a quota above ours is not seen", "common/processors.py", "range(len(parts), -1, -1)",
+    _guard("processors: a quota above ours is not seen", "common/host/processors.py", "range(len(parts), -1, -1)",
            "range(len(parts), len(parts) - 1, -1)", _PROCESSORS),
-    _guard("bundle: a changed file is carried to a hospital", "deploy/bundle.py",
+    _guard("bundle: a changed file is carried to a hospital", "deploy/install/bundle.py",
            'if file.hash is None or (file.hash.mode, file.hash.value) != ("sha256", digest):', "if False:", _BUNDLE),
-    _guard("bundle: no text is looked for where it is installed", "deploy/bundle.py", 'OURS = "wardround[ocr]"',
+    _guard("bundle: no text is looked for where it is installed", "deploy/install/bundle.py", 'OURS = "wardround[ocr]"',
            'OURS = "wardround"', _BUNDLE),
-    _guard("ingest: nobody is told that no text was looked for", "client/admission/text_finder.py",
+    _guard("ingest: nobody is told that no text was looked for", "client/dicom/text_finder.py",
            "'yes' if looked else 'no'", "'yes'", ("tests/client/test_text_detection.py",)),
-    _guard("ingest: a detector that cannot be loaded is counted on", "client/admission/text_finder.py",
+    _guard("ingest: a detector that cannot be loaded is counted on", "client/dicom/text_finder.py",
            'return f"the extra `ocr` cannot be loaded ({error})"', 'return ""',
            ("tests/client/test_text_detection.py",)),
-    _guard("lab: it outlives its script", "deploy/lab.py",
+    _guard("lab: it outlives its script", "deploy/install/lab.py",
            'return [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), *command]', "return [*command]",
            ("tests/flows/test_lab_deploy.py::test_a_lab_that_is_killed_leaves_no_process_behind",)),
-    _guard("processors: the affinity is not seen", "common/processors.py", "len(os.sched_getaffinity(0))",
+    _guard("processors: the affinity is not seen", "common/host/processors.py", "len(os.sched_getaffinity(0))",
            "os.cpu_count() or 1", _PROCESSORS),
 ]  # fmt: skip

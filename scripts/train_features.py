@@ -1,4 +1,4 @@
-"""Train the feature encoder of `common.encoder` on public phantoms and write its weights into the package.
+"""Train the feature encoder of `common.images.encoder` on public phantoms and write its weights into the package.
 
     python scripts/train_features.py [--out FILE]
 
@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from common.encoder import SIDE, WEIGHTS, Encoder, save_encoder
-from common.phantoms import draw_image, draw_patient
+from common.images.encoder import SIDE, WEIGHTS, Encoder, save_encoder
+from common.images.phantoms import draw_image, draw_patient
 
 PHANTOMS = 4000
 STEPS = 2500

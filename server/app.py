@@ -8,9 +8,10 @@ from flwr.serverapp import Grid, ServerApp
 from threadpoolctl import threadpool_limits
 
 from common.errors import PlanError
-from server import gate, progress, release, rounds, runs
-from server.exchange import Exchange
-from server.study import Study
+from server.protocol import gate, rounds
+from server.protocol.exchange import Exchange
+from server.study import progress, release, runs
+from server.study.study import Study
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +33,8 @@ def be_heard() -> None:
 def main(grid: Grid, context: Context) -> None:
     """Run the study in the folder `run-dir` from its last checkpoint to its release.
 
-    However it ends, `server.progress` says so of the folder: only a study that was released is completed, one that
-    lost its quorum is paused and can be resumed.
+    However it ends, `server.study.progress` says so of the folder: only a study that was released is completed, one
+    that lost its quorum is paused and can be resumed.
     """
     config = context.run_config
     if not config.get("simulation"):

@@ -10,7 +10,6 @@ import torch
 from torch.nn import functional
 
 from client.admission.cache_writer import Spool, Stored
-from client.admission.decode_pool import DecodePool, Limits, Picture
 from client.admission.doubts import Doubt
 from client.admission.folder import Entry
 from client.admission.quarantine import Decisions
@@ -18,10 +17,11 @@ from client.admission.reasons import QUARANTINE, Reason
 from client.admission.records import Admission, FileRecord
 from client.admission.scan import Facts, Job, Outcome
 from client.admission.settings import IngestSettings
-from client.cache import Cache
-from client.identity import Keys, trait_key
-from client.patient_ids import PatientId
-from common.images import fit_square, unit_to_uint16
+from client.cohort.cache import Cache
+from client.cohort.identity import Keys, trait_key
+from client.cohort.patient_ids import PatientId
+from client.decoder.pool import DecodePool, Limits, Picture
+from common.images.pixels import fit_square, unit_to_uint16
 
 Progress = Callable[[int, int], None]
 

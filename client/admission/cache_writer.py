@@ -13,12 +13,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from client.cache import ARRAYS, CACHE_FOLDER, SCHEMA, checked_index, file_digest, generation_name
-from client.forms import FORMS, point, sweep
-from common.disk import told
+from client.cohort.cache import ARRAYS, CACHE_FOLDER, SCHEMA, checked_index, file_digest, generation_name
+from client.cohort.forms import FORMS, point, sweep
 from common.errors import StateError
-from common.files import DRAFT, PRIVATE, new_file, sync_folder
-from common.locks import locked
+from common.host.disk import told
+from common.host.files import DRAFT, PRIVATE, new_file, sync_folder
+from common.host.locks import locked
 
 Stored = NDArray[np.uint16]
 _PATIENCE_S = 2.0
@@ -38,7 +38,7 @@ class Content:
         settings: `IngestSettings.digest`.
         form: `IngestSettings.to_dict`, for people.
         identity: The data set's identity.
-        remembered: Whether `client.people` knows all its patients.
+        remembered: Whether `client.cohort.people` knows all its patients.
     """
 
     image_size: int

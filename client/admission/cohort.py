@@ -10,8 +10,8 @@ from client.admission.persons import Persons, doubts_of
 from client.admission.quarantine import Decisions
 from client.admission.reasons import Reason
 from client.admission.records import Concern, FileRecord
-from client.identity import Merges
-from common.label_rule import as_label
+from client.cohort.identity import Merges
+from common.plan.label_rule import as_label
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,10 +6,10 @@ from typing import Any
 
 from client.admission.records import Admission, forget
 from client.admission.settings import IngestSettings
-from client.approval import active_plans
-from client.forms import form_of, forms, missing, remove, unneeded, words
+from client.approval.approvals import active_plans
+from client.cohort.forms import form_of, forms, missing, remove, unneeded, words
 from common.errors import CacheMissing
-from common.plan import StudyPlan
+from common.plan.study_plan import StudyPlan
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,24 +14,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from client.admission import text_finder
 from client.admission.batch import Batch, Progress, Reading
 from client.admission.cache_writer import Content, Spool, exclusive, write_generation
 from client.admission.cohort import Judgement, judge
-from client.admission.decode_pool import Limits
 from client.admission.folder import list_folder
 from client.admission.labels import LABELS_FILE, Labels
 from client.admission.quarantine import QUARANTINE_FILE, Decisions
 from client.admission.records import Admission, IngestSummary
 from client.admission.settings import IngestSettings
-from client.approval import active_plans
-from client.cache import Cache, is_remembered
-from client.consent import met_before
-from client.forms import missing
-from client.identity import MERGES_FILE, SECRET_BYTES, Merges, cohort_identity, site_secret
-from client.people import People, remember
+from client.approval.approvals import active_plans
+from client.cohort.cache import Cache, is_remembered
+from client.cohort.consent import met_before
+from client.cohort.forms import missing
+from client.cohort.identity import MERGES_FILE, SECRET_BYTES, Merges, cohort_identity, site_secret
+from client.cohort.people import People, remember
+from client.decoder.pool import Limits
+from client.dicom import text_finder
 from common.errors import CacheCorrupt, CacheMissing, DataError, NoUsableScans, StateError
-from common.plan import StudyPlan
+from common.plan.study_plan import StudyPlan
 
 __all__ = ["IngestSettings", "IngestSummary", "Limits", "ingest", "wanted"]
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Self
 
 from client.admission.reasons import Reason
-from client.identity import patient_key
+from client.cohort.identity import patient_key
+from common.display.texts import NotText, read_text, why
 from common.errors import LabelsError
-from common.label_rule import as_label
-from common.texts import NotText, read_text, why
+from common.plan.label_rule import as_label
 
 LABELS_FILE = "labels.csv"
 _HEADER = ["patient_id", "sop_instance_uid", "label"]

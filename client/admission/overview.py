@@ -20,15 +20,15 @@ from client.admission.ingest import looked_for_text
 from client.admission.reasons import EXPLAINED
 from client.admission.records import Admission, Concern, FileRecord, IngestSummary
 from client.admission.settings import IngestSettings
-from client.admission.text_finder import in_words
-from client.cache import Cache
-from client.forms import current_generation, form_of
-from common import pages
+from client.cohort.cache import Cache
+from client.cohort.forms import current_generation, form_of
+from client.dicom.text_finder import in_words
+from common.display import pages
+from common.display.terminal import Sheet
 from common.errors import CacheCorrupt
-from common.files import PRIVATE, write_atomically
-from common.images import unit_to_uint8
-from common.plan import StudyPlan
-from common.terminal import Sheet
+from common.host.files import PRIVATE, write_atomically
+from common.images.pixels import unit_to_uint8
+from common.plan.study_plan import StudyPlan
 
 SHEET_IMAGES = 60
 LISTED_FILES = 500

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 
 from client.admission.doubts import Doubt
 from client.admission.records import FileRecord
-from client.identity import MERGES_FILE, Keys, Merges
-from client.people import Person
+from client.cohort.identity import MERGES_FILE, Keys, Merges
+from client.cohort.people import Person
 from common.errors import DataError
 
 _SHOWN_LINES = 5

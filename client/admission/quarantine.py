@@ -15,15 +15,15 @@ from typing import Any, Literal, Self
 import torch
 from PIL import Image
 
-from client.admission.decode_pool import DecodePool, Picture
 from client.admission.reasons import NOTICED, QUARANTINE, Reason
 from client.admission.records import Admission, FileRecord, admissions
 from client.admission.scan import Job
 from client.admission.settings import IngestSettings
+from client.decoder.pool import DecodePool, Picture
 from common.errors import DataError, StateError
-from common.files import PRIVATE, write_atomically
-from common.images import unit_to_uint8
-from common.owner import user_name
+from common.host.files import PRIVATE, write_atomically
+from common.host.owner import user_name
+from common.images.pixels import unit_to_uint8
 
 QUARANTINE_FILE = "quarantine.json"
 SHORT = 12

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from client.admission.reasons import QUARANTINE, Reason
-from client.forms import current_generation, forms, peek
+from client.cohort.forms import current_generation, forms, peek
 from common.errors import CacheCorrupt
-from common.files import PRIVATE, write_atomically
+from common.host.files import PRIVATE, write_atomically
 
 ADMISSION_FILE, ADMISSION_FOLDER = "admission.json", "admission"
 SCHEMA = 2
@@ -38,7 +38,7 @@ class FileRecord:
         bare: Key of its PatientID alone; "" where the header is unreadable or names nobody.
         full: Key of PatientID and issuer; `bare` where no issuer is named.
         second: Key of the id and a second issuer that the header names; "" without one.
-        was: Keys that earlier versions knew the same patient by (`client.identity.Keys`).
+        was: Keys that earlier versions knew the same patient by (`client.cohort.identity.Keys`).
         loose: Key of what typing errors seldom change in the id.
         born: Key of the birth date; "" where none is named. So for sex.
         sex: Key of the sex.

@@ -15,7 +15,8 @@ class Facts:
     """The header values that admission decides on; text is empty where the header is silent.
 
     Attributes:
-        patient_id: PatientID as it stands, or its bytes (`client.patient_ids.of_bytes`); stays in memory and is turned
+        patient_id: PatientID as it stands, or its bytes (`client.cohort.patient_ids.of_bytes`); stays in memory and is
+        turned
             into a key.
         issuer: IssuerOfPatientID.
         born: PatientBirthDate; stays in memory and is turned into a key, as sex is.

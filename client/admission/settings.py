@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Self
 
-from common.plan import StudyPlan
+from common.plan.study_plan import StudyPlan
 
 PIPELINE = 2
 """Raised whenever the same file would give other pixels than before; a cache of another pipeline is made afresh."""

@@ -8,13 +8,22 @@ import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from client.approval import active_plans
+from client.approval.approvals import active_plans
+from client.cohort.forms import CACHE_FOLDER, forms, missing
 from client.daemon.home import Coordinator, DaemonHome, read_json
-from client.forms import CACHE_FOLDER, forms, missing
-from common import clocks, flower_version, pki
-from common.disk import told
-from common.errors import CacheCorrupt, DiskFull, DiskReadOnly, DiskRefused, NoLocks, NotPermitted, StateError
-from common.files import PRIVATE, write_atomically
+from common.errors import (
+    CacheCorrupt,
+    DiskFull,
+    DiskReadOnly,
+    DiskRefused,
+    NoLocks,
+    NotPermitted,
+    StateError,
+)
+from common.host import clocks
+from common.host.disk import told
+from common.host.files import PRIVATE, write_atomically
+from common.wire import flower_version, pki
 
 CLOCK_S = 300.0
 """Flower refuses a node whose clock is further off than this."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from client.options import by_option, home_option, seen_home_option
-from common.terminal import ask, confirm, emit, json_option
+from client.cli.options import by_option, home_option, seen_home_option
+from common.display.terminal import ask, confirm, emit, json_option
 
 _folder = click.Path(path_type=Path)
 _out = click.option("--out", type=_folder, help="File to write.  [default: SITE.request.json]")
@@ -24,8 +24,8 @@ def join(*, file: Path, home: Path, fingerprint: str | None, out: Path | None, a
     """Join the coordinator whose invite FILE is, or close the joining with its welcome."""
     from client.daemon import join as joining
     from client.daemon.home import DaemonHome
-    from common.enrolment import Invite
-    from common.files import require_writable
+    from common.host.files import require_writable
+    from common.wire.enrolment import Invite
 
     paper, daemon = joining.paper_of(file), DaemonHome(home.resolve())
     if isinstance(paper, Invite):
@@ -55,8 +55,8 @@ def renew(*, home: Path, out: Path | None, as_json: bool) -> None:
     """Ask for a new certificate in the name of the one in use."""
     from client.daemon import join as joining
     from client.daemon.home import DaemonHome
-    from client.site_rules import SitePolicy
-    from common.files import require_writable
+    from client.site.rules import SitePolicy
+    from common.host.files import require_writable
 
     path = require_writable(out or Path(f"{SitePolicy.load(home).name}.request.json"))
     request = joining.renew(DaemonHome(home.resolve()))
@@ -96,7 +96,7 @@ def serve(*, home: Path) -> None:
 @json_option
 def adopt(*, home: Path, by: str, other: Path | None, yes: bool, as_json: bool) -> None:
     """Go on with this home after it was moved, restored or copied."""
-    from client import adopt as adopting
+    from client.site import adopt as adopting
 
     question = "Is every other copy of this home stopped, and will none be started again?"
     agreed = yes or (not as_json and confirm(question))

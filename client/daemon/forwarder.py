@@ -29,9 +29,10 @@ from starlette.routing import Route
 
 from client.daemon.home import Coordinator, DaemonHome, client_context
 from client.daemon.meter import Link, Meter
-from client.site_rules import SitePolicy
-from common import flower_version, logs
+from client.site.rules import SitePolicy
 from common.errors import WardroundError
+from common.host import logs
+from common.wire import flower_version
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ _PASSED_HEADERS = re.compile(r"content-type|accept|flwr-[a-z0-9-]+|x-flwr-[a-z0-
 _TRIED = {flower_version.TRIED_HEADER: " ".join(sorted(flower_version.TOGETHER))}
 _PIECE = 64 * 1024
 INSTANCE = "x-wardround-instance"
-"""Header that names this run of the forwarder and numbers its requests (`server.coordinator.twins`)."""
+"""Header that names this run of the forwarder and numbers its requests (`server.gateway.twins`)."""
 _TIMEOUT = httpx.Timeout(connect=20.0, write=60.0, read=120.0, pool=120.0)
 
 

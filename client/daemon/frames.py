@@ -5,7 +5,7 @@ import socket
 import struct
 from typing import Any
 
-from common.messages import MAX_BYTES
+from common.wire.messages import MAX_BYTES
 
 _LENGTH = struct.Struct(">Q")
 _MOST = MAX_BYTES + 16 * 1024 * 1024

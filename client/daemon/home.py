@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from common.addresses import Address
 from common.errors import StateError
-from common.files import PUBLIC, write_atomically
+from common.host.files import PUBLIC, write_atomically
+from common.wire.addresses import Address
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,16 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 
-from client import place
+from client.cohort.identity import SIGNING_KEY
 from client.daemon.home import Coordinator, DaemonHome
-from client.identity import SIGNING_KEY
-from client.site_rules import SitePolicy
-from common import pki
-from common.disk import told
-from common.enrolment import Invite, JoinRequest, Welcome
+from client.site import place
+from client.site.rules import SitePolicy
 from common.errors import MessageRefused, StateError
-from common.files import PRIVATE, PUBLIC, write_atomically
-from common.signing import Key
+from common.host.disk import told
+from common.host.files import PRIVATE, PUBLIC, write_atomically
+from common.wire import pki
+from common.wire.enrolment import Invite, JoinRequest, Welcome
+from common.wire.signing import Key
 
 _SECRET_BYTES = 48
 

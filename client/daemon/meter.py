@@ -7,8 +7,8 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from common import clocks
-from common.files import PRIVATE, write_atomically
+from common.host import clocks
+from common.host.files import PRIVATE, write_atomically
 
 _KEPT_DAYS = 400
 _WRITE_EVERY_S = 5.0

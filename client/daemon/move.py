@@ -7,9 +7,9 @@ import httpx
 
 from client.daemon.forwarder import proxy_for, why
 from client.daemon.home import Coordinator, DaemonHome, client_context
-from client.site_rules import SitePolicy
-from common.addresses import Address
+from client.site.rules import SitePolicy
 from common.errors import StateError
+from common.wire.addresses import Address
 
 _TIMEOUT_S = 20.0
 

@@ -39,13 +39,13 @@ from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, 
 
 from client.daemon.home import DaemonHome
 from client.daemon.warm import Warm
-from client.refusals import refused
-from client.site_rules import SitePolicy
-from common import logs
+from client.egress.refusals import refused
+from client.site.rules import SitePolicy
 from common.errors import MessageRefused, StateError, WardroundError
-from common.files import PRIVATE, write_atomically
-from common.messages import HelloReply, TrainReply, Verdict, pack, read_reply
-from common.rate import Rate
+from common.host import logs
+from common.host.files import PRIVATE, write_atomically
+from common.host.rate import Rate
+from common.wire.messages import HelloReply, TrainReply, Verdict, pack, read_reply
 
 log = logging.getLogger(__name__)
 

@@ -11,19 +11,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from client import place, private
 from client.daemon import join
 from client.daemon.checks import certificate_end, checks
 from client.daemon.home import Coordinator, DaemonHome, client_context
-from client.site_rules import DaemonSettings, SitePolicy
-from common import logs
-from common.disk import told
+from client.site import place, private
+from client.site.rules import DaemonSettings, SitePolicy
 from common.errors import StateError
-from common.files import PRIVATE, write_atomically
-from common.health import HealthServer
-from common.locks import locked
-from common.owner import require_owner
-from common.supervisor import Backoff, Child, Supervisor
+from common.host import logs
+from common.host.disk import told
+from common.host.files import PRIVATE, write_atomically
+from common.host.health import HealthServer
+from common.host.locks import locked
+from common.host.owner import require_owner
+from common.host.supervisor import Backoff, Child, Supervisor
 
 log = logging.getLogger(__name__)
 

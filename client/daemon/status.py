@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from client.approval import Approval, active_plans, approvals, site_paused
+from client.approval.approvals import Approval, active_plans, approvals, site_paused
+from client.cohort.forms import form_of, forms
 from client.daemon.home import DaemonHome, read_json
 from client.daemon.meter import read_days
-from client.forms import form_of, forms
-from client.site_rules import SitePolicy
-from common import flower_version, health, pki
+from client.site.rules import SitePolicy
+from common.display.plain import plain
 from common.errors import CacheCorrupt, StateError
-from common.plain import plain
+from common.host import health
+from common.wire import flower_version, pki
 
 
 @dataclass(frozen=True, kw_only=True)

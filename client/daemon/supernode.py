@@ -39,7 +39,7 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from client.daemon.home import DaemonHome, read_json
-from common.files import PRIVATE, write_atomically
+from common.host.files import PRIVATE, write_atomically
 
 REQUEST_TIMEOUT_S = 300.0
 _IDLE_S, _REPLY_S = 3, 0.5

@@ -14,8 +14,8 @@ from flwr.common.serde import message_from_proto, recorddict_to_proto
 from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.supercore.task_identity import TaskIdentity
 
-from client.refusals import refused
-from common.processors import processors
+from client.egress.refusals import refused
+from common.host.processors import processors
 
 _MIB = 1024 * 1024
 

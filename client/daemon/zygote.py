@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from client.daemon import frames, task
-from common import launch, logs
+from common.host import launch, logs
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +53,8 @@ def main(arguments: list[str]) -> None:
 
 def _warm(home: Path, warmed: set[str]) -> None:
     """Work out the noise of each approved plan once, here: a child would forget it with its end."""
-    from client.approval import approvals
-    from common.schedule import schedule
+    from client.approval.approvals import approvals
+    from common.plan.schedule import schedule
 
     for approval in approvals(home):
         if approval.plan.digest not in warmed:

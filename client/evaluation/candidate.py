@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from client.evaluation.utility import Classifier
-from common.generator import Generator
+from client.evaluation.tstr import Classifier
+from common.model.generator import Generator
 
 
 @dataclass(frozen=True)

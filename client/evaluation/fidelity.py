@@ -1,7 +1,7 @@
 """How alike two sets of images are in stated features: two distances, and precision, recall, density and coverage.
 
-All take features [n, d] (`common.encoder.features` unless said otherwise), real ones first. Distances in our encoder's
-features are not comparable with "FID" figures of papers, which come from another network.
+All take features [n, d] (`common.images.encoder.features` unless said otherwise), real ones first. Distances in our
+encoder's features are not comparable with "FID" figures of papers, which come from another network.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Every figure about a candidate that a site computes for its steward; raw, so none of them may leave a hospital.
 
-A simulation on public data may show them; `deploy.release` then copies them into the card, marked as such.
+A simulation on public data may show them; `deploy.release.release` then copies them into the card, marked as such.
 """
 
 import dataclasses
@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from client.cache import Cache
-from client.evaluation import diversity, fidelity, nearness, utility
+from client.cohort.cache import Cache
+from client.cohort.image_blocks import Part, gathered
+from client.evaluation import diversity, fidelity, nearness, tstr
 from client.evaluation.candidate import Candidate
 from client.evaluation.curves import curves
 from client.evaluation.membership import loss_attack, losses
-from client.evaluation.utility import Classifier
-from client.parts import Part, gathered
-from common.encoder import NAME, encoder_digest, features
-from common.plan import StudyPlan
+from client.evaluation.tstr import Classifier
+from common.images.encoder import NAME, encoder_digest, features
+from common.plan.study_plan import StudyPlan
 
 SCHEMA = 1
 MOST_IMAGES = 1500
@@ -111,8 +111,8 @@ def _utility(plan: StudyPlan, candidate: Candidate, real: Part, known: Part) -> 
     for name, classifier in (("tstr", candidate.classifier), ("trtr", own)):
         sure = classifier.probabilities(real.images)
         found[name] = {
-            "auc": utility.auc(sure, labels, real.patients).to_json(),
-            "accuracy": utility.accuracy(sure, labels, real.patients).to_json(),
+            "auc": tstr.auc(sure, labels, real.patients).to_json(),
+            "accuracy": tstr.accuracy(sure, labels, real.patients).to_json(),
         }
     return found
 

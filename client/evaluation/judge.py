@@ -10,17 +10,17 @@ import torch
 from client.evaluation.candidate import Candidate
 from client.evaluation.figures import figures
 from client.evaluation.page import write_page
-from client.evaluation.utility import Classifier
+from client.evaluation.tstr import Classifier
 from client.evaluation.votes import decide, tally
-from client.randomness import SecureRandom
-from client.site import Site
-from common.files import PRIVATE, write_atomically
-from common.plan import StudyPlan
-from common.schedule import verdict_event
-from common.screening import Screening
-from common.synthesis import Decoder
-from common.vae import initial
-from common.weights import Weights
+from client.mechanism.randomness import SecureRandom
+from client.site.site import Site
+from common.host.files import PRIVATE, write_atomically
+from common.model.output_screening import Screening
+from common.model.synthesis import Decoder
+from common.model.vae import initial
+from common.model.weights import Weights
+from common.plan.schedule import verdict_event
+from common.plan.study_plan import StudyPlan
 
 log = logging.getLogger(__name__)
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from client.cache import Cache
+from client.cohort.cache import Cache
+from client.cohort.image_blocks import mean_by_patient, parts
 from client.evaluation.intervals import Figure, bootstrap
 from client.evaluation.nearness import membership_area
-from client.parts import mean_by_patient, parts
-from common.generator import Generator
+from common.model.generator import Generator
 
 
 def losses(model: Generator, cohort: Cache) -> NDArray[np.float64]:

@@ -9,14 +9,14 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from client.cache import Cache
+from client.cohort.cache import Cache
+from client.cohort.image_blocks import gathered
 from client.evaluation.candidate import Candidate
-from client.parts import gathered
-from common import pages
+from common.display import pages
 from common.errors import by_name
-from common.files import PRIVATE, write_atomically
-from common.images import unit_to_uint8
-from common.plan import StudyPlan
+from common.host.files import PRIVATE, write_atomically
+from common.images.pixels import unit_to_uint8
+from common.plan.study_plan import StudyPlan
 
 SHOWN, COLUMNS, TILE = 12, 6, 96
 

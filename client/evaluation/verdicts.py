@@ -6,12 +6,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.disk import told
 from common.errors import SignatureInvalid, StateError
-from common.files import PRIVATE, write_atomically
-from common.messages import Verdict
-from common.plan import StudyPlan
-from common.verdicts import from_json, to_json
+from common.host.disk import told
+from common.host.files import PRIVATE, write_atomically
+from common.plan.study_plan import StudyPlan
+from common.wire.messages import Verdict
+from common.wire.verdicts import from_json, to_json
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,13 +31,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from client.cache import Cache
+from client.cohort.cache import Cache
 from client.evaluation.candidate import Candidate
 from client.evaluation.fidelity import radii
 from client.evaluation.yardstick import Yardstick, shares, slots_of
-from client.randomness import SecureRandom
-from common.plan import StudyPlan
-from common.verdicts import PASSED
+from client.mechanism.randomness import SecureRandom
+from common.plan.study_plan import StudyPlan
+from common.wire.verdicts import PASSED
 
 CRITERIA = ("FidelityTooLow", "UtilityTooLow", "MemorisationFound")
 """Types of a no (`common.errors`), in the order of the votes."""

@@ -4,9 +4,9 @@ Formal guarantee
     What is measured of an image follows from that image, its label and the candidate alone, to the last bit. A library
     is free to round it by what stands beside it, and a server can send weights and images by which rounding decides:
     one patient, by being there, would then turn the votes of all others. So every pass has one shape, filled up with
-    blank images, and before the first of them it is tried, as in training (`client.apart`), whether images keep apart
-    bit for bit: with a model, candidate images and a classifier of random numbers, of just these shapes. Where they do
-    not, fewer go together, in the end each alone.
+    blank images, and before the first of them it is tried, as in training (`client.mechanism.isolation`), whether
+    images keep apart bit for bit: with a model, candidate images and a classifier of random numbers, of just these
+    shapes. Where they do not, fewer go together, in the end each alone.
 """
 
 import dataclasses
@@ -20,16 +20,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from client.apart import errors, most_apart
-from client.cache import Cache
+from client.cohort.cache import Cache
+from client.cohort.image_blocks import mean_by_patient, parts
 from client.evaluation.candidate import Candidate
 from client.evaluation.nearness import Points
-from client.evaluation.utility import Classifier
-from client.parts import mean_by_patient, parts
-from client.views import images_at_once
-from common.encoder import features
-from common.generator import Generator
-from common.plan import StudyPlan
+from client.evaluation.tstr import Classifier
+from client.mechanism.isolation import errors, most_apart
+from client.mechanism.patient_views import images_at_once
+from common.images.encoder import features
+from common.model.generator import Generator
+from common.plan.study_plan import StudyPlan
 
 Ballot = Callable[[Tensor, Tensor], NDArray[np.bool_]]
 """Of a pass's images [slots, size, size] and labels [slots]: what holds of each image, [slots, m]."""

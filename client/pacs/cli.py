@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import click
 
 from client.pacs.study import MIB, PacsError, PullLimits, StudyQuery
-from common.terminal import emit, json_option, say, track
+from common.display.terminal import emit, json_option, say, track
 
 if TYPE_CHECKING:  # DICOM and its network take a second to load, which other commands do without
     from client.pacs.dicomweb import DicomwebPacs

@@ -24,7 +24,7 @@ from client.pacs.study import (
     hashed,
 )
 from common.errors import StateError
-from common.files import PRIVATE, new_file
+from common.host.files import PRIVATE, new_file
 
 _LAST_TAG = 0x0020000E  # SeriesInstanceUID: nothing behind it is read
 _UNREADABLE = (

@@ -24,8 +24,8 @@ from client.pacs.study import (
     hashed,
 )
 from common.errors import OutputInUse, StateError
-from common.files import sync_folder
-from common.locks import locked
+from common.host.files import sync_folder
+from common.host.locks import locked
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from client.pacs.inbox import StudyInbox, spooled
 from client.pacs.job import PullFolder
 from client.pacs.study import PacsOverCap, PullLimits, checked_ae_title, hashed
 from common.errors import StateError, WardroundError
-from common.files import sync_folder
+from common.host.files import sync_folder
 
 logger = logging.getLogger(__name__)
 

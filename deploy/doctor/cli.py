@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from common.terminal import Sheet, emit, json_option
+from common.display.terminal import Sheet, emit, json_option
 from deploy.doctor.finding import Finding, worst
 
 EXIT_CODES = {"ok": 0, "warning": 8, "failure": 9}

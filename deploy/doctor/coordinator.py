@@ -3,15 +3,15 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from common import flower_version, pki
 from common.errors import StateError
+from common.wire import flower_version, pki
 from deploy.doctor import database, keys, machine
 from deploy.doctor.finding import Check, Finding, failure, ok, warning
-from server import progress
-from server.coordinator import peers
 from server.coordinator.home import Home, split_address
-from server.coordinator.listening import listeners
 from server.coordinator.nodes import Node
+from server.gateway import peers
+from server.gateway.listening import listeners
+from server.study import progress
 
 BEFORE_SERVE = (
     "packages", "versions", "file modes", "disk", "authority", "gateway certificate", "SuperLink certificate", "ports",
@@ -105,7 +105,7 @@ def studies(home: Home) -> Iterator[Finding]:
                 "studies", f"{folder.name} is paused: {state.message}", "Mend that, then `wardround server resume`"
             )
         elif state.state == "interrupted":
-            from server.study import Study
+            from server.study.study import Study
 
             try:
                 Study.resume(folder)

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from common import flower_version
+from common.wire import flower_version
 from deploy.doctor.finding import Finding, failure, ok
 
 _REVISION = re.compile(r"(?m)^revision(?:\s*:\s*str)?\s*=\s*[\"']([0-9a-f]+)[\"']")

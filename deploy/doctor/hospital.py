@@ -7,13 +7,14 @@ from pathlib import Path
 
 import psutil
 
-from client import egress_check, forms, ledger_merge, place, private
-from client.approval import active_plans, approvals, site_paused
+from client.approval.approvals import active_plans, approvals, site_paused
+from client.cohort import forms
 from client.daemon.home import Coordinator, DaemonHome, client_context
-from client.ledger_store import LedgerStore
-from client.site_rules import SitePolicy
-from common import pki
-from common.disk import told
+from client.egress import check
+from client.ledger import ledger_merge
+from client.ledger.ledger_store import LedgerStore
+from client.site import place, private
+from client.site.rules import SitePolicy
 from common.errors import (
     CacheCorrupt,
     DiskFull,
@@ -25,9 +26,11 @@ from common.errors import (
     StateError,
     WardroundError,
 )
-from common.owner import strangers, user_name
-from common.plan import StudyPlan
-from common.processors import processors
+from common.host.disk import told
+from common.host.owner import strangers, user_name
+from common.host.processors import processors
+from common.plan.study_plan import StudyPlan
+from common.wire import pki
 from deploy.doctor import keys, machine, network
 from deploy.doctor.finding import Check, Finding, failure, ok, warning
 
@@ -108,7 +111,7 @@ def _parts(error: WardroundError) -> tuple[str, str]:
 
 
 def _last_head(root: Path) -> str:
-    """As `client.receipt.last_head`, which loads the model library; `serve` runs this check first."""
+    """As `client.ledger.receipt.last_head`, which loads the model library; `serve` runs this check first."""
     path = root / "receipt.json"
     with told(path):
         return str(json.loads(path.read_text(encoding="utf-8"))["head"]) if path.exists() else ""
@@ -144,7 +147,7 @@ def bound(root: Path) -> Iterator[Finding]:
 def egress(root: Path) -> Iterator[Finding]:
     """Whether all that has left can be read back, and no file of it was altered or is gone."""
     try:
-        found = egress_check.check(root)
+        found = check.check(root)
     except OSError as error:
         yield failure("egress log", f"it cannot be read ({error.strerror})", f"Mend the rights of {root}")
         return
@@ -162,7 +165,7 @@ def egress(root: Path) -> Iterator[Finding]:
 
 def cache(root: Path) -> Iterator[Finding]:
     """Whether scans were admitted in every form that an active plan needs, and are as they were left."""
-    from client.cache import Cache
+    from client.cohort.cache import Cache
 
     plans, least = active_plans(root), SitePolicy.load(root).limits.min_patients
     try:
@@ -188,10 +191,10 @@ def cache(root: Path) -> Iterator[Finding]:
 
 def text_detection(root: Path) -> Iterator[Finding]:
     """Whether text can be looked for in pictures here, and was at the last ingest."""
-    from client.admission import text_finder
     from client.admission.ingest import looked_for_text
     from client.admission.records import Admission
-    from client.cache import Cache
+    from client.cohort.cache import Cache
+    from client.dicom import text_finder
 
     if reason := text_finder.why_not():
         fix = 'pip install "wardround[ocr]"; it needs libGL and GLib (Debian: libgl1, libglib2.0-0)'
@@ -213,7 +216,7 @@ def text_detection(root: Path) -> Iterator[Finding]:
 
 def approved(root: Path) -> Iterator[Finding]:
     """Whether there is anything this site may take part in, and whether its policy still lets it."""
-    from client.policy import inside  # loads what derives noise
+    from client.site.policy import inside  # loads what derives noise
 
     records = len(list((root / "approved").glob("*/approval.json")))
     known = approvals(root)
@@ -267,7 +270,7 @@ def compute(root: Path, *, memory_mb: float | None = None) -> Iterator[Finding]:
 
 def needed_mb(plan: StudyPlan) -> float:
     """A round's memory by rule of thumb, MiB: copies of the model, and activations of the images that pass at once."""
-    from common.vae import shapes
+    from common.model.vae import shapes
 
     values = sum(_size(shape) for shape in shapes(plan).values())
     side, activations = plan.data.image_size, 0

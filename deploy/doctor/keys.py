@@ -4,8 +4,8 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from common import pki
 from common.errors import WardroundError
+from common.wire import pki
 from deploy.doctor.finding import Finding, failure, ok, warning
 
 EXPIRES_SOON_DAYS = 30.0

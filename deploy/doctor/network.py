@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import httpx
 from cryptography import x509
 
-from common import flower_version, pki
-from common.addresses import Address
+from common.wire import flower_version, pki
+from common.wire.addresses import Address
 from deploy.doctor.finding import Finding, failure, ok, warning
 
 SKEW_FAILS_S, SKEW_WARNS_S = 300.0, 60.0

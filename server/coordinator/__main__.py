@@ -2,7 +2,7 @@
 
 import sys
 
-from server.coordinator.gateway import main
+from server.gateway.gateway import main
 
 if __name__ == "__main__":
     main(sys.argv[1:])

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from common import pki
 from common.errors import StateError
-from common.files import PUBLIC, write_atomically
-from common.pki import Authority
+from common.host.files import PUBLIC, write_atomically
+from common.wire import pki
+from common.wire.pki import Authority
 
 RENEW_DAYS = 30
 """A server certificate with fewer days left is made anew."""

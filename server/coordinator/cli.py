@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from common.owner import require_owner
-from common.terminal import Commands, emit, json_option, say
+from common.display.terminal import Commands, emit, json_option, say
+from common.host.owner import require_owner
 
 _folder = click.Path(path_type=Path)
 
@@ -42,7 +42,7 @@ _warm_data = click.option("--warm-data", type=_folder, help="Public images (.npz
 @json_option
 def init(root: Path, *, host: str, names: tuple[str, ...], listen: str, as_json: bool) -> None:
     """Make a coordinator's home: an authority for years, certificates, secrets. Never twice."""
-    from common import pki
+    from common.wire import pki
     from server.coordinator.home import Home
 
     home = Home.init(root, host=host, names=names, listen=listen)
@@ -62,8 +62,8 @@ def init(root: Path, *, host: str, names: tuple[str, ...], listen: str, as_json:
 @json_option
 def invite(site: str, *, root: Path, out: Path | None, days: float, as_json: bool) -> None:
     """Write an invite for SITE, and print the fingerprint to read out to it over the telephone."""
-    from common import pki
-    from common.files import require_writable
+    from common.host.files import require_writable
+    from common.wire import pki
     from server.coordinator import invitations
     from server.coordinator.home import Home
 
@@ -83,8 +83,8 @@ def invite(site: str, *, root: Path, out: Path | None, days: float, as_json: boo
 @json_option
 def enrol(request: Path, *, root: Path, out: Path | None, as_json: bool) -> None:
     """Accept the REQUEST file of an invited site, or its renewal, and write its welcome."""
-    from common.enrolment import JoinRequest
-    from common.files import require_writable
+    from common.host.files import require_writable
+    from common.wire.enrolment import JoinRequest
     from server.coordinator import invitations
     from server.coordinator.home import Home
 

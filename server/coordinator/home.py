@@ -29,14 +29,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from common import pki
-from common.addresses import Address, check_host
+from common.display.texts import NotText, read_text, why
 from common.errors import OutputInUse, StateError
-from common.files import PRIVATE, PUBLIC, write_atomically
-from common.locks import is_held, locked
-from common.settings import build
-from common.signing import Key
-from common.texts import NotText, read_text, why
+from common.host.files import PRIVATE, PUBLIC, write_atomically
+from common.host.locks import is_held, locked
+from common.plan.reader import build
+from common.wire import pki
+from common.wire.addresses import Address, check_host
+from common.wire.signing import Key
 from server.coordinator import authority
 
 DEFAULT_PORT = 8443

@@ -10,13 +10,13 @@ import re
 import secrets
 from typing import Any
 
-from common import pki
-from common.enrolment import Invite, JoinRequest, Welcome
 from common.errors import MessageRefused, StateError
-from server import signers
+from common.wire import pki
+from common.wire.enrolment import Invite, JoinRequest, Welcome
 from server.coordinator import authority
 from server.coordinator.home import Home
 from server.coordinator.nodes import Node, all_nodes, find
+from server.study import signers
 
 INVITE_DAYS = 14
 

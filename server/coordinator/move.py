@@ -6,10 +6,10 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.addresses import Address, check_host
 from common.errors import StateError
-from common.files import PUBLIC, write_atomically
-from common.settings import build
+from common.host.files import PUBLIC, write_atomically
+from common.plan.reader import build
+from common.wire.addresses import Address, check_host
 from server.coordinator.home import DEFAULT_PORT, Home, Settings, toml_list
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from common import pki
 from common.errors import StateError
-from common.files import PRIVATE, write_atomically
-from common.settings import build
+from common.host.files import PRIVATE, write_atomically
+from common.plan.reader import build
+from common.wire import pki
 
 log = logging.getLogger(__name__)
 

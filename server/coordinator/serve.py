@@ -16,10 +16,11 @@ from typing import Any
 import httpx
 import psutil
 
-from common import logs, pki
-from common.files import PRIVATE, write_atomically
-from common.health import HealthServer
-from common.supervisor import Child, Supervisor
+from common.host import logs
+from common.host.files import PRIVATE, write_atomically
+from common.host.health import HealthServer
+from common.host.supervisor import Child, Supervisor
+from common.wire import pki
 from server.coordinator.authority import RENEW_DAYS
 from server.coordinator.control import LOOPBACK
 from server.coordinator.home import ANY, ANY_IPV4, Home, split_address

@@ -7,15 +7,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from common import flower_version, pki
+from common.display.plain import plain
 from common.errors import StateError
-from common.health import ask
-from common.plain import plain
-from server import progress
-from server.coordinator import peers, studies, twins
-from server.coordinator.admission import flower_key
+from common.host.health import ask
+from common.wire import flower_version, pki
+from server.coordinator import studies
 from server.coordinator.home import Home
 from server.coordinator.nodes import Node, all_nodes
+from server.gateway import peers, twins
+from server.gateway.admission import flower_key
+from server.study import progress
 
 _PROCESSES = ("serve", "superlink", "superexec", "gateway")
 _CERTIFICATES = ("ca/ca.crt", "tls/gateway.crt", "tls/superlink.crt")

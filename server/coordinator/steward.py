@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import StateError, WardroundError
-from server import progress, runs
 from server.coordinator import studies
-from server.coordinator.admission import flower_key
 from server.coordinator.control import Run, SuperLink
 from server.coordinator.home import Home
 from server.coordinator.nodes import Node, all_nodes
+from server.gateway.admission import flower_key
+from server.study import progress, runs
 
 log = logging.getLogger(__name__)
 

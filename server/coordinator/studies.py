@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.errors import OutputInUse, StateError, WardroundError
-from common.files import PUBLIC, write_atomically
-from common.locks import locked
-from common.plan import StudyPlan
-from server import enrolled, heads, progress, runs, signers
+from common.host.files import PUBLIC, write_atomically
+from common.host.locks import locked
+from common.plan.study_plan import StudyPlan
 from server.coordinator import invitations
 from server.coordinator.home import Home
 from server.coordinator.nodes import all_nodes
+from server.study import enrolled, heads, progress, runs, signers
 
 if TYPE_CHECKING:  # Flower takes seconds to load, and `status` does without it
     from server.coordinator.control import Run, SuperLink
@@ -32,8 +32,8 @@ def prepare(home: Home, plan_file: Path, *, warm_data: Path | None = None) -> Pa
 
     A folder that a refused call would have made is not there afterwards.
     """
-    from common.schedule import schedule  # its accountants take seconds to load
-    from server.warm_data import keep
+    from common.plan.schedule import schedule  # its accountants take seconds to load
+    from server.model.warm_data import keep
 
     plan = StudyPlan.load(plan_file)
     schedule(plan)

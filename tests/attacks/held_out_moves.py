@@ -16,14 +16,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from client import consent, hospital, policy
+from client import hospital
 from client.admission.ingest import IngestSettings, ingest
 from client.admission.records import Admission
-from client.cache import Cache
-from client.identity import patient_key
-from client.ledger import Ledger
-from client.site import Site
-from common.plan import StudyPlan
+from client.cohort import consent
+from client.cohort.cache import Cache
+from client.cohort.identity import patient_key
+from client.ledger.ledger import Ledger
+from client.site import policy
+from client.site.site import Site
+from common.plan.study_plan import StudyPlan
 from tests.client.hospitals import request, set_policy
 from tests.client.scans import save, scan
 

@@ -18,13 +18,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from client import policy
 from client.admission.ingest import ingest
 from client.admission.settings import IngestSettings
+from client.site import policy
 from common.errors import NoUsableScans
-from common.messages import Hello, HelloReply, Refused, TrainReply, TrainRequest, read_reply
-from common.plan import StudyPlan
-from common.vae import initial
+from common.model.vae import initial
+from common.plan.study_plan import StudyPlan
+from common.wire.messages import Hello, HelloReply, Refused, TrainReply, TrainRequest, read_reply
 from tests.client.besieged import Daemon
 from tests.client.scans import save, scan, write_labels
 

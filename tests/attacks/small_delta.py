@@ -16,14 +16,15 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from client import approval, hospital
-from client.ledger import Ledger
-from client.policy import SitePolicy
-from client.proposal import Proposal
-from client.site import Site
+from client import hospital
+from client.approval import approvals
+from client.approval.proposal import Proposal
+from client.ledger.ledger import Ledger
+from client.site.policy import SitePolicy
+from client.site.site import Site
 from common.errors import BudgetExhausted, Refusal
-from common.plan import StudyPlan
-from common.schedule import schedule
+from common.plan.schedule import schedule
+from common.plan.study_plan import StudyPlan
 from tests.client.hospitals import build_home, request, set_policy, tiny_plan
 
 MOMENTS = '[privacy]\nphases = ["moments"]\nepsilon = {epsilon}\ndelta = {delta}\n'
@@ -51,7 +52,7 @@ def approved_unseen() -> bool:
             print(f"  refused: {error}")
             return told(works=False, what="the steward is told")
         print(f"  shown to the steward:\n{proposal.text()}")
-        approval.approve(home, TINY, approved_by="steward")
+        approvals.approve(home, TINY, approved_by="steward")
         for step in schedule(TINY):
             hospital.train(Site.open(home), request(TINY, step.number))
         return told(works=not finishes(home), what="the running study after it was approved and trained")
@@ -62,8 +63,8 @@ def left_at_once() -> bool:
     print("a plan of delta 1e-12 is approved all the same, never trains, and is left")
     with tempfile.TemporaryDirectory() as folder:
         home = under_way(Path(folder))
-        approval.approve(home, TINY, approved_by="steward")
-        approval.leave(home, TINY.digest, by="steward")
+        approvals.approve(home, TINY, approved_by="steward")
+        approvals.leave(home, TINY.digest, by="steward")
         return told(works=not finishes(home), what="the running study after that")
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from client.people import People
+from client.cohort.people import People
 from tests.attacks import held_out_moves
 
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from client import adopt, ledger_merge, place
-from server.heads import Heads
+from client.ledger import ledger_merge
+from client.site import adopt, place
+from server.study.heads import Heads
 from tests.attacks import twin_home
 
 

@@ -23,16 +23,17 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from client import adopt, hospital, place
-from client.ledger import Ledger
-from client.ledger_store import Row
-from client.site import Site
+from client import hospital
+from client.ledger.ledger import Ledger
+from client.ledger.ledger_store import Row
+from client.site import adopt, place
+from client.site.site import Site
+from common.accountant.accounting import epsilon
 from common.errors import WardroundError
-from common.plan import StudyPlan
-from common.privacy import epsilon
-from server.coordinator.admission import Admitted
-from server.coordinator.twins import LATE, Twins
-from server.heads import FOLDER, Heads
+from common.plan.study_plan import StudyPlan
+from server.gateway.admission import Admitted
+from server.gateway.twins import LATE, Twins
+from server.study.heads import FOLDER, Heads
 from tests.client.hospitals import build_home, request, tiny_plan
 
 DELTA = 1e-5

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from client.admission.ingest import IngestSettings, ingest
 from client.admission.quarantine import waiting
-from client.cache import Cache
-from client.identity import patient_key
+from client.cohort.cache import Cache
+from client.cohort.identity import patient_key
 from tests.client.scans import save, scan
 
 PATIENTS, IDS = 12, 200

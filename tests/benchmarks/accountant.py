@@ -18,9 +18,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from common.plan import StudyPlan
-from common.privacy import GaussianEvent, epsilon
-from common.schedule import schedule
+from common.accountant.accounting import GaussianEvent, epsilon
+from common.plan.schedule import schedule
+from common.plan.study_plan import StudyPlan
 
 DELTA = 1e-5
 FINE = {"1 event of 1e7 steps": 1e-5, "200 rounds on all patients": 1e-3}

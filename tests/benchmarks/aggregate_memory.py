@@ -2,10 +2,11 @@
 
     python -m tests.benchmarks.aggregate_memory [--sites 50]
 
-Runs one gradient round through the real `server.collection` with a grid that puts each reply together from pieces when
-it is pulled, as Flower does: over 20 MB of float32, packed as a hospital packs it. Printed: peak resident memory above
-what the process held when the study had been opened, in units of one model (the global weights themselves are held
-before and are not in the figure), and the same for a plain list of updates, which is what Flower's own strategies keep.
+Runs one gradient round through the real `server.protocol.collection` with a grid that puts each reply together from
+pieces when it is pulled, as Flower does: over 20 MB of float32, packed as a hospital packs it. Printed: peak resident
+memory above what the process held when the study had been opened, in units of one model (the global weights themselves
+are held before and are not in the figure), and the same for a plain list of updates, which is what Flower's own
+strategies keep.
 """
 
 import argparse
@@ -19,15 +20,15 @@ from typing import Any
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
-from common.messages import PACKED, TrainReply, pack
-from common.plan import StudyPlan
-from common.schedule import schedule
-from common.vae import START
-from common.weights import Weights
-from server import collection as collecting
-from server.exchange import Exchange
-from server.roster import Roster
-from server.study import Study
+from common.model.vae import START
+from common.model.weights import Weights
+from common.plan.schedule import schedule
+from common.plan.study_plan import StudyPlan
+from common.wire.messages import PACKED, TrainReply, pack
+from server.protocol import collection as collecting
+from server.protocol.exchange import Exchange
+from server.protocol.roster import Roster
+from server.study.study import Study
 from tests.server.sites import ScriptedGrid, ledger_head
 
 _PIECE = 512 * 1024

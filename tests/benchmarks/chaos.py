@@ -2,13 +2,13 @@
 
     python -m tests.benchmarks.chaos --kills 60 [--seed 1] [--out FOLDER] [--skip-slow]
 
-One coordinator and three hospitals on loopback (`deploy.lab`). While short studies run one after another, a process of
-a random kind of a random party gets kill -9, `serve` itself included; what systemd would start again, this does. In
-between, in turn (`tests.benchmarks.chaos_troubles`): a process is stopped for 20 s (SIGSTOP), a site's disk and then
-the coordinator's takes no byte for 20 s (RLIMIT_FSIZE of 0 for its processes), the SuperLink is down for 90 s, a site's
-clock is set back by two hours (where `faketime` is installed), a command is run as another user than the home's owner,
-a site's home is copied and served beside the original, and a site's machine is cloned whole and both are served, until
-the gateway notices and the hospital books both copies' spending in one and joins with new keys.
+One coordinator and three hospitals on loopback (`deploy.install.lab`). While short studies run one after another, a
+process of a random kind of a random party gets kill -9, `serve` itself included; what systemd would start again, this
+does. In between, in turn (`tests.benchmarks.chaos_troubles`): a process is stopped for 20 s (SIGSTOP), a site's disk
+and then the coordinator's takes no byte for 20 s (RLIMIT_FSIZE of 0 for its processes), the SuperLink is down for 90 s,
+a site's clock is set back by two hours (where `faketime` is installed), a command is run as another user than the
+home's owner, a site's home is copied and served beside the original, and a site's machine is cloned whole and both are
+served, until the gateway notices and the hospital books both copies' spending in one and joins with new keys.
 
 Printed at the end, from the ledgers, egress logs and checkpoints alone:
     studies finished            of those started; a paused one is resumed, and counted
@@ -37,12 +37,12 @@ from pathlib import Path
 
 import psutil
 
-from client.ledger import Ledger
+from client.ledger.ledger import Ledger
 from common.errors import StateError
-from common.plan import StudyPlan
-from deploy.lab import PLAN, Lab, Party
-from server import progress
-from server.study import Study
+from common.plan.study_plan import StudyPlan
+from deploy.install.lab import PLAN, Lab, Party
+from server.study import progress
+from server.study.study import Study
 from tests.benchmarks.chaos_troubles import TROUBLES
 
 SHORT = (

@@ -16,9 +16,9 @@ from typing import Any
 
 import psutil
 
-from client.place import PLACE, Place
+from client.site.place import PLACE, Place
 from common.errors import StateError
-from deploy.lab import Party
+from deploy.install.lab import Party
 
 OTHER_USER = 54321
 Chaos = Any

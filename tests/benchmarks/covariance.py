@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from common.plan import StudyPlan
+from common.plan.study_plan import StudyPlan
 from tests.benchmarks import quality, quality_data, quality_judges, quality_runs
 from tests.benchmarks.quality_plans import IID, SEEDS, Cell, changed, code_digest, plan_of
 from tests.benchmarks.quality_results import append, lines

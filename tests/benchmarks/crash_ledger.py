@@ -29,13 +29,14 @@ from typing import Any, BinaryIO
 
 import torch
 
-from client import hospital, spool
-from client.ledger import Ledger
-from client.site import Site
-from common.messages import TrainRequest
-from common.privacy import epsilon
-from common.schedule import schedule
-from common.weights import digest
+from client import hospital
+from client.egress import spool
+from client.ledger.ledger import Ledger
+from client.site.site import Site
+from common.accountant.accounting import epsilon
+from common.model.weights import digest
+from common.plan.schedule import schedule
+from common.wire.messages import TrainRequest
 from tests.client.hospitals import build_home, request, tiny_plan
 
 PLAN = tiny_plan()

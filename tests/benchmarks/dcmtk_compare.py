@@ -15,9 +15,9 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 
-from client.admission import dicom_reader
-from client.admission.dicom_pixels import check_pixels, decoded_frames
-from client.admission.dicom_rendering import grey_plane, rendering_of
+from client.dicom import reader
+from client.dicom.pixel_data import check_pixels, decoded_frames
+from client.dicom.rendering import grey_plane, rendering_of
 
 TOOLS = ("dcmj2pnm", "dcml2pnm")
 """DCMTK's renderers: of native, RLE and JPEG, and of JPEG-LS."""
@@ -51,8 +51,8 @@ def _ours(path: Path) -> list[Picture]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            header = dicom_reader.parse_header(dicom_reader.read_file(path))
-            facts = dicom_reader.facts_of(header)
+            header = reader.parse_header(reader.read_file(path))
+            facts = reader.facts_of(header)
             check_pixels(header, facts)
             frames = list(decoded_frames(header, facts))
             return [_unit(header.dataset, frame, number) for number, frame in enumerate(frames)]

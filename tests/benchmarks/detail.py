@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.moments import coefficients, cosine_images
-from common.plan import StudyPlan
-from common.vae import Vae
-from deploy.simulate import start
-from server.study import Study
+from common.mechanism.moments import coefficients, cosine_images
+from common.model.vae import Vae
+from common.plan.study_plan import StudyPlan
+from deploy.simulation.simulate import start
+from server.study.study import Study
 from tests.benchmarks import quality, quality_data
 from tests.benchmarks.quality_plans import IID, Cell, changed, plan_of
 from tests.benchmarks.quality_runs import epsilon_of_ledgers, prepare

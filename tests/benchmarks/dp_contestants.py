@@ -16,13 +16,13 @@ from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClippi
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from client.randomness import SecureRandom
-from client.trainer import PatientTrainer
-from client.views import Pass, passes, slots_of
-from common.generator import Generator
-from common.plan import DataPlan, ModelPlan, PrivacyPlan, StudyPlan, TrainingPlan
-from common.privacy import GaussianEvent
-from common.vae import initial
+from client.mechanism.patient_views import Pass, passes, slots_of
+from client.mechanism.randomness import SecureRandom
+from client.mechanism.trainer import PatientTrainer
+from common.accountant.accounting import GaussianEvent
+from common.model.generator import Generator
+from common.model.vae import initial
+from common.plan.study_plan import DataPlan, ModelPlan, PrivacyPlan, StudyPlan, TrainingPlan
 from tests.client.cohorts import small_cohort
 
 SIGMA = 1.0

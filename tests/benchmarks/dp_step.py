@@ -27,7 +27,7 @@ from typing import Any, Self
 import psutil
 import torch
 
-from client.trainer import keep_heap
+from client.mechanism.trainer import keep_heap
 from tests.benchmarks.dp_contestants import CONTESTANTS, Contestant, Ours, Setting
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}

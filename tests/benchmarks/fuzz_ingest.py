@@ -30,7 +30,7 @@ import psutil
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from client.admission.ingest import IngestSettings, Limits, ingest
-from client.cache import Cache
+from client.cohort.cache import Cache
 from tests.benchmarks import dcmtk_compare
 from tests.client.scans import picture, save, scan
 

@@ -4,10 +4,10 @@
 
 Each way runs in a process of its own, so that its peak memory is its own; the ways take turns, and the table shows the
 median of the rounds. "bare" is the decoder's forward pass on as many latents, one batch after the other, which keeps
-nothing; "pooled" is the same with batches side by side (`common.ordered`), as sets are drawn: the least that a set can
-take. "pydicom" builds and saves each file with `pydicom`'s `save_as`, as a plain script would. Ratios are to "bare", to
-"pooled" and, for DICOM, to "pydicom". "x10 memory" is the growth of peak memory when ten times as many images are
-written.
+nothing; "pooled" is the same with batches side by side (`common.host.ordered`), as sets are drawn: the least that a set
+can take. "pydicom" builds and saves each file with `pydicom`'s `save_as`, as a plain script would. Ratios are to
+"bare", to "pooled" and, for DICOM, to "pydicom". "x10 memory" is the growth of peak memory when ten times as many
+images are written.
 """
 
 import argparse
@@ -23,15 +23,15 @@ from pathlib import Path
 
 import torch
 
-from common.bundle import Bundle, seal_bundle
-from common.dicom_iods import new_image, set_pixels
-from common.images import unit_to_uint8
-from common.ordered import in_order
-from common.plan import StudyPlan
-from common.signing import Key
-from common.synthesis import BATCH, Decoder
-from common.vae import initial
-from deploy.generate import generate
+from common.dicom.iods import new_image, set_pixels
+from common.host.ordered import in_order
+from common.images.pixels import unit_to_uint8
+from common.model.synthesis import BATCH, Decoder
+from common.model.vae import initial
+from common.plan.study_plan import StudyPlan
+from common.wire.release_bundle import Bundle, seal_bundle
+from common.wire.signing import Key
+from deploy.release.generate import generate
 
 PLAN = """
 name = "benchmark"

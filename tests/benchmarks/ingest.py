@@ -39,8 +39,8 @@ from PIL import Image
 from pydicom.uid import ComputedRadiographyImageStorage, JPEGLSLossless
 
 from client.admission.ingest import IngestSettings, ingest
-from client.cache import Cache
-from common.images import fit_square, unit_to_uint16, window_to_unit
+from client.cohort.cache import Cache
+from common.images.pixels import fit_square, unit_to_uint16, window_to_unit
 from tests.client.scans import save, scan
 
 SERIES = ("dicom_lungct", "dicom_t1w")

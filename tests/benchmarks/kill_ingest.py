@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from client.admission.ingest import IngestSettings, ingest
-from client.cache import Cache
+from client.cohort.cache import Cache
 from common.errors import CacheCorrupt, CacheMissing
 from tests.client.scans import cohort
 

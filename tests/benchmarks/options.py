@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.synthesis import Decoder
-from deploy.importers import import_source
-from deploy.simulate import prepare, start
+from common.model.synthesis import Decoder
+from deploy.data.importers import import_source
+from deploy.simulation.simulate import prepare, start
 from tests.benchmarks.classifier import judge, spread
 
 ROOT = Path(__file__).resolve().parents[2]

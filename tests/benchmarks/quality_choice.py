@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from common.plan import StudyPlan
+from common.plan.study_plan import StudyPlan
 from tests.benchmarks import quality, quality_data, quality_judges, quality_runs
 from tests.benchmarks.quality_plans import IID, PATIENTS, SEEDS, Cell, Method, changed, plan_of
 from tests.benchmarks.quality_results import append, key, lines

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from client.admission.cache_writer import Content, exclusive, write_generation
 from client.admission.settings import IngestSettings
-from client.cache import CACHE_FOLDER, CURRENT
+from client.cohort.cache import CACHE_FOLDER, CURRENT
 from common.errors import SourceError
-from common.plan import StudyPlan
-from deploy.sources import open_source
-from deploy.split import split_patients
+from common.plan.study_plan import StudyPlan
+from deploy.data.sources import open_source
+from deploy.data.split import split_patients
 from tests.benchmarks.quality_plans import Cell
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -135,7 +135,7 @@ def dealt(labels: NDArray[np.int64], *, sites: int, split: str, fewest: int) -> 
     Args:
         labels: [n].
         sites: Number of sites.
-        split: As in `deploy.split.split_patients`.
+        split: As in `deploy.data.split.split_patients`.
         fewest: Fewest images of a site.
 
     Returns:

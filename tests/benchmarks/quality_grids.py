@@ -20,10 +20,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from common.images import unit_to_uint8
-from common.synthesis import Decoder
-from deploy.demo_data import write_demo_hospitals
-from deploy.simulate import prepare, start
+from common.images.pixels import unit_to_uint8
+from common.model.synthesis import Decoder
+from deploy.data.demo_data import write_demo_hospitals
+from deploy.simulation.simulate import prepare, start
 from tests.benchmarks import quality, quality_runs
 from tests.benchmarks.quality_data import data_set
 from tests.benchmarks.quality_plans import EXAMPLES

@@ -6,8 +6,8 @@ No judge is ever selected, stopped or tuned on the test part; each runs a fixed 
     pneumonia              area under the ROC curve on the real test images of `classifier.judge`, trained likewise
     mednist                share of synthetic images whose label a CNN trained on real images reads as their own
 
-Beside it stands the Frechet distance between synthetic and real test images in the features of `common.encoder`, both
-with the test part's share of each label.
+Beside it stands the Frechet distance between synthetic and real test images in the features of `common.images.encoder`,
+both with the test part's share of each label.
 """
 
 from collections.abc import Callable
@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from client.evaluation.fidelity import frechet
-from common.encoder import features
-from common.images import unit_to_uint8
-from common.synthesis import Decoder
+from common.images.encoder import features
+from common.images.pixels import unit_to_uint8
+from common.model.synthesis import Decoder
 from tests.benchmarks import classifier
 from tests.benchmarks.quality_data import data_set
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from common.plan import StudyPlan
+from common.plan.study_plan import StudyPlan
 
 Method = Literal["plain", "moments", "phased"]
 
@@ -80,7 +80,7 @@ class Cell:
         data: A key of `BASES`.
         method: A key of `METHODS`.
         sites: Hospitals that the images are dealt to.
-        split: How they are dealt, as in `deploy.split.split_patients`.
+        split: How they are dealt, as in `deploy.data.split.split_patients`.
         epsilon: What the plan may cost a patient; None trains without noise.
         limit: Training images that are used; 0 takes all. For tests.
     """

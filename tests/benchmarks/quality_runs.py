@@ -13,16 +13,16 @@ from typing import Any
 
 import torch
 
-from client.cache import CACHE_FOLDER
-from client.ledger import Ledger
-from common.encoder import encoder_digest
-from common.files import write_atomically
-from common.plan import StudyPlan
+from client.cohort.cache import CACHE_FOLDER
+from client.ledger.ledger import Ledger
+from common.host.files import write_atomically
+from common.images.encoder import encoder_digest
+from common.model.synthesis import Decoder
+from common.plan.study_plan import StudyPlan
 from common.simulation import SimulationSetup
-from common.synthesis import Decoder
-from deploy.drafts import whole_folder
-from deploy.simulate import SETUP, found_site, start
-from server.study import Study
+from deploy.release.drafts import whole_folder
+from deploy.simulation.simulate import SETUP, found_site, start
+from server.study.study import Study
 from tests.benchmarks import quality_judges as judges
 from tests.benchmarks.quality_data import caches
 from tests.benchmarks.quality_plans import Cell, code_digest, plan_of, to_toml
@@ -146,7 +146,7 @@ def decoder_file(job: Job) -> Path:
 
 
 def prepare(plan: StudyPlan, lent: list[Path], run: Path, *, seed: int) -> None:
-    """What `deploy.simulate.prepare` does, with caches that are lent instead of DICOM that is admitted.
+    """What `deploy.simulation.simulate.prepare` does, with caches that are lent instead of DICOM that is admitted.
 
     Args:
         plan: The plan.

@@ -3,9 +3,9 @@
     python -m tests.benchmarks.round_overhead [--rounds 6]
 
 Three sites and a model of 2 MB on both sides, everything on loopback of this machine. Ours is the whole deployment of
-`deploy.lab`: mutual TLS twice, node authentication, gateway, forwarders, runners, ledgers, checkpoints. Stock is
-`flower-superlink`, three `flower-supernode` and a FedAvg whose clients return what they were sent, without TLS. The two
-take turns, half the rounds each, so that both meet the same machine.
+`deploy.install.lab`: mutual TLS twice, node authentication, gateway, forwarders, runners, ledgers, checkpoints. Stock
+is `flower-superlink`, three `flower-supernode` and a FedAvg whose clients return what they were sent, without TLS. The
+two take turns, half the rounds each, so that both meet the same machine.
 
 Printed: medians of the rounds, and where ours go, from the daemons' own logs. "computing" is the longest time that a
 site's request ran in its own process (booking, one tiny step, storing included); the rest is overhead.
@@ -25,9 +25,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from deploy.lab import PLAN, Lab, Party
+from deploy.install.lab import PLAN, Lab, Party
 from server.coordinator.home import free_ports
-from server.study import Study
+from server.study.study import Study
 
 MODEL = (
     PLAN.replace("local_steps = 3", "local_steps = 1").replace("sample_rate = 0.2", "sample_rate = 0.01")

@@ -21,8 +21,8 @@ from pathlib import Path
 import psutil
 
 from common.simulation import SimulationSetup
-from deploy.demo_data import write_demo_hospitals
-from deploy.simulate import SETUP, prepare
+from deploy.data.demo_data import write_demo_hospitals
+from deploy.simulation.simulate import SETUP, prepare
 from tests.deploy.hospitals import PLAN
 
 TINY = (
@@ -75,7 +75,7 @@ def measure(run: Path, engine: str, *, limit_s: float) -> tuple[list[float], flo
     """Seconds of each round, seconds in all, peak MiB."""
     began, ended = time.monotonic(), threading.Event()
     script = (
-        "import sys; from pathlib import Path; from deploy.simulate import start\n"
+        "import sys; from pathlib import Path; from deploy.simulation.simulate import start\n"
         "start(Path(sys.argv[1]), engine=sys.argv[2])"
     )
     process = subprocess.Popen([sys.executable, "-c", script, run, engine], stdout=subprocess.DEVNULL)

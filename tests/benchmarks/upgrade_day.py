@@ -21,9 +21,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common.schedule import schedule
-from deploy.lab import PLAN, Lab, Party
-from server.coordinator import peers, studies
+from common.plan.schedule import schedule
+from deploy.install.lab import PLAN, Lab, Party
+from server.coordinator import studies
+from server.gateway import peers
 
 ROUNDS = 10
 LONGER = (

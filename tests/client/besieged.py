@@ -7,15 +7,15 @@ from typing import Any
 from flwr.app import Array, ConfigRecord, Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from client import policy
 from client.admission.ingest import ingest
 from client.admission.settings import IngestSettings
 from client.app import app
-from client.ledger import Ledger
-from common.messages import Hello, HelloReply, Refused, TrainReply, TrainRequest, read_reply
-from common.plan import StudyPlan
-from common.vae import initial
-from common.weights import Weights
+from client.ledger.ledger import Ledger
+from client.site import policy
+from common.model.vae import initial
+from common.model.weights import Weights
+from common.plan.study_plan import StudyPlan
+from common.wire.messages import Hello, HelloReply, Refused, TrainReply, TrainRequest, read_reply
 from tests.client.scans import cohort
 
 PLAN = StudyPlan.parse(

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from client.admission.cache_writer import Content, exclusive, write_generation
 from client.admission.ingest import IngestSettings
-from client.cache import Cache
-from client.identity import cohort_identity, site_secret
-from common.plan import DataPlan, ModelPlan, PrivacyPlan, StudyPlan, TrainingPlan
+from client.cohort.cache import Cache
+from client.cohort.identity import cohort_identity, site_secret
+from common.plan.study_plan import DataPlan, ModelPlan, PrivacyPlan, StudyPlan, TrainingPlan
 
 
 def small_plan(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.plan import StudyPlan
+from common.plan.study_plan import StudyPlan
 from server.coordinator.home import free_ports
 from tests.client import hospitals
 

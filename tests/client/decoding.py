@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 
-from client.admission.decode_worker import Decoder, Outlet
 from client.admission.scan import Job
 from client.admission.settings import IngestSettings
+from client.decoder.worker import Decoder, Outlet
 from tests.client.scans import save
 
 Pictures = list[NDArray[np.float32]]

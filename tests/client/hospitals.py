@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from client import policy
 from client.admission.cache_writer import Content, exclusive, write_generation
 from client.admission.settings import IngestSettings
-from client.identity import cohort_identity, patient_key, site_secret
-from common.messages import TrainRequest
-from common.plan import StudyPlan
-from common.vae import initial, shared_shapes
+from client.cohort.identity import cohort_identity, patient_key, site_secret
+from client.site import policy
+from common.model.vae import initial, shared_shapes
+from common.plan.study_plan import StudyPlan
+from common.wire.messages import TrainRequest
 
 PLAN = """
 name = "tiny"

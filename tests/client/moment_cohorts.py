@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from client.admission.cache_writer import Content, exclusive, write_generation
 from client.admission.settings import IngestSettings
-from client.cache import Cache
-from common.images import unit_to_uint16
-from common.plan import StudyPlan
+from client.cohort.cache import Cache
+from common.images.pixels import unit_to_uint16
+from common.plan.study_plan import StudyPlan
 
 Patient = tuple[NDArray[np.float32], Sequence[int]]
 """Images [n, size, size] in [-1, 1] and their n labels."""

@@ -145,7 +145,7 @@ def free_port() -> int:
 def command(*args: str) -> list[str]:
     """Return the command line that runs `pull` or `receive` in a process of its own."""
     code = (
-        "from client.pacs.cli import pull, receive; from common.terminal import Commands\n"
+        "from client.pacs.cli import pull, receive; from common.display.terminal import Commands\n"
         "Commands('site', commands={'pull': pull, 'receive': receive})()"
     )
     return [sys.executable, "-c", code, *args]

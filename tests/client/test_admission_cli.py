@@ -5,7 +5,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from client.site_cli import site
+from client.cli.site import site
 from tests.client.scans import cohort
 
 

@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 from pydicom.uid import ComputedRadiographyImageStorage
 
-from client.admission import dicom_pixels, dicom_reader, text_finder
 from client.admission.ingest import IngestSettings, ingest
 from client.admission.records import IngestSummary
-from client.cache import Cache
+from client.cohort.cache import Cache
+from client.dicom import pixel_data, reader, text_finder
 from common.errors import ScanRefused
 from tests.client.scans import save, scan
 
@@ -64,10 +64,10 @@ def account(corpus: list[tuple[Path, dict[str, str]]], tmp_path_factory: pytest.
 def decoded_md5(path: Path) -> str:
     """MD5 of all decoded frames, or the reason why there are none."""
     try:
-        header = dicom_reader.parse_header(dicom_reader.read_file(path))
-        facts = dicom_reader.facts_of(header)
-        dicom_pixels.check_pixels(header, facts)
-        frames = [np.ascontiguousarray(frame.values).tobytes() for frame in dicom_pixels.decoded_frames(header, facts)]
+        header = reader.parse_header(reader.read_file(path))
+        facts = reader.facts_of(header)
+        pixel_data.check_pixels(header, facts)
+        frames = [np.ascontiguousarray(frame.values).tobytes() for frame in pixel_data.decoded_frames(header, facts)]
     except ScanRefused as refusal:
         return refusal.reason
     return hashlib.md5(b"".join(frames), usedforsecurity=False).hexdigest()
@@ -79,8 +79,8 @@ def test_twelve_bit_extended_jpeg_is_decoded_without_a_tool_beside_the_install(
 ) -> None:
     monkeypatch.setenv("PATH", "")
     (path,) = (path for path, row in corpus if row["file"].endswith("/JPEG-lossy.dcm"))
-    header = dicom_reader.parse_header(dicom_reader.read_file(path))
-    (frame,) = dicom_pixels.decoded_frames(header, dicom_reader.facts_of(header))
+    header = reader.parse_header(reader.read_file(path))
+    (frame,) = pixel_data.decoded_frames(header, reader.facts_of(header))
     assert (frame.values.shape, int(frame.values.max()), frame.photometric) == ((1024, 256), 264, "MONOCHROME2")
 
 

@@ -21,7 +21,7 @@ from pydicom.uid import (
 
 from client.admission.ingest import IngestSettings, ingest
 from client.admission.records import Admission
-from client.cache import Cache
+from client.cohort.cache import Cache
 from tests.client.scans import picture, save, scan
 
 SETTINGS = IngestSettings(image_size=32)

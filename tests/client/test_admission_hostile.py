@@ -13,12 +13,12 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, MediaStorageDirectoryStorage
 
-from client.admission import dicom_reader
-from client.admission.decode_pool import Limits
-from client.admission.decode_process import BrokenProtocol, DecodeProcess
 from client.admission.ingest import IngestSettings, ingest
 from client.admission.scan import Job
-from client.cache import Cache
+from client.cohort.cache import Cache
+from client.decoder.pool import Limits
+from client.decoder.process import BrokenProtocol, DecodeProcess
+from client.dicom import reader
 from common.errors import ScanRefused, StateError
 from tests.client.scans import cohort, picture, save, scan
 
@@ -112,15 +112,15 @@ def test_lies_in_the_header_are_refused_by_their_kind(tmp_path: Path, values: di
 
 
 def test_deflated_bomb_is_stopped_at_the_cap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dicom_reader, "MAX_FILE_BYTES", 1 << 20)
+    monkeypatch.setattr(reader, "MAX_FILE_BYTES", 1 << 20)
     deflater = zlib.compressobj(9, wbits=-15)
     body = deflater.compress(bytes(8 << 20)) + deflater.flush()
     uid = DeflatedExplicitVRLittleEndian.encode()
     meta = b"\x02\x00\x10\x00UI" + len(uid).to_bytes(2, "little") + uid
     with pytest.raises(ScanRefused, match="absurd_size"):
-        dicom_reader.parse_header(bytes(128) + b"DICM" + meta + body)
+        reader.parse_header(bytes(128) + b"DICM" + meta + body)
     with pytest.raises(ScanRefused, match="truncated"):
-        dicom_reader.parse_header(bytes(128) + b"DICM" + meta + body[: len(body) // 9])
+        reader.parse_header(bytes(128) + b"DICM" + meta + body[: len(body) // 9])
 
 
 def test_compressed_stream_without_its_end_is_refused(tmp_path: Path) -> None:
@@ -263,9 +263,9 @@ def test_file_swapped_for_a_pipe_is_refused_without_waiting(tmp_path: Path) -> N
     signal.alarm(60)
     try:
         with pytest.raises(ScanRefused, match="not_regular"):
-            dicom_reader.read_file(tmp_path / "fifo")
+            reader.read_file(tmp_path / "fifo")
     finally:
         signal.alarm(0)
     (tmp_path / "link").symlink_to(save(scan(), tmp_path / "a.dcm"))
     with pytest.raises(OSError, match="link"):
-        dicom_reader.read_file(tmp_path / "link")
+        reader.read_file(tmp_path / "link")

@@ -11,10 +11,10 @@ import torch
 
 from client.admission.cache_writer import exclusive
 from client.admission.ingest import IngestSettings, ingest
-from client.cache import Cache
+from client.cohort.cache import Cache
 from common.errors import NoUsableScans
-from common.images import fit_square, uint16_to_unit, unit_to_uint16, window_to_unit
-from common.plan import StudyPlan
+from common.images.pixels import fit_square, uint16_to_unit, unit_to_uint16, window_to_unit
+from common.plan.study_plan import StudyPlan
 from tests.client.scans import cohort, picture, save, scan
 
 SETTINGS = IngestSettings(image_size=32)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from client.admission.ingest import IngestSettings, ingest
-from client.cache import Cache
+from client.cohort.cache import Cache
 from common.errors import LabelsError
 from tests.client.scans import cohort, save, scan, write_labels
 

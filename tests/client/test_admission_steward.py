@@ -16,13 +16,13 @@ from client.admission.persons import Persons
 from client.admission.quarantine import QUARANTINE_FILE
 from client.admission.reasons import EXPLAINED, Reason
 from client.admission.records import FileRecord
-from client.admission.text_finder import identifies
-from client.cache import Cache
-from client.identity import Merges, cohort_identity, patient_key, site_secret
-from client.ledger import Ledger
-from client.site_cli import site
+from client.cli.site import site
+from client.cohort.cache import Cache
+from client.cohort.identity import Merges, cohort_identity, patient_key, site_secret
+from client.dicom.text_finder import identifies
+from client.ledger.ledger import Ledger
 from common.errors import CacheMissing, DataError, StateError
-from common.plan import StudyPlan
+from common.plan.study_plan import StudyPlan
 from tests.benchmarks.kill_ingest import run
 from tests.client.scans import cohort, save, scan, write_labels
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from client import apart
-from client.cache import Cache
-from client.utility import patient_sum
-from common.linear_start import LinearStart
-from common.plan import StudyPlan
-from common.utility import SENSITIVITY
-from common.vae import Vae, initial
+from client.cohort.cache import Cache
+from client.mechanism import isolation
+from client.mechanism.utility import patient_sum
+from common.mechanism.utility import SENSITIVITY
+from common.model.linear_start import LinearStart
+from common.model.vae import Vae, initial
+from common.plan.study_plan import StudyPlan
 from tests.client.cohorts import small_cohort, small_plan
 from tests.client.test_trainer import clipped_sum, trainer
 
@@ -95,14 +95,14 @@ def test_passes_of_one_shape_keep_patients_apart_to_the_last_bit(
         plan = small_plan(channels=() if hidden else (8, 16), hidden=hidden, **wanted)
     generator = torch.Generator().manual_seed(123)
     for work, slots, each in (
-        (apart.gradients, apart.gradient_slots(plan, expected=1e6, device=CPU), images * views),
-        (apart.errors, apart.error_slots(plan, device=CPU), images),
+        (isolation.gradients, isolation.gradient_slots(plan, expected=1e6, device=CPU), images * views),
+        (isolation.errors, isolation.error_slots(plan, device=CPU), images),
     ):
         model = initial(plan)
         for parameter in model.parameters():
             parameter.data.add_(torch.randn(parameter.shape, generator=generator))
         if slots > 1:
-            assert apart._unmoved(model, partial(work, slots=slots), slots=slots, each=each, generator=generator)
+            assert isolation._unmoved(model, partial(work, slots=slots), slots=slots, each=each, generator=generator)
 
 
 def test_where_a_library_rounds_by_place_every_patient_goes_alone(
@@ -117,21 +117,21 @@ def test_where_a_library_rounds_by_place_every_patient_goes_alone(
         return torch.where(even, plain(x.double()).float(), plain(x))
 
     monkeypatch.setattr(functional, "gelu", uneven)
-    apart._kept_apart.cache_clear()
+    isolation._kept_apart.cache_clear()
     try:
         with caplog.at_level(logging.WARNING):
             assert slots_alone(plan) == 1
-            assert apart.error_slots(plan, device=CPU) == 1
+            assert isolation.error_slots(plan, device=CPU) == 1
         assert "1 go together" in caplog.text
         of = trainer(small_cohort(tmp_path, plan=plan), plan)
         assert of.slots == 1
         assert clipped_sum(of, [0, 1, 2]).any()
     finally:
-        apart._kept_apart.cache_clear()
+        isolation._kept_apart.cache_clear()
 
 
 def slots_alone(plan: StudyPlan) -> int:
-    return apart.gradient_slots(plan, expected=50.0, device=CPU)
+    return isolation.gradient_slots(plan, expected=50.0, device=CPU)
 
 
 def test_a_pass_in_which_patients_meet_is_noticed() -> None:
@@ -143,7 +143,7 @@ def test_a_pass_in_which_patients_meet_is_noticed() -> None:
         return [rows + (0.0 * rows).sum(0)]  # nothing to finite numbers, everything beside one that is not
 
     for work in (mean, apart_but_for_zeros):
-        assert not apart.keeps_apart(small_plan(), work, slots=8, each=1, device=CPU)
+        assert not isolation.keeps_apart(small_plan(), work, slots=8, each=1, device=CPU)
 
 
 def test_scores_that_round_by_place_are_noticed_though_they_only_choose(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,8 +162,8 @@ def test_scores_that_round_by_place_are_noticed_though_they_only_choose(monkeypa
         return torch.where(even, found.nextafter(torch.tensor(torch.inf)), found)
 
     monkeypatch.setattr(LinearStart, "scores", uneven)
-    for work in (apart.gradients, apart.errors):
-        assert not apart.keeps_apart(plan, partial(work, slots=8), slots=8, each=1, device=CPU)
+    for work in (isolation.gradients, isolation.errors):
+        assert not isolation.keeps_apart(plan, partial(work, slots=8), slots=8, each=1, device=CPU)
 
 
 def test_the_measured_fit_is_moved_by_its_sensitivity_at_most_under_such_weights(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from client import app, hospital
 from common.errors import MessageRefused, PlanRefused, SeedRefused
-from common.messages import Hello, HelloReply, Refused, TrainReply, TrainRequest, read_reply
 from common.simulation import SimulationSetup
+from common.wire.messages import Hello, HelloReply, Refused, TrainReply, TrainRequest, read_reply
 from tests.client.hospitals import build_home, fill_cache, request, tiny_plan
 
 PLAN = tiny_plan()

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from client import approval
-from client.approval import Approval, approve, approved_plan
+from client.approval import approvals
+from client.approval.approvals import Approval, approve, approved_plan
 from common.errors import PlanRefused
 from tests.client.hospitals import tiny_plan
 
@@ -74,25 +74,25 @@ def test_a_stored_copy_that_was_altered_is_refused(tmp_path: Path, change: objec
 def test_a_paused_study_is_refused_until_it_is_resumed(tmp_path: Path) -> None:
     for plan in (PLAN, OTHER):
         approve(tmp_path, plan, approved_by="a")
-    approval.pause(tmp_path, PLAN.digest, by="b")
+    approvals.pause(tmp_path, PLAN.digest, by="b")
     with pytest.raises(PlanRefused, match="'tiny' is paused"):
         approved_plan(tmp_path, PLAN.digest)
     assert approved_plan(tmp_path, OTHER.digest) == OTHER
     approve(tmp_path, PLAN, approved_by="c")  # approving is not resuming
     with pytest.raises(PlanRefused, match="paused"):
         approved_plan(tmp_path, PLAN.digest)
-    approval.resume(tmp_path, PLAN.digest, by="b")
+    approvals.resume(tmp_path, PLAN.digest, by="b")
     assert approved_plan(tmp_path, PLAN.digest) == PLAN
     assert [d.state for d in Approval.load(tmp_path, PLAN.digest).decisions] == ["active", "paused", "active"]
 
 
 def test_a_paused_site_refuses_every_study(tmp_path: Path) -> None:
     approve(tmp_path, PLAN, approved_by="a")
-    approval.pause(tmp_path, None, by="b")
+    approvals.pause(tmp_path, None, by="b")
     with pytest.raises(PlanRefused, match="this site is paused"):
         approved_plan(tmp_path, PLAN.digest)
-    approval.resume(tmp_path, None, by="b")
-    approval.resume(tmp_path, None, by="b")
+    approvals.resume(tmp_path, None, by="b")
+    approvals.resume(tmp_path, None, by="b")
     assert approved_plan(tmp_path, PLAN.digest) == PLAN
 
 
@@ -105,10 +105,10 @@ def test_a_pause_that_cannot_be_read_pauses(tmp_path: Path) -> None:
 
 def test_a_study_that_was_left_takes_a_new_approval(tmp_path: Path) -> None:
     approve(tmp_path, PLAN, approved_by="a")
-    approval.leave(tmp_path, PLAN.digest, by="b")
-    approval.leave(tmp_path, PLAN.digest, by="b")
-    approval.pause(tmp_path, PLAN.digest, by="b")
-    approval.resume(tmp_path, PLAN.digest, by="b")
+    approvals.leave(tmp_path, PLAN.digest, by="b")
+    approvals.leave(tmp_path, PLAN.digest, by="b")
+    approvals.pause(tmp_path, PLAN.digest, by="b")
+    approvals.resume(tmp_path, PLAN.digest, by="b")
     with pytest.raises(PlanRefused, match="'tiny' is left"):
         approved_plan(tmp_path, PLAN.digest)
     approve(tmp_path, PLAN, approved_by="c")
@@ -119,12 +119,12 @@ def test_a_study_that_was_left_takes_a_new_approval(tmp_path: Path) -> None:
 def test_a_study_is_found_by_name_or_the_beginning_of_its_digest(tmp_path: Path) -> None:
     for plan in (PLAN, OTHER, tiny_plan("[release]\nimages_per_label = 1")):
         approve(tmp_path, plan, approved_by="a")
-    assert approval.find(tmp_path, "other").plan == OTHER
-    assert approval.find(tmp_path, PLAN.digest[:8]).plan == PLAN
+    assert approvals.find(tmp_path, "other").plan == OTHER
+    assert approvals.find(tmp_path, PLAN.digest[:8]).plan == PLAN
     for named in ("nothing", "", PLAN.digest[:3]):
         with pytest.raises(PlanRefused, match="Give the study's name"):
-            approval.find(tmp_path, named)
+            approvals.find(tmp_path, named)
     with pytest.raises(PlanRefused, match=f"names 2 plans here: .*{PLAN.digest[:12]} .active."):
-        approval.find(tmp_path, "tiny")
+        approvals.find(tmp_path, "tiny")
     (tmp_path / "approved" / OTHER.digest / "approval.json").write_text("")
-    assert len(approval.approvals(tmp_path)) == 2
+    assert len(approvals.approvals(tmp_path)) == 2

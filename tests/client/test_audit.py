@@ -12,7 +12,8 @@ import scipy.stats
 import torch
 from click.testing import CliRunner
 
-from client.audit import (
+from client.cli.audit import COMMANDS
+from client.mechanism.audit import (
     AuditResult,
     area_under_curve,
     audit,
@@ -20,11 +21,10 @@ from client.audit import (
     expected_auc,
     p_value,
 )
-from client.audit_cli import COMMANDS
-from client.randomness import SecureRandom
+from client.mechanism.randomness import SecureRandom
+from common.display.terminal import Commands
 from common.errors import PlanError
-from common.plan import StudyPlan
-from common.terminal import Commands
+from common.plan.study_plan import StudyPlan
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

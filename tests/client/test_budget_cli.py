@@ -9,19 +9,21 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from client import consent, hospital, site_file
-from client.approval import Approval, approved_plan
-from client.budget import Account
-from client.budget_cli import COMMANDS
-from client.ledger import Ledger
-from client.policy import Limits, SitePolicy
-from client.proposal import Proposal
-from client.site import Site
+from client import hospital
+from client.approval.approvals import Approval, approved_plan
+from client.approval.proposal import Proposal
+from client.cli.budget import COMMANDS
+from client.cohort import consent
+from client.ledger.budget import Account
+from client.ledger.ledger import Ledger
+from client.site import rules_file
+from client.site.policy import Limits, SitePolicy
+from client.site.site import Site
+from common.display.terminal import Commands
 from common.errors import BudgetExhausted, PlanRefused, StateError
-from common.plan import StudyPlan
-from common.schedule import schedule
-from common.terminal import Commands
-from common.weights import digest
+from common.model.weights import digest
+from common.plan.schedule import schedule
+from common.plan.study_plan import StudyPlan
 from tests.client.hospitals import PLAN as PLAN_TEXT
 from tests.client.hospitals import build_home, request, set_policy, tiny_plan
 
@@ -80,7 +82,7 @@ def test_init_writes_a_commented_file_that_is_the_default_policy_and_never_twice
 def test_init_in_a_place_that_cannot_be_written_is_an_error_of_its_type(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StateError, match=r"Not a directory.*Name another"):
-        site_file.init(tmp_path / "file" / "home", "north")
+        rules_file.init(tmp_path / "file" / "home", "north")
 
 
 def test_approve_says_in_plain_words_what_would_happen_and_asks(home: Path, plan_file: Path) -> None:
@@ -295,7 +297,7 @@ def test_a_reply_that_was_booked_before_the_budget_was_lowered_is_still_sent(hom
 @pytest.mark.parametrize("text", ['name = "n"\n', 'name = "n"\n[limits]\nmin_patients = 9\n', 'name = "n"\n[limits]'])
 def test_a_limit_that_was_not_written_out_is_added(tmp_path: Path, text: str) -> None:
     (tmp_path / "site.toml").write_text(text)
-    limits = site_file.lower(tmp_path, study=2.0, total=3.0)
+    limits = rules_file.lower(tmp_path, study=2.0, total=3.0)
     assert (limits.max_epsilon_per_study, limits.max_epsilon_total) == (2.0, 3.0)
     assert SitePolicy.load(tmp_path).limits == limits
 
@@ -306,7 +308,7 @@ def test_a_limit_that_was_not_written_out_is_added(tmp_path: Path, text: str) ->
 def test_a_layout_that_cannot_be_changed_safely_is_left_as_it_is(tmp_path: Path, text: str) -> None:
     (tmp_path / "site.toml").write_text(text)
     with pytest.raises(StateError, match="by hand"):
-        site_file.lower(tmp_path, study=None, total=3.0)
+        rules_file.lower(tmp_path, study=None, total=3.0)
     assert (tmp_path / "site.toml").read_text() == text
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from client.admission.ingest import IngestSettings, ingest
-from client.cache import Cache
+from client.cohort.cache import Cache
 from common.errors import CacheCorrupt, CacheMissing
 from tests.client.scans import save, scan, write_labels
 

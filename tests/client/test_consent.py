@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from client import cache, consent, hospital
+from client import hospital
 from client.admission.records import Admission, FileRecord
-from client.cache import Cache
-from client.identity import patient_key, site_secret
-from client.ledger import Entry, Ledger
-from client.site import Site
+from client.cohort import cache, consent
+from client.cohort.cache import Cache
+from client.cohort.identity import patient_key, site_secret
+from client.ledger.ledger import Entry, Ledger
+from client.site.site import Site
 from common.errors import (
     BudgetExhausted,
     CacheCorrupt,
@@ -24,9 +25,9 @@ from common.errors import (
     LedgerCorrupt,
     StateError,
 )
-from common.messages import Hello
-from common.schedule import schedule
-from common.weights import digest
+from common.model.weights import digest
+from common.plan.schedule import schedule
+from common.wire.messages import Hello
 from tests.client import test_verdict
 from tests.client.hospitals import build_home, fill_cache, request, set_policy, tiny_plan
 

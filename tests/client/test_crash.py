@@ -12,15 +12,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client import approval, egress, hospital, moments, noise_key, spool
-from client.ledger import GENESIS, Ledger
-from client.ledger_store import LedgerStore
-from client.site import Site
+from client import hospital
+from client.approval import approvals
+from client.egress import egress, spool
+from client.ledger import noise_key
+from client.ledger.ledger import GENESIS, Ledger
+from client.ledger.ledger_store import LedgerStore
+from client.mechanism import moments
+from client.site.site import Site
 from common.errors import BudgetExhausted, LedgerCorrupt, MessageRefused, PlanRefused, StateError
-from common.messages import TrainReply
-from common.plan import StudyPlan
-from common.schedule import Round, schedule
-from common.weights import digest
+from common.model.weights import digest
+from common.plan.schedule import Round, schedule
+from common.plan.study_plan import StudyPlan
+from common.wire.messages import TrainReply
 from tests.benchmarks import crash_ledger
 from tests.client.hospitals import build_home, request, set_policy, tiny_plan
 
@@ -188,7 +192,7 @@ def test_a_study_paused_while_it_trains_sends_nothing_until_it_is_resumed(
     computed = hospital._compute
 
     def compute(*args: object) -> object:
-        approval.pause(home, PLAN.digest, by="Dr. Steward")
+        approvals.pause(home, PLAN.digest, by="Dr. Steward")
         return computed(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(hospital, "_compute", compute)
@@ -196,7 +200,7 @@ def test_a_study_paused_while_it_trains_sends_nothing_until_it_is_resumed(
         ask(home)
     assert not (home / "egress.jsonl").exists()
     assert egress.last_head(home) == ""
-    approval.resume(home, PLAN.digest, by="Dr. Steward")
+    approvals.resume(home, PLAN.digest, by="Dr. Steward")
     ask(home)
     assert booked(home) == 1
 

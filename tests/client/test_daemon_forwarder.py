@@ -24,8 +24,9 @@ from client.daemon import checks, join
 from client.daemon.forwarder import INSTANCE, MAX_BYTES
 from client.daemon.home import DaemonHome
 from client.daemon.meter import Link
-from client.site_file import init
-from common import clocks, pki
+from client.site.rules_file import init
+from common.host import clocks
+from common.wire import pki
 from server.coordinator.home import free_ports
 from tests.client.daemon_lab import environment, read, wait_until
 from tests.client.test_daemon_join import AUTHORITY, FINGERPRINT, OTHER, invite, welcome

@@ -9,15 +9,15 @@ import pytest
 from click.testing import CliRunner
 from cryptography import x509
 
+from client.cohort.identity import SIGNING_KEY
 from client.daemon import join
 from client.daemon.cli import COMMANDS
 from client.daemon.home import Coordinator, DaemonHome, client_context
-from client.identity import SIGNING_KEY
-from client.site_file import init
-from common import pki
-from common.enrolment import Invite, JoinRequest, Welcome
+from client.site.rules_file import init
 from common.errors import MessageRefused, StateError
-from common.signing import Key
+from common.wire import pki
+from common.wire.enrolment import Invite, JoinRequest, Welcome
+from common.wire.signing import Key
 from deploy.cli import main
 
 AUTHORITY = pki.make_authority("coordinator")

@@ -11,9 +11,10 @@ from client.daemon import checks, join, serve
 from client.daemon.forwarder import proxy_for
 from client.daemon.home import Coordinator, DaemonHome
 from client.daemon.status import Status
-from common import clocks, flower_version, pki
 from common.errors import StateError
-from common.supervisor import Supervisor
+from common.host import clocks
+from common.host.supervisor import Supervisor
+from common.wire import flower_version, pki
 from deploy.cli import main
 from deploy.doctor import hospital, network
 from server.coordinator.home import free_ports

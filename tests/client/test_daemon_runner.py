@@ -27,14 +27,14 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.main import create_app
 from flwr.supernode.nodestate import NodeStateFactory
 
-from client import egress_log
 from client.daemon import join
 from client.daemon.home import DaemonHome, read_json
 from client.daemon.runner import checked
-from client.refusals import UNRECORDED
-from common.messages import Hello, HelloReply, Refused, TrainReply, TrainRequest, Verdict, read_reply
-from common.signing import Key
-from common.verdicts import PASSED, signed
+from client.egress import egress_log
+from client.egress.refusals import UNRECORDED
+from common.wire.messages import Hello, HelloReply, Refused, TrainReply, TrainRequest, Verdict, read_reply
+from common.wire.signing import Key
+from common.wire.verdicts import PASSED, signed
 from server.coordinator.home import free_ports
 from tests.client import hospitals
 from tests.client.daemon_lab import ROOT, environment, wait_until

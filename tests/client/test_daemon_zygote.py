@@ -16,7 +16,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from client.daemon.runner import checked
 from client.daemon.warm import Warm
-from common.messages import Hello, HelloReply, Refused, TrainReply, TrainRequest, read_reply
+from common.wire.messages import Hello, HelloReply, Refused, TrainReply, TrainRequest, read_reply
 from tests.client import hospitals
 from tests.client.daemon_lab import wait_until
 
@@ -151,7 +151,7 @@ def test_stopping_ends_a_request_that_is_under_way(warm: Warm, home: Path) -> No
 def test_an_exceptions_text_is_in_no_answer_and_in_no_log_line(
     warm: Warm, home: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from common import logs
+    from common.host import logs
 
     state, answer = misbehaving(warm, home, "name")
     assert state == "done"

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from client import apart
-from common.plan import ModelPlan, StudyPlan
-from common.refined import RefinedVae
-from common.vae import initial
+from client.mechanism import isolation
+from common.model.refined import RefinedVae
+from common.model.vae import initial
+from common.plan.study_plan import ModelPlan, StudyPlan
 from tests.client.cohorts import small_cohort, small_plan
 from tests.client.test_gradients import COUNTS, agree, images_of
 from tests.client.test_trainer import clipped_sum, trainer
@@ -73,9 +73,9 @@ def test_one_patient_moves_the_sum_by_one_clip_norm_at_most_whatever_weights_wer
 def test_passes_keep_patients_apart_to_the_last_bit() -> None:
     cpu, plan = torch.device("cpu"), denoiser_plan(images_per_patient=2, augmentations=2)
     for work, slots, each in (
-        (apart.gradients, apart.gradient_slots(plan, expected=1e6, device=cpu), 4),
-        (apart.errors, apart.error_slots(plan, device=cpu), 2),
+        (isolation.gradients, isolation.gradient_slots(plan, expected=1e6, device=cpu), 4),
+        (isolation.errors, isolation.error_slots(plan, device=cpu), 2),
     ):
-        assert slots == 1 or apart.keeps_apart(
+        assert slots == 1 or isolation.keeps_apart(
             plan, lambda *parts, w=work, s=slots: w(*parts, slots=s), slots=slots, each=each, device=cpu
         )

@@ -9,9 +9,9 @@ import pytest
 import torch
 from pydicom import dcmread
 
-from client.admission import text_finder
 from client.admission.ingest import IngestSettings, ingest
-from client.cache import Cache
+from client.cohort.cache import Cache
+from client.dicom import text_finder
 from common.errors import NoUsableScans
 
 CASES = Path(__file__).resolve().parents[2].parent / "shared" / "cases" / "dicom"

@@ -20,7 +20,7 @@ from pydicom.uid import (
     XRayRadiofluoroscopicImageStorage,
 )
 
-from client.admission.pixels import Rendering, render
+from client.dicom.pixels import Rendering, render
 from tests.client.decoding import EXACT, decode, packed, shown
 from tests.client.scans import picture, scan
 

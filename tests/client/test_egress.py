@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client import egress, egress_check, egress_log
-from client.ledger import GENESIS
+from client.egress import check, egress, egress_log
+from client.ledger.ledger import GENESIS
 from common.errors import EgressRefused, LedgerCorrupt, StateError
-from common.messages import TrainReply
-from common.schedule import schedule
-from common.weights import Weights, digest
+from common.model.weights import Weights, digest
+from common.plan.schedule import schedule
+from common.wire.messages import TrainReply
 from tests.client.hospitals import tiny_plan
 
 PLAN = tiny_plan()
@@ -218,17 +218,17 @@ def test_a_line_torn_at_any_byte_spoils_no_other_and_is_told_from_damage(tmp_pat
     begin = whole.index(b"\n") + 1
     for end in range(begin + 1, len(whole)):
         path.write_bytes(whole[:end])
-        unclosed = egress_check.check(tmp_path)
+        unclosed = check.check(tmp_path)
         assert (unclosed.torn, unclosed.faults) == (("egress.jsonl line 2",), ())
         hello(tmp_path, 3)
         hello(tmp_path, 4)
         assert [entry for entry in entries(tmp_path) if entry != 2] == [1, 3, 4]
         assert path.read_bytes().startswith(whole[:end] + b"\n")  # what was torn is kept
-        checked = egress_check.check(tmp_path)
+        checked = check.check(tmp_path)
         assert (checked.lines, checked.torn, checked.faults) == (4, unclosed.torn, ())
     path.write_bytes(whole[:begin])
     hello(tmp_path, 3)
-    assert egress_check.check(tmp_path) == egress_check.Checked(lines=2, torn=(), faults=(), begins_after="")
+    assert check.check(tmp_path) == check.Checked(lines=2, torn=(), faults=(), begins_after="")
 
 
 def test_a_mark_that_is_torn_itself_spoils_nothing_either(tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_a_mark_that_is_torn_itself_spoils_nothing_either(tmp_path: Path) -> Non
         path.write_bytes(begun + b"\n" + marked[:end])
         hello(tmp_path, 3)
         assert entries(tmp_path) == [1, 3]
-        checked = egress_check.check(tmp_path)
+        checked = check.check(tmp_path)
         assert (checked.torn, checked.faults) == (("egress.jsonl line 2", "egress.jsonl line 3"), ())
 
 
@@ -256,10 +256,10 @@ def test_a_crash_at_any_point_of_putting_a_file_away_leaves_a_log_that_goes_on(
     log.write_bytes(log.read_bytes()[:-5])
     hello(tmp_path, 3)
     assert [file.name for file in egress_log.files(tmp_path)] == ["egress.00001.jsonl", egress_log.LOG]
-    assert egress_check.check(tmp_path).torn == ("egress.00001.jsonl line 2",)
+    assert check.check(tmp_path).torn == ("egress.00001.jsonl line 2",)
     log.rename(tmp_path / "egress.00002.jsonl")  # and there the machine stopped
     hello(tmp_path, 4)
-    assert egress_check.check(tmp_path).faults == ()
+    assert check.check(tmp_path).faults == ()
     assert entries(tmp_path) == [1, 3, 4]
 
 
@@ -268,16 +268,16 @@ def test_a_file_that_was_altered_or_taken_away_shows(tmp_path: Path, monkeypatch
     for entry in range(9):
         hello(tmp_path, entry)
     first, second, third, *_ = egress_log.files(tmp_path)
-    assert egress_check.check(tmp_path).faults == ()
+    assert check.check(tmp_path).faults == ()
     kept = second.read_bytes()
     second.write_bytes(kept.replace(b'"bytes": 0', b'"bytes": 1', 1))
-    assert egress_check.check(tmp_path).faults == (f"{second.name} is not as it was when {third.name} was begun",)
+    assert check.check(tmp_path).faults == (f"{second.name} is not as it was when {third.name} was begun",)
     second.unlink()
-    assert "does not go on from egress.00001.jsonl" in egress_check.check(tmp_path).faults[0]
+    assert "does not go on from egress.00001.jsonl" in check.check(tmp_path).faults[0]
     second.write_bytes(kept)
     first.unlink()
-    assert egress_check.check(tmp_path).faults == ()
-    assert egress_check.check(tmp_path).begins_after == first.name
+    assert check.check(tmp_path).faults == ()
+    assert check.check(tmp_path).begins_after == first.name
     log = tmp_path / egress_log.LOG
     log.write_bytes(log.read_bytes() + b"not JSON\n[1]\n")
-    assert len(egress_check.check(tmp_path).faults) == 2
+    assert len(check.check(tmp_path).faults) == 2

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from client.evaluation import diversity, fidelity, nearness, utility
+from client.cohort.image_blocks import gathered, parts
+from client.evaluation import diversity, fidelity, nearness, tstr
 from client.evaluation.candidate import Candidate
 from client.evaluation.curves import curves
 from client.evaluation.figures import figures
 from client.evaluation.membership import lira, losses
-from client.parts import gathered, parts
-from common.encoder import features
-from common.phantoms import public_phantoms
-from common.vae import initial
+from common.images.encoder import features
+from common.images.phantoms import public_phantoms
+from common.model.vae import initial
 from tests.client.cohorts import small_cohort, small_plan
 
 SIZE, COUNT = 32, 240
@@ -75,11 +75,11 @@ def test_collapse_shows_in_the_similarity_of_pairs() -> None:
 def test_right_labels_teach_and_shuffled_ones_do_not() -> None:
     patients = np.arange(COUNT)
     shuffled = FRESH_LABELS[torch.randperm(COUNT, generator=torch.Generator().manual_seed(1))]
-    right = utility.Classifier(FRESH, FRESH_LABELS, classes=2).probabilities(REAL)
-    wrong = utility.Classifier(FRESH, shuffled, classes=2).probabilities(REAL)
-    good = utility.auc(right, LABELS.numpy(), patients)
+    right = tstr.Classifier(FRESH, FRESH_LABELS, classes=2).probabilities(REAL)
+    wrong = tstr.Classifier(FRESH, shuffled, classes=2).probabilities(REAL)
+    good = tstr.auc(right, LABELS.numpy(), patients)
     assert good.low > 0.9
-    assert utility.auc(wrong, LABELS.numpy(), patients).value < good.low - 0.1
+    assert tstr.auc(wrong, LABELS.numpy(), patients).value < good.low - 0.1
 
 
 def test_copies_of_training_images_show_and_fresh_images_do_not() -> None:
@@ -139,7 +139,7 @@ def test_a_patient_of_more_images_than_a_figure_takes_gives_some_of_them(
     assert torch.equal(some.images, trained.patient(0)[0][:12, 0])
     assert some.patients.tolist() == [0] * 12
     images, labels = trained.patient(0)[0][:, 0] * 0.9, torch.arange(20) % 2
-    candidate = Candidate("c" * 64, initial(plan), images, labels, utility.Classifier(images, labels, classes=2))
+    candidate = Candidate("c" * 64, initial(plan), images, labels, tstr.Classifier(images, labels, classes=2))
     found = figures(plan, candidate, trained, held_out)
     assert found["privacy"]["distance_auc"]["value"] is not None
 

@@ -8,21 +8,24 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from client import approval, consent, forms, hospital, noise_key
+from client import hospital
 from client.admission.ingest import IngestSettings, ingest
 from client.admission.overview import look, write_page
 from client.admission.records import Admission
-from client.budget_cli import COMMANDS
-from client.cache import Cache
+from client.approval import approvals
+from client.cli.budget import COMMANDS
+from client.cli.site import site
+from client.cohort import consent, forms
+from client.cohort.cache import Cache
+from client.cohort.forms import form_of
 from client.daemon import checks
 from client.daemon.home import DaemonHome
 from client.daemon.status import Status
-from client.forms import form_of
-from client.ledger import Ledger
-from client.site import Site
-from client.site_cli import site
+from client.ledger import noise_key
+from client.ledger.ledger import Ledger
+from client.site.site import Site
 from common.errors import CacheCorrupt, CacheMissing, StateError
-from common.plan import StudyPlan
+from common.plan.study_plan import StudyPlan
 from deploy.doctor import hospital as doctor
 from tests.client.hospitals import request, set_policy
 from tests.client.scans import cohort, save, scan
@@ -61,7 +64,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for plan in (FIRST, SECOND):
         (place / f"{plan.name}.toml").write_text(TEXT.format(name=plan.name, size=plan.data.image_size))
     ingest(place / "in", place / "home", IngestSettings.from_plan(FIRST), workers=1, ocr=False)
-    approval.approve(place / "home", FIRST, approved_by="steward")
+    approvals.approve(place / "home", FIRST, approved_by="steward")
     return place
 
 
@@ -87,7 +90,7 @@ def second_ingest(place: Path) -> None:
 def test_an_ingest_for_a_second_plan_leaves_the_first_as_it_was(place: Path, home: Path) -> None:
     before = Cache.open(home, plan=FIRST).generation
     second_ingest(place)
-    approval.approve(home, SECOND, approved_by="steward")
+    approvals.approve(home, SECOND, approved_by="steward")
     assert Cache.open(home, plan=FIRST).generation == before
     assert Cache.open(home, plan=SECOND).image_size == 32
     for plan in (FIRST, SECOND):
@@ -98,7 +101,7 @@ def test_an_ingest_for_a_second_plan_leaves_the_first_as_it_was(place: Path, hom
 
 
 def test_a_form_that_is_missing_is_told_by_a_type_of_its_own_that_names_the_cure(home: Path) -> None:
-    approval.approve(home, SECOND, approved_by="steward")
+    approvals.approve(home, SECOND, approved_by="steward")
     with pytest.raises(CacheMissing, match=r"whole, but none has.*32 x 32 pixels.*site ingest") as caught:
         hospital.train(Site.open(home), request(SECOND))
     assert not isinstance(caught.value, CacheCorrupt)
@@ -138,7 +141,7 @@ def test_the_order_of_the_handbook_works_ingest_without_a_plan_approve_train(pla
 
 
 def test_an_ingest_without_a_plan_makes_every_form_that_active_plans_need(place: Path, home: Path) -> None:
-    approval.approve(home, SECOND, approved_by="steward")
+    approvals.approve(home, SECOND, approved_by="steward")
     save(scan(seed=901, patient="NEW"), place / "in" / "new.dcm")
     made = command("ingest", place / "in", "--no-ocr", home=home)
     assert len(made["forms"]) == 2
@@ -146,7 +149,7 @@ def test_an_ingest_without_a_plan_makes_every_form_that_active_plans_need(place:
 
 
 def test_a_form_that_was_made_from_another_folder_is_left_alone(place: Path, home: Path) -> None:
-    approval.approve(home, SECOND, approved_by="steward")
+    approvals.approve(home, SECOND, approved_by="steward")
     cohort(place / "elsewhere", patients=7, images=1)
     command("ingest", place / "elsewhere", "--no-ocr", home=home)
     assert [Cache.open(home, plan=plan).patients for plan in (FIRST, SECOND)] == [4, 7]
@@ -237,7 +240,7 @@ def test_what_no_active_plan_needs_is_said_and_removed_on_demand_only(place: Pat
 
 
 def test_status_doctor_inspect_and_health_tell_which_study_has_no_cache(place: Path, home: Path) -> None:
-    approval.approve(home, SECOND, approved_by="steward")
+    approvals.approve(home, SECOND, approved_by="steward")
     status = Status.of(home)
     assert status.caches["first"]
     assert status.caches["second"] == ""

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from client.gradients import BookKept, DenseGradients, Layout, book_keep, clip_factors, clipped_sum
-from client.gradients_layers import Owners
+from client.mechanism.gradients import BookKept, DenseGradients, Layout, book_keep, clip_factors, clipped_sum
+from client.mechanism.gradients_layers import Owners
 from common.errors import PlanRefused
-from common.vae import initial
+from common.model.vae import initial
 from tests.client.cohorts import small_plan
 
 COUNTS = ((3, 1), (3, 2), (2, 9))

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client import egress, hospital, policy, spool
-from client.ledger import Ledger
-from client.site import Site
+from client import hospital
+from client.egress import egress, spool
+from client.ledger.ledger import Ledger
+from client.site import policy
+from client.site.site import Site
+from common.accountant.accounting import epsilon
 from common.errors import (
     BudgetExhausted,
     CacheMissing,
@@ -21,11 +24,10 @@ from common.errors import (
     PlanRefused,
     WardroundError,
 )
-from common.messages import Hello, TrainReply
-from common.plan import StudyPlan
-from common.privacy import epsilon
-from common.schedule import schedule
-from common.weights import digest
+from common.model.weights import digest
+from common.plan.schedule import schedule
+from common.plan.study_plan import StudyPlan
+from common.wire.messages import Hello, TrainReply
 from tests.client.hospitals import PLAN as PLAN_TEXT
 from tests.client.hospitals import build_home, fill_cache, request, set_policy, tiny_plan
 

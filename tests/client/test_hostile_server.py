@@ -16,10 +16,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from flwr.app.error import Error
 
 from client.app import app
-from common.messages import Hello, Refused, TrainReply, TrainRequest, read_reply
-from common.plan import StudyPlan
-from common.privacy import epsilon
-from common.schedule import schedule
+from common.accountant.accounting import epsilon
+from common.plan.schedule import schedule
+from common.plan.study_plan import StudyPlan
+from common.wire.messages import Hello, Refused, TrainReply, TrainRequest, read_reply
 from tests.client.besieged import INITIAL, PLAN, SGD, Daemon, copy_of, make_hospital, request, with_scalars
 
 

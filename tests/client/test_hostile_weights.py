@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, RecordDict
 
-from common.messages import Refused, TrainReply
-from common.schedule import schedule
-from common.vae import initial
-from common.weights import Weights
+from common.model.vae import initial
+from common.model.weights import Weights
+from common.plan.schedule import schedule
+from common.wire.messages import Refused, TrainReply
 from tests.client.besieged import INITIAL, PLAN, SGD, Daemon, copy_of, make_hospital, request, with_array
 
 
@@ -75,7 +75,7 @@ def test_a_trainer_whose_weights_overflow_sends_nothing_and_stays_booked(
     """The worst a server can reach with its weights: the budget is spent and nothing was learnt (an over-count)."""
     overflowing = {name: np.full(array.shape, np.inf, np.float32) for name, array in INITIAL.items()}
     with monkeypatch.context() as patch:
-        patch.setattr("common.vae.Vae.arrays", lambda _: overflowing)
+        patch.setattr("common.model.vae.Vae.arrays", lambda _: overflowing)
         reply = daemon.train(SGD, weights=INITIAL)
     assert isinstance(reply, Refused)
     assert reply.reason == "EgressRefused"
@@ -151,7 +151,7 @@ def test_ten_gigabytes_announced_are_refused_without_being_allocated(
 
 
 def test_more_bytes_than_a_message_may_hold_are_refused(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("common.messages.MAX_BYTES", 10_000)
+    monkeypatch.setattr("common.wire.messages.MAX_BYTES", 10_000)
     answer = daemon.ask(with_array("padding", raw(bytes(20_000))))
     assert answer["message"]["reason"] == "MessageRefused"
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from client.label_attributes import HARMLESS, allowed, identifies
-from client.policy import Limits, SitePolicy, inside
+from client.cohort.label_attributes import HARMLESS, allowed, identifies
+from client.site.policy import Limits, SitePolicy, inside
 from common.errors import PlanRefused, StateError
-from common.plan import StudyPlan
+from common.plan.study_plan import StudyPlan
 
 
 def plan(attribute: str) -> StudyPlan:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from client.bookings import Bookings
-from client.ledger import GENESIS, Entry, Ledger
-from client.ledger_store import LedgerStore, Row
+from client.ledger.bookings import Bookings
+from client.ledger.ledger import GENESIS, Entry, Ledger
+from client.ledger.ledger_store import LedgerStore, Row
+from common.accountant.accounting import GaussianEvent, epsilon
 from common.errors import BudgetExhausted, LedgerCorrupt
-from common.privacy import GaussianEvent, epsilon
 
 EVENT = GaussianEvent(sigma=2.0, sample_rate=0.1, steps=10)
 

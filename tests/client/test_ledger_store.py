@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from client import ledger_store
-from client.ledger import Ledger
-from client.ledger_store import GENESIS, Draft, LedgerStore
+from client.ledger import ledger_store
+from client.ledger.ledger import Ledger
+from client.ledger.ledger_store import GENESIS, Draft, LedgerStore
 from common.errors import DiskFull, FileLocked, LedgerCorrupt
 from tests.client.test_ledger import anything, entry
 

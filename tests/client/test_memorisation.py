@@ -3,17 +3,17 @@
 import pytest
 import torch
 
-from client.cache import Cache
+from client.cohort.cache import Cache
+from client.cohort.held_out import split
+from client.cohort.image_blocks import gathered
 from client.evaluation import votes
 from client.evaluation.judge import candidate_of
 from client.evaluation.membership import loss_attack, losses
-from client.held_out import split
-from client.parts import gathered
-from client.randomness import SecureRandom
-from client.trainer import PatientTrainer
-from common.plan import StudyPlan
-from common.schedule import schedule
-from common.vae import Vae, initial
+from client.mechanism.randomness import SecureRandom
+from client.mechanism.trainer import PatientTrainer
+from common.model.vae import Vae, initial
+from common.plan.schedule import schedule
+from common.plan.study_plan import StudyPlan
 from tests.client.cohorts import small_cohort
 
 PLAN = StudyPlan.parse(

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from client import approval, consent, hospital, private, site_file
+from client import hospital
+from client.approval import approvals
+from client.cohort import consent
 from client.daemon import join
 from client.daemon.home import DaemonHome
 from client.daemon.meter import Link, Meter
-from client.ledger import Ledger
-from client.site import Site
-from common.plan import StudyPlan
+from client.ledger.ledger import Ledger
+from client.site import private, rules_file
+from client.site.site import Site
+from common.plan.study_plan import StudyPlan
 from deploy.doctor import hospital as doctor
 from tests.client.hospitals import build_home, request
 
@@ -57,7 +60,7 @@ def open_to_others(home: Path) -> list[str]:
 def test_a_home_that_was_there_before_is_closed_by_init(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir(mode=0o755)
-    site_file.init(home, "north")
+    rules_file.init(home, "north")
     join.prepare(DaemonHome(home))
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
     assert open_to_others(home) == []
@@ -69,7 +72,7 @@ def test_all_that_a_round_and_the_stewards_commands_write_is_private_under_a_per
     build_home(home, plan)
     (home / "site.toml").chmod(0o600)  # written by this test's helper, not by us
     hospital.train(Site.open(home), request(plan, 1))
-    approval.pause(home, None, by="a")
+    approvals.pause(home, None, by="a")
     consent.withdraw(home, Ledger(home / "ledger.sqlite"), "P1")
     Meter(DaemonHome(home).traffic).count(sent=1, received=1)
     Link(path=DaemonHome(home).link).saw_failure("ConnectError")

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from client import moments
-from client.cache import Cache
-from client.moments import patient_sum, release
-from client.randomness import SecureRandom
-from common.moments import COUNT_WEIGHT, clip, coefficients, release_length, sensitivity, triangle
-from common.plan import StudyPlan
-from common.privacy_plan import LEAST_CLIP
-from common.schedule import Phase, Round, schedule
-from common.vae import initial
-from common.weights import Weights
+from client.cohort.cache import Cache
+from client.mechanism import moments
+from client.mechanism.moments import patient_sum, release
+from client.mechanism.randomness import SecureRandom
+from common.mechanism.moments import COUNT_WEIGHT, clip, coefficients, release_length, sensitivity, triangle
+from common.model.vae import initial
+from common.model.weights import Weights
+from common.plan.privacy import LEAST_CLIP
+from common.plan.schedule import Phase, Round, schedule
+from common.plan.study_plan import StudyPlan
 from tests.client.moment_cohorts import Patient, cache_of, moments_plan, random_patients
 
 PLAN, BY_CLASS = moments_plan(components=2), moments_plan(covariance="class")

@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client import hospital, noise_key, policy
-from client.ledger import Ledger
-from client.ledger_store import LedgerStore
-from client.site import Site
+from client import hospital
+from client.ledger import noise_key
+from client.ledger.ledger import Ledger
+from client.ledger.ledger_store import LedgerStore
+from client.site import policy
+from client.site.site import Site
+from common.accountant.accounting import GaussianEvent
 from common.errors import StateError
-from common.messages import TrainReply
-from common.privacy import GaussianEvent
-from common.schedule import Round, schedule
-from common.weights import digest
+from common.model.weights import digest
+from common.plan.schedule import Round, schedule
+from common.wire.messages import TrainReply
 from tests.client import hospitals, test_verdict
 from tests.client.hospitals import build_home, fill_cache, request, tiny_plan
 

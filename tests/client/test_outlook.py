@@ -6,17 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from client import approval, hospital
-from client.budget import Account
-from client.ledger import Ledger
-from client.outlook import others, owed
-from client.policy import SitePolicy
-from client.proposal import Proposal
-from client.site import Site
+from client import hospital
+from client.approval import approvals
+from client.approval.outlook import others, owed
+from client.approval.proposal import Proposal
+from client.ledger.budget import Account
+from client.ledger.ledger import Ledger
+from client.site.policy import SitePolicy
+from client.site.site import Site
+from common.accountant.accounting import epsilon
 from common.errors import BudgetExhausted
-from common.plan import StudyPlan
-from common.privacy import epsilon
-from common.schedule import schedule, whole_cost
+from common.plan.schedule import schedule, whole_cost
+from common.plan.study_plan import StudyPlan
 from tests.client.hospitals import build_home, fill_cache, request, set_policy, tiny_plan
 from tests.client.test_budget_cli import printed, run
 
@@ -70,8 +71,8 @@ def test_a_plan_that_leaves_a_running_study_no_room_is_refused_unless_the_stewar
 
 
 def test_a_plan_offered_after_one_of_a_smaller_delta_is_weighed_at_that(home: Path) -> None:
-    approval.leave(home, RUNNING.digest, by="x")
-    approval.approve(home, SMALL, approved_by="x")
+    approvals.leave(home, RUNNING.digest, by="x")
+    approvals.approve(home, SMALL, approved_by="x")
     later = tiny_plan(name="later")
     with pytest.raises(BudgetExhausted, match=r"could not all finish \(small \(.*at delta 1e-12"):
         weigh(home, later)
@@ -86,23 +87,23 @@ def test_the_command_refuses_and_takes_a_flag(home: Path, tmp_path: Path) -> Non
     assert refused.exit_code == BudgetExhausted.exit_code
     assert not (home / "approved" / SMALL.digest).exists()
     assert printed("approve", path, "--home", home, "--yes", "--over-budget")["approved"]
-    assert approval.approved_plan(home, SMALL.digest) == SMALL
+    assert approvals.approved_plan(home, SMALL.digest) == SMALL
 
 
 @pytest.mark.parametrize("state", ["active", "paused", "left"])
 def test_a_plan_that_never_trained_makes_no_other_read_more(home: Path, state: str) -> None:
-    approval.approve(home, SMALL, approved_by="x")
+    approvals.approve(home, SMALL, approved_by="x")
     if state != "active":
-        {"paused": approval.pause, "left": approval.leave}[state](home, SMALL.digest, by="x")
+        {"paused": approvals.pause, "left": approvals.leave}[state](home, SMALL.digest, by="x")
     for step in schedule(RUNNING):
         hospital.train(Site.open(home), request(RUNNING, step.number))
     assert Account.of(home).delta == 1e-5
 
 
 def test_a_plan_that_trained_and_was_left_counts_at_its_delta_for_good(home: Path) -> None:
-    approval.approve(home, SMALL, approved_by="x")
+    approvals.approve(home, SMALL, approved_by="x")
     hospital.train(Site.open(home), request(SMALL, 1))
-    approval.leave(home, SMALL.digest, by="x")
+    approvals.leave(home, SMALL.digest, by="x")
     assert Account.of(home).delta == 1e-12
     hospital.train(Site.open(home), request(RUNNING, 2))
     with pytest.raises(BudgetExhausted, match="site's epsilon"):
@@ -112,7 +113,7 @@ def test_a_plan_that_trained_and_was_left_counts_at_its_delta_for_good(home: Pat
 @pytest.mark.parametrize(("state", "counted"), [("active", True), ("paused", True), ("left", False)])
 def test_what_is_owed_is_by_whoever_may_still_run(home: Path, state: str, counted: bool) -> None:
     if state != "active":
-        {"paused": approval.pause, "left": approval.leave}[state](home, RUNNING.digest, by="x")
+        {"paused": approvals.pause, "left": approvals.leave}[state](home, RUNNING.digest, by="x")
     found = others(home, SMALL, ledger(home).bookings())
     assert [(other.plan.name, other.state) for other in found] == ([("running", state)] if counted else [])
     assert others(home, RUNNING, ledger(home).bookings()) == ()
@@ -141,7 +142,7 @@ def test_versions_of_one_study_add_up_in_rounds_in_proposals_and_in_the_account(
     assert (
         f"all plans of this study's name: 3.00 spent, {after:.2f} after this one, of 4.00" in weigh(home, small).text()
     )
-    approval.approve(home, second, approved_by="x")
+    approvals.approve(home, second, approved_by="x")
     hospital.train(Site.open(home), request(second, 1))
     hospital.train(Site.open(home), request(second, 2))
     with pytest.raises(BudgetExhausted, match=r"study's epsilon from 3\.\d\d to 4\.\d\d, past its limit of 4\.00"):
@@ -151,7 +152,7 @@ def test_versions_of_one_study_add_up_in_rounds_in_proposals_and_in_the_account(
         assert line.named == pytest.approx(named)
         assert line.left == pytest.approx(max(0.0, min(3 - line.epsilon, 4 - named)))
     other = tiny_plan(MOMENTS.format(epsilon=3, delta=1e-5), name="another")
-    approval.approve(home, other, approved_by="x")
+    approvals.approve(home, other, approved_by="x")
     hospital.train(Site.open(home), request(other, 1))
 
 
@@ -172,12 +173,12 @@ def test_versions_that_may_all_still_run_are_weighed_by_their_study(tmp_path: Pa
     set_policy(home, study=4.0)
     with pytest.raises(BudgetExhausted, match="all plans of study 'again' would cost epsilon 4"):
         weigh(home, second)
-    approval.leave(home, first.digest, by="x")
+    approvals.leave(home, first.digest, by="x")
     assert weigh(home, second).others == ()
 
 
 def test_a_record_that_cannot_be_read_of_a_plan_that_never_trained_stops_nobody(home: Path) -> None:
-    approval.approve(home, SMALL, approved_by="x")
+    approvals.approve(home, SMALL, approved_by="x")
     path = home / "approved" / SMALL.digest / "approval.json"
     path.write_text(json.dumps({"plan": {}}))
     hospital.train(Site.open(home), request(RUNNING, 2))

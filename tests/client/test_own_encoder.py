@@ -7,14 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client import egress, hospital, noise_key, own_encoder, spool
-from client.site import Site
+from client import hospital
+from client.egress import egress, spool
+from client.ledger import noise_key
+from client.mechanism import local_encoder
+from client.site.site import Site
 from common.errors import EgressRefused, MessageRefused, PlanError, StateError
-from common.messages import TrainReply, TrainRequest
-from common.plan import StudyPlan
-from common.schedule import schedule, whole_cost
-from common.vae import encoder_arrays, initial, shapes, shared_shapes
-from common.weights import digest
+from common.model.vae import encoder_arrays, initial, shapes, shared_shapes
+from common.model.weights import digest
+from common.plan.schedule import schedule, whole_cost
+from common.plan.study_plan import StudyPlan
+from common.wire.messages import TrainReply, TrainRequest
 from tests.client import hospitals
 from tests.client.hospitals import build_home, request
 
@@ -34,7 +37,7 @@ def train(home: Path, number: int, *, seed: int | None = None, shift: float = 0.
 
 
 def stored(home: Path) -> list[str]:
-    return sorted(path.stem for path in (home / own_encoder.FOLDER).rglob("*.safetensors"))
+    return sorted(path.stem for path in (home / local_encoder.FOLDER).rglob("*.safetensors"))
 
 
 def test_the_cost_and_the_noise_are_those_of_the_whole_model() -> None:
@@ -83,12 +86,12 @@ def test_the_encoder_goes_on_from_round_to_round_and_a_lost_one_starts_from_the_
     train(home, FIRST.number, seed=3)
     assert stored(home) == [f"{FIRST.number:05d}"]
     public = encoder_arrays(initial(PLAN).arrays())
-    kept = own_encoder.for_round(home, PLAN, SECOND.number)
+    kept = local_encoder.for_round(home, PLAN, SECOND.number)
     assert digest(kept) != digest(public)
-    assert digest(own_encoder.for_round(home, PLAN, FIRST.number)) == digest(public)
+    assert digest(local_encoder.for_round(home, PLAN, FIRST.number)) == digest(public)
     lost = Path(shutil.copytree(home, home.with_name("lost")))
-    shutil.rmtree(lost / own_encoder.FOLDER)
-    assert digest(own_encoder.for_round(lost, PLAN, SECOND.number)) == digest(public)
+    shutil.rmtree(lost / local_encoder.FOLDER)
+    assert digest(local_encoder.for_round(lost, PLAN, SECOND.number)) == digest(public)
     went_on, began_anew = (train(folder, SECOND.number, seed=3) for folder in (home, lost))
     assert digest(went_on.arrays) != digest(began_anew.arrays)
     assert went_on.epsilon == began_anew.epsilon
@@ -96,12 +99,12 @@ def test_the_encoder_goes_on_from_round_to_round_and_a_lost_one_starts_from_the_
 
 def test_a_damaged_encoder_counts_as_lost(home: Path) -> None:
     train(home, FIRST.number)
-    path = next((home / own_encoder.FOLDER).rglob("*.safetensors"))
+    path = next((home / local_encoder.FOLDER).rglob("*.safetensors"))
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(bytes(content))
     public = encoder_arrays(initial(PLAN).arrays())
-    assert digest(own_encoder.for_round(home, PLAN, SECOND.number)) == digest(public)
+    assert digest(local_encoder.for_round(home, PLAN, SECOND.number)) == digest(public)
     assert set(train(home, SECOND.number).arrays) == set(egress.allowed_shapes(PLAN, "sgd"))
 
 
@@ -127,13 +130,13 @@ def test_a_round_that_a_crash_cut_short_is_the_same_draw_from_the_same_encoder(
 def test_the_encoder_is_seen_only_once_the_reply_is_stored_and_the_key_is_gone(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep, seen = own_encoder.keep, []
+    keep, seen = local_encoder.keep, []
 
     def watched(*arguments: object) -> None:
         seen.append((spool.find(home, request(PLAN, FIRST.number)) is not None, list((home / "keys").glob("*.key"))))
         keep(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(own_encoder, "keep", watched)
+    monkeypatch.setattr(local_encoder, "keep", watched)
     reply = train(home, FIRST.number)
     assert seen == [(True, [])]
     assert digest(train(home, FIRST.number).arrays) == digest(reply.arrays)
@@ -147,7 +150,7 @@ def test_a_crash_before_the_encoder_is_stored_costs_the_encoder_and_nothing_else
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(own_encoder, "write", full)
+        patch.setattr(local_encoder, "write", full)
         with pytest.raises(StateError, match="the round's reply is stored"):
             train(home, FIRST.number)
     before = Site.open(home).ledger.events(plan=PLAN.digest)
@@ -161,7 +164,7 @@ def test_a_crash_before_the_encoder_is_stored_costs_the_encoder_and_nothing_else
 def test_only_the_newest_encoders_are_kept(home: Path) -> None:
     public = encoder_arrays(initial(PLAN).arrays())
     for number in range(1, 6):
-        own_encoder.keep(home, PLAN, number, public)
+        local_encoder.keep(home, PLAN, number, public)
     assert stored(home) == ["00004", "00005"]
 
 
@@ -169,8 +172,8 @@ def test_a_plan_that_shares_everything_keeps_no_encoder(tmp_path: Path) -> None:
     plan = StudyPlan.parse(hospitals.PLAN)
     home = build_home(tmp_path / "north", plan)
     hospital.train(Site.open(home), request(plan, FIRST.number))
-    assert not (home / own_encoder.FOLDER).exists()
-    assert own_encoder.for_round(home, plan, SECOND.number) == {}
+    assert not (home / local_encoder.FOLDER).exists()
+    assert local_encoder.for_round(home, plan, SECOND.number) == {}
 
 
 def test_a_warmed_encoder_has_no_way_to_the_sites_so_the_plan_is_refused() -> None:

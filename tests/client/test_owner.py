@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from client import approval
 from client.admission import quarantine
+from client.approval import approvals
 from client.daemon import checks
 from client.daemon.home import DaemonHome
-from client.ledger import Ledger
-from client.ledger_store import LedgerStore
+from client.ledger.ledger import Ledger
+from client.ledger.ledger_store import LedgerStore
 from common.errors import NotPermitted, StateError
-from common.owner import require_owner, user_name
+from common.host.owner import require_owner, user_name
 from deploy.cli import main
 from deploy.doctor import hospital as doctor
 from deploy.doctor.examine import require_fit
@@ -172,19 +172,19 @@ def test_a_name_used_again_means_the_plan_that_was_not_left(tmp_path: Path) -> N
     home = build_home(tmp_path / "home", PLAN, again)
     for left, active in ((PLAN, again), (again, PLAN)):
         for plan in (left, active):
-            approval.approve(home, plan, approved_by="a")
+            approvals.approve(home, plan, approved_by="a")
         assert Status.of(home).studies == {
             f"tiny {PLAN.digest[:12]}": "active", f"tiny {again.digest[:12]}": "active",
         }  # fmt: skip
-        approval.leave(home, left.digest, by="a")
+        approvals.leave(home, left.digest, by="a")
         assert Status.of(home).studies == {"tiny": "active"}
         for command, state in (("pause", "paused"), ("resume", "active")):
             run = CliRunner().invoke(main, ["site", command, "tiny", "--home", str(home)])
             assert run.exit_code == 0, run.output
-            assert approval.Approval.load(home, active.digest).state == state
+            assert approvals.Approval.load(home, active.digest).state == state
         run = CliRunner().invoke(main, ["site", "pause", active.digest, "--home", str(home)])
-        assert approval.Approval.load(home, active.digest).state == "paused"
-        assert approval.Approval.load(home, left.digest).state == "left"
-        approval.resume(home, active.digest, by="a")
-    approval.leave(home, PLAN.digest, by="a")
+        assert approvals.Approval.load(home, active.digest).state == "paused"
+        assert approvals.Approval.load(home, left.digest).state == "left"
+        approvals.resume(home, active.digest, by="a")
+    approvals.leave(home, PLAN.digest, by="a")
     assert Status.of(home).studies == {"tiny": "left"}

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from client.pacs.cli import pull, receive
-from common.terminal import Commands
+from common.display.terminal import Commands
 from tests.client.pacs_bench import command, make_studies
 from tests.client.pacs_peers import web_pacs
 

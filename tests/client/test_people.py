@@ -7,17 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from client import consent, hospital, policy
+from client import hospital
 from client.admission.ingest import IngestSettings, ingest
 from client.admission.records import Admission
-from client.cache import Cache, generation_name
-from client.held_out import is_held_out
-from client.identity import patient_key, site_secret
-from client.ledger import Ledger
-from client.people import PEOPLE_FILE, People, Person
-from client.site import Site
+from client.cohort import consent
+from client.cohort.cache import Cache, generation_name
+from client.cohort.held_out import is_held_out
+from client.cohort.identity import patient_key, site_secret
+from client.cohort.people import PEOPLE_FILE, People, Person
+from client.ledger.ledger import Ledger
+from client.site import policy
+from client.site.site import Site
 from common.errors import StateError
-from common.plan import StudyPlan
+from common.plan.study_plan import StudyPlan
 from tests.client.hospitals import request, set_policy
 from tests.client.scans import save, scan
 

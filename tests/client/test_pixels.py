@@ -6,10 +6,10 @@ import torch
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
-from client.admission.dicom_rendering import rendering_of
-from client.admission.pixels import Lut, Rendering, Window, apply_window, grey_of, percentiles, render
+from client.dicom.pixels import Lut, Rendering, Window, apply_window, grey_of, percentiles, render
+from client.dicom.rendering import rendering_of
 from common.errors import ScanRefused
-from common.images import window_to_unit
+from common.images.pixels import window_to_unit
 from tests.client.scans import picture, scan
 
 

@@ -8,16 +8,20 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from client import adopt, approval, consent, hospital, noise_key, place, policy
+from client import hospital
 from client.admission.quarantine import Decisions, decide
-from client.bookings import Bookings
+from client.approval import approvals
+from client.cohort import consent
+from client.cohort.people import Known, People
 from client.daemon import serve
 from client.daemon.home import DaemonHome
-from client.ledger import Ledger
-from client.people import Known, People
-from client.site import Site
+from client.ledger import noise_key
+from client.ledger.bookings import Bookings
+from client.ledger.ledger import Ledger
+from client.site import adopt, place, policy
+from client.site.site import Site
+from common.accountant.accounting import epsilon
 from common.errors import HomeMoved, LedgerBehind, StateError
-from common.privacy import epsilon
 from deploy.cli import main
 from tests.client.hospitals import build_home, request, tiny_plan
 
@@ -170,9 +174,9 @@ def test_a_plan_that_was_approved_in_the_other_copy_alone_keeps_its_delta_in_the
     train(twin, small)
     found = adopt.adopt(home, by="b", other=twin)
     assert found.plans == ("small",)
-    assert approval.find(home, "small").state == "left"
+    assert approvals.find(home, "small").state == "left"
     booked = Bookings.among(Ledger(home / "ledger.sqlite").rows()).plans()
-    assert approval.smallest_delta(home, PLAN, booked) == 1e-9
+    assert approvals.smallest_delta(home, PLAN, booked) == 1e-9
 
 
 def test_a_copy_that_was_made_before_the_first_booking_is_merged_too(home: Path) -> None:
@@ -212,7 +216,7 @@ def test_a_plan_of_the_other_copy_that_this_version_cannot_build_keeps_its_delta
     adopt.adopt(home, by="b", other=twin)
     booked = Bookings.among(Ledger(home / "ledger.sqlite").rows()).plans()
     assert digest in booked
-    assert approval.smallest_delta(home, PLAN, booked) == 1e-9
+    assert approvals.smallest_delta(home, PLAN, booked) == 1e-9
 
 
 @pytest.mark.parametrize("record", [None, "{}"])
@@ -273,16 +277,16 @@ def test_a_copy_whose_knowledge_cannot_be_read_is_refused_before_anything_change
 def test_the_stricter_decision_of_two_copies_holds_after_a_merge(home: Path) -> None:
     train(home)
     twin = as_cloned_machine(home)
-    approval.pause(home, PLAN.digest, by="a")
-    approval.leave(twin, PLAN.digest, by="b")
-    approval.leave(home, OTHER.digest, by="a")
-    approval.pause(twin, OTHER.digest, by="b")
+    approvals.pause(home, PLAN.digest, by="a")
+    approvals.leave(twin, PLAN.digest, by="b")
+    approvals.leave(home, OTHER.digest, by="a")
+    approvals.pause(twin, OTHER.digest, by="b")
     decide(home, ["1" * 64], "admit")
     decide(home, ["2" * 64], "drop")
     decide(twin, ["1" * 64], "drop")
     decide(twin, ["2" * 64, "3" * 64], "admit")
     adopt.adopt(home, by="c", other=twin)
-    assert [approval.Approval.load(home, plan.digest).state for plan in (PLAN, OTHER)] == ["left", "left"]
+    assert [approvals.Approval.load(home, plan.digest).state for plan in (PLAN, OTHER)] == ["left", "left"]
     assert [Decisions.load(home).of(digit * 64) for digit in "123"] == ["drop", "drop", None]
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from client.policy import Limits, SitePolicy, Spent, inside, permit, round_of
+from client.site.policy import Limits, SitePolicy, Spent, inside, permit, round_of
 from common.errors import BudgetExhausted, CohortTooSmall, PlanRefused, StateError
-from common.schedule import schedule
+from common.plan.schedule import schedule
 from tests.client.hospitals import tiny_plan
 
 PLAN = tiny_plan()

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from client.cache import Cache
-from client.randomness import SecureRandom
-from client.trainer import PatientTrainer
-from common.privacy import GaussianEvent
-from common.vae import initial
+from client.cohort.cache import Cache
+from client.mechanism.randomness import SecureRandom
+from client.mechanism.trainer import PatientTrainer
+from common.accountant.accounting import GaussianEvent
+from common.model.vae import initial
 from tests.client.cohorts import small_cohort, small_plan
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -3,7 +3,7 @@
 import numpy as np
 import scipy.stats
 
-from client.randomness import SecureRandom
+from client.mechanism.randomness import SecureRandom
 
 
 def test_two_streams_from_the_operating_system_never_agree() -> None:

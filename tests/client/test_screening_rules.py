@@ -23,9 +23,9 @@ from pydicom.uid import (
     WideFieldOphthalmicPhotographyStereographicProjectionImageStorage,
 )
 
-from client.admission import text_finder
-from client.admission.text_finder import jagged
-from common.dicom_export import Edition, Provenance, write_synthetic
+from client.dicom import text_finder
+from client.dicom.text_finder import jagged
+from common.dicom.export import Edition, Provenance, write_synthetic
 from tests.client.decoding import decode, decode_file
 from tests.client.scans import picture, scan
 

@@ -15,9 +15,9 @@ from opacus.utils.batch_memory_manager import BatchMemoryManager
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from client.gradients import Layout, book_keep, clipped_sum
-from client.gradients_layers import Owners
-from common.privacy import GaussianEvent, epsilon
+from client.mechanism.gradients import Layout, book_keep, clipped_sum
+from client.mechanism.gradients_layers import Owners
+from common.accountant.accounting import GaussianEvent, epsilon
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from client import site_file
-from client.admission import text_finder
 from client.admission.ingest import ingest
 from client.admission.settings import IngestSettings
+from client.dicom import text_finder
+from client.site import rules_file
 from common.errors import StateError
 from deploy.cli import main
 from deploy.doctor import hospital
@@ -30,7 +30,7 @@ def asked_afresh() -> Iterator[None]:
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     cohort(tmp_path / "in")
-    site_file.init(tmp_path / "home", "north")
+    rules_file.init(tmp_path / "home", "north")
     return tmp_path / "home"
 
 

@@ -9,13 +9,13 @@ import scipy.stats
 import torch
 from torch import Tensor, nn
 
-from client.cache import Cache
-from client.randomness import SecureRandom
-from client.trainer import PatientTrainer, refuse_unsafe
+from client.cohort.cache import Cache
+from client.mechanism.randomness import SecureRandom
+from client.mechanism.trainer import PatientTrainer, refuse_unsafe
+from common.accountant.accounting import GaussianEvent
 from common.errors import PlanRefused
-from common.plan import StudyPlan
-from common.privacy import GaussianEvent
-from common.vae import Vae, initial
+from common.model.vae import Vae, initial
+from common.plan.study_plan import StudyPlan
 from tests.client.cohorts import small_cohort, small_plan
 
 pytestmark = pytest.mark.usefixtures("one_thread")

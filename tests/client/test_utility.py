@@ -8,20 +8,22 @@ import numpy as np
 import pytest
 import torch
 
-from client import egress, hospital, utility
-from client.cache import Cache
-from client.consent import releases_with
-from client.ledger import UTILITY, Ledger
-from client.proposal import Proposal
-from client.randomness import SecureRandom
-from client.site import Site
+from client import hospital
+from client.approval.proposal import Proposal
+from client.cohort.cache import Cache
+from client.cohort.consent import releases_with
+from client.egress import egress
+from client.ledger.ledger import UTILITY, Ledger
+from client.mechanism import utility
+from client.mechanism.randomness import SecureRandom
+from client.site.site import Site
+from common.accountant.accounting import GaussianEvent, epsilon
 from common.errors import EgressRefused, PlanError
-from common.plan import StudyPlan
-from common.privacy import GaussianEvent, epsilon
-from common.schedule import schedule
-from common.utility import NAME, SENSITIVITY, WORST, read
-from common.vae import Vae
-from common.weights import Weights
+from common.mechanism.utility import NAME, SENSITIVITY, WORST, read
+from common.model.vae import Vae
+from common.model.weights import Weights
+from common.plan.schedule import schedule
+from common.plan.study_plan import StudyPlan
 from tests.client.cohorts import small_cohort, small_plan
 from tests.client.hospitals import build_home, request, tiny_plan
 from tests.client.moment_cohorts import cache_of, random_patients

@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from client import approval, egress, hospital
+from client import hospital
+from client.approval import approvals
+from client.approval.proposal import Proposal
+from client.cohort.held_out import is_held_out, split
+from client.cohort.identity import SIGNING_KEY, patient_key, site_secret
+from client.egress import egress
 from client.evaluation import judge, verdicts, votes
 from client.evaluation.judge import candidate_of
-from client.held_out import is_held_out, split
-from client.identity import SIGNING_KEY, patient_key, site_secret
-from client.proposal import Proposal
-from client.randomness import SecureRandom
-from client.site import Site
+from client.mechanism.randomness import SecureRandom
+from client.site.site import Site
+from common.accountant.accounting import epsilon
 from common.errors import (
     BudgetExhausted,
     DataError,
@@ -28,15 +31,14 @@ from common.errors import (
     StateError,
     by_name,
 )
-from common.messages import EvaluateRequest, Verdict, read_reply
-from common.plan import StudyPlan
-from common.privacy import epsilon
-from common.schedule import schedule, verdict_event
-from common.signing import Key
-from common.synthesis import Decoder
-from common.vae import initial
-from common.verdicts import PASSED, signed, verified
-from common.weights import digest
+from common.model.synthesis import Decoder
+from common.model.vae import initial
+from common.model.weights import digest
+from common.plan.schedule import schedule, verdict_event
+from common.plan.study_plan import StudyPlan
+from common.wire.messages import EvaluateRequest, Verdict, read_reply
+from common.wire.signing import Key
+from common.wire.verdicts import PASSED, signed, verified
 from tests.client import hospitals
 
 GATE = "[evaluation]\nheld_out_share = 0.4\nimages_per_label = 50\n"
@@ -160,14 +162,14 @@ def test_the_stewards_figures_come_once_the_verdict_is_stored_and_a_pause_meanwh
         made.append([row.kind for row in site.ledger.rows()].count("settle"))
         assert len(list((home / "verdicts").iterdir())) == 1
         assert list((home / "keys").glob("*.key")) == []
-        approval.pause(home, plan.digest, by="Dr. Steward")
+        approvals.pause(home, plan.digest, by="Dr. Steward")
         return plain(*arguments)
 
     monkeypatch.setattr(judge, "figures", watched)
     with pytest.raises(PlanRefused, match="paused"):
         hospital.evaluate(site, ask(plan))
     assert not (home / "egress.jsonl").exists()
-    approval.resume(home, plan.digest, by="Dr. Steward")
+    approvals.resume(home, plan.digest, by="Dr. Steward")
     hospital.evaluate(Site.open(home), ask(plan))
     assert made == [1]
     assert len(list((home / "evaluation").rglob("report.html"))) == 1
@@ -255,7 +257,7 @@ def test_one_patient_moves_the_votes_by_no_more_than_the_noise_is_made_for(home:
     candidate = candidate_of(plan, request.arrays)
     secret = site_secret(home)
     whole = votes.tally(plan, candidate, *split(site.cache, secret, 0.4))
-    from client.consent import ConsentingCohort
+    from client.cohort.consent import ConsentingCohort
 
     for gone in range(site.cache.patients):
         rest = ConsentingCohort(site.cache, [i for i in range(site.cache.patients) if i != gone], secret=secret)

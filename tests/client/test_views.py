@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from client.cache import Cache
-from client.views import Pass, images_at_once, passes, shifted, slots_of
+from client.cohort.cache import Cache
+from client.mechanism.patient_views import Pass, images_at_once, passes, shifted, slots_of
 from common.errors import PlanError
-from common.plan import TrainingPlan
+from common.plan.study_plan import TrainingPlan
 from tests.client.cohorts import small_cohort
 
 pytestmark = pytest.mark.usefixtures("one_thread")

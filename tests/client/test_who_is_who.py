@@ -10,10 +10,10 @@ from client.admission.doubts import Doubt
 from client.admission.ingest import IngestSettings, ingest
 from client.admission.overview import look, write_page
 from client.admission.records import Admission, IngestSummary
-from client.cache import Cache
-from client.identity import Keys
-from client.patient_ids import PatientId
-from client.site_cli import site
+from client.cli.site import site
+from client.cohort.cache import Cache
+from client.cohort.identity import Keys
+from client.cohort.patient_ids import PatientId
 from common.errors import DataError, LabelsError
 from tests.client.scans import save, scan, write_labels
 

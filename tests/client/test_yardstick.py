@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from client.cache import Cache
-from client.consent import ConsentingCohort
+from client.cohort.cache import Cache
+from client.cohort.consent import ConsentingCohort
+from client.cohort.image_blocks import parts
 from client.evaluation import votes, yardstick
 from client.evaluation.candidate import Candidate
 from client.evaluation.nearness import Points
-from client.evaluation.utility import Classifier
+from client.evaluation.tstr import Classifier
 from client.evaluation.yardstick import Yardstick
-from client.parts import parts
-from common.encoder import Encoder
-from common.evaluation_plan import EvaluationPlan
-from common.linear_start import LinearStart
-from common.plan import StudyPlan
-from common.vae import Vae, initial
+from common.images.encoder import Encoder
+from common.model.linear_start import LinearStart
+from common.model.vae import Vae, initial
+from common.plan.evaluation import EvaluationPlan
+from common.plan.study_plan import StudyPlan
 from tests.client.cohorts import small_cohort, small_plan
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from common.addresses import Address, check_host
 from common.errors import StateError
+from common.wire.addresses import Address, check_host
 
 
 @pytest.mark.parametrize(

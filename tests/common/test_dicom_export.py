@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydicom.fileset import FileSet
 from pydicom.uid import ImplicitVRLittleEndian
 
-from common.dicom_export import PRIVATE_CREATOR, Provenance, read_provenance, write_synthetic
+from common.dicom.export import PRIVATE_CREATOR, Provenance, read_provenance, write_synthetic
 from common.errors import DataError
 
 PROVENANCE = Provenance(

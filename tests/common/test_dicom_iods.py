@@ -8,7 +8,7 @@ import pydicom
 import pytest
 from pydicom.uid import UID, JPEG2000Lossless
 
-from common.dicom_iods import derive_uid, new_image, save, set_pixels
+from common.dicom.iods import derive_uid, new_image, save, set_pixels
 
 UIDS = {"image_uid": "2.25.1", "series_uid": "2.25.2", "study_uid": "2.25.3"}
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from common.dicom_export import Provenance, synthetic_bytes
-from common.dicom_stamp import Stamp
+from common.dicom.export import Provenance, synthetic_bytes
+from common.dicom.stamp import Stamp
 
 PROVENANCE = Provenance(
     study="chest-2026", plan_digest="a" * 64, decoder_digest="b" * 64, epsilon=7.91, delta=1e-5, seed=3

@@ -10,8 +10,8 @@ import numpy as np
 import pydicom
 import pytest
 
-from common.dicom_export import Edition, Provenance, read_provenance
-from common.dicom_stamp import Stamp
+from common.dicom.export import Edition, Provenance, read_provenance
+from common.dicom.stamp import Stamp
 from tests.client.pacs_bench import needs_orthanc, orthanc
 
 PROVENANCE = Provenance(

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from client import egress_log, ledger_store, spool
-from client.ledger import Ledger
-from client.ledger_store import LedgerStore
-from common import disk, locks
+from client.egress import egress_log, spool
+from client.ledger import ledger_store
+from client.ledger.ledger import Ledger
+from client.ledger.ledger_store import LedgerStore
 from common.errors import (
     DiskFull,
     DiskReadOnly,
@@ -27,6 +27,7 @@ from common.errors import (
     NotPermitted,
     WardroundError,
 )
+from common.host import disk, locks
 from tests.client.test_ledger import anything, entry
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system, or becoming another user, takes root")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from common import pki
-from common.enrolment import MAX_BYTES, Invite, JoinRequest, Welcome
 from common.errors import MessageRefused, StateError
+from common.wire import pki
+from common.wire.enrolment import MAX_BYTES, Invite, JoinRequest, Welcome
 
 INVITE = Invite(
     site="north", address="localhost:1", ca_certificate="PEM", token="secret", expires="2030-01-01T00:00:00Z"

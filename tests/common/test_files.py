@@ -12,7 +12,16 @@ from typing import Any
 
 import pytest
 
-from common.files import DRAFT, PRIVATE, PUBLIC, new_file, sync, sync_folder, write_atomically, write_once
+from common.host.files import (
+    DRAFT,
+    PRIVATE,
+    PUBLIC,
+    new_file,
+    sync,
+    sync_folder,
+    write_atomically,
+    write_once,
+)
 
 KILLED = """
 import os, signal, sys

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from common import flower_version
-from common.flower_version import listed, minor, shown, speak, tried
-from deploy.bundle import pins
-from server.coordinator.peers import words
+from common.wire import flower_version
+from common.wire.flower_version import listed, minor, shown, speak, tried
+from deploy.install.bundle import pins
+from server.gateway.peers import words
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from common.errors import StateError
-from common.health import HealthServer, ask
+from common.host.health import HealthServer, ask
 
 
 def until(condition: Callable[[], bool], *, within_s: float = 60) -> bool:

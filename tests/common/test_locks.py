@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from common.errors import OutputInUse, StateError
-from common.locks import is_held, locked
+from common.host.locks import is_held, locked
 
 HOLD = (
-    "import sys, pathlib, time; from common.locks import locked\n"
+    "import sys, pathlib, time; from common.host.locks import locked\n"
     "with locked(pathlib.Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(300)"
 )
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from common import logs
 from common.errors import PlanRefused
+from common.host import logs
 
 NAME = "DOE^JANE"
 log = logging.getLogger("client.test")
@@ -71,7 +71,7 @@ def test_texts_exceptions_paths_and_names_are_withheld_wherever_they_come_in(tmp
 
 def test_warnings_of_libraries_are_withheld_too(tmp_path: Path) -> None:
     code = (
-        "import warnings; from pathlib import Path; from common import logs\n"
+        "import warnings; from pathlib import Path; from common.host import logs\n"
         f"logs.set_up(Path({str(tmp_path)!r}), 'daemon')\n"
         f"warnings.warn({NAME!r})"
     )

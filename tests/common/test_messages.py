@@ -7,10 +7,10 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from safetensors.numpy import save
 
-from common import messages
 from common.errors import MessageRefused
-from common.messages import Hello, HelloReply, Refused, TrainReply, TrainRequest, pack, read_reply
-from common.weights import digest
+from common.model.weights import digest
+from common.wire import messages
+from common.wire.messages import Hello, HelloReply, Refused, TrainReply, TrainRequest, pack, read_reply
 
 PLAN = "a" * 64
 

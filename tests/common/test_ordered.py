@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from common.ordered import in_order
+from common.host.ordered import in_order
 
 
 @pytest.fixture(autouse=True)

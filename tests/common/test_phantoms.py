@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.phantoms import draw_image, draw_patient, public_phantoms
+from common.images.phantoms import draw_image, draw_patient, public_phantoms
 
 
 def test_the_public_set_is_the_same_every_time_and_differs_by_seed() -> None:

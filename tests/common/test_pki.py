@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509 import CertificateSigningRequestBuilder, Name
 
-from common import pki
 from common.errors import StateError
-from common.files import PRIVATE, PUBLIC, write_atomically
+from common.host.files import PRIVATE, PUBLIC, write_atomically
+from common.wire import pki
 
 AUTHORITY = pki.make_authority("test authority")
 

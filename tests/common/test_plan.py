@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from common.canonical import canonical, later, later_keys
 from common.errors import PlanError
-from common.plan import StudyPlan
+from common.plan.canonical import canonical, later, later_keys
+from common.plan.study_plan import StudyPlan
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGESTS = {

@@ -3,9 +3,9 @@
 import pytest
 
 from common.errors import PlanError
-from common.label_rule import as_label, is_label
-from common.plan import DataPlan, StudyPlan
-from common.privacy_plan import PrivacyPlan
+from common.plan.label_rule import as_label, is_label
+from common.plan.privacy import PrivacyPlan
+from common.plan.study_plan import DataPlan, StudyPlan
 
 
 def faults(text: str) -> str:

@@ -11,11 +11,11 @@ from dp_accounting.pld import pld_privacy_accountant, privacy_loss_distribution
 from opacus.accountants import PRVAccountant, RDPAccountant
 from scipy.stats import norm
 
-from common import privacy, privacy_loss, renyi
+from common.accountant import accounting, privacy_loss, renyi
+from common.accountant.accounting import LEAST_LOSS_DELTA, GaussianEvent, epsilon, smallest_multiplier
 from common.errors import PlanError
-from common.plan import StudyPlan
-from common.privacy import LEAST_LOSS_DELTA, GaussianEvent, epsilon, smallest_multiplier
-from common.schedule import schedule
+from common.plan.schedule import schedule
+from common.plan.study_plan import StudyPlan
 
 
 def event(sigma: float, rate: float, steps: int) -> GaussianEvent:
@@ -142,7 +142,7 @@ def test_runs_on_every_patient_are_one_run_exactly() -> None:
     sigma = 1 / math.sqrt(math.fsum(one.steps / one.sigma**2 for one in apart))
     cost = epsilon(apart, delta=1e-5)
     assert cost == epsilon([event(sigma, 1.0, 1)], delta=1e-5)
-    assert exact(sigma, cost - privacy.STATED_ERROR) == pytest.approx(1e-5 * (1 - privacy.STATED_SHARE), rel=1e-6)
+    assert exact(sigma, cost - accounting.STATED_ERROR) == pytest.approx(1e-5 * (1 - accounting.STATED_SHARE), rel=1e-6)
     assert epsilon([*apart, event(1.0, 0.1, 9)], delta=1e-5) == epsilon([event(1.0, 0.1, 9), *apart[::-1]], delta=1e-5)
 
 
@@ -172,7 +172,7 @@ def test_fifty_studies_cost_no_less_than_google_says() -> None:
 
 
 def test_fifty_studies_need_grids_of_bounded_size_and_little_memory() -> None:
-    privacy._epsilon.cache_clear()
+    accounting._epsilon.cache_clear()
     privacy_loss._spectrum.cache_clear()
     tracemalloc.start()
     try:
@@ -190,9 +190,9 @@ def test_fifty_studies_need_grids_of_bounded_size_and_little_memory() -> None:
 
 def test_of_very_many_mechanisms_similar_ones_count_as_the_worst_of_them() -> None:
     random = np.random.default_rng(1)
-    many = [event(20 + random.random(), 0.05 + 0.01 * random.random(), 3) for _ in range(2 * privacy.MOST_KINDS)]
-    gathered = privacy._gathered([(one.sigma, one.sample_rate, one.steps) for one in many])
-    assert len(gathered) <= privacy.MOST_KINDS
+    many = [event(20 + random.random(), 0.05 + 0.01 * random.random(), 3) for _ in range(2 * accounting.MOST_KINDS)]
+    gathered = accounting._gathered([(one.sigma, one.sample_rate, one.steps) for one in many])
+    assert len(gathered) <= accounting.MOST_KINDS
     assert sum(steps for _, _, steps in gathered) == 3 * len(many)
     assert min(sigma for sigma, _, _ in gathered) == min(one.sigma for one in many)
     assert max(rate for _, rate, _ in gathered) == max(one.sample_rate for one in many)
@@ -253,5 +253,5 @@ def test_a_plan_without_privacy_has_no_noise_and_says_infinity() -> None:
 def test_below_the_deltas_that_were_compared_the_looser_bound_counts_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(privacy_loss, "bound", lambda *_, **__: 0.25)
     mine = [event(1.2345678, 0.1234567, 50)]  # nobody else's, as what it costs is kept
-    assert epsilon(mine, delta=LEAST_LOSS_DELTA) == 0.25 + privacy.STATED_ERROR
+    assert epsilon(mine, delta=LEAST_LOSS_DELTA) == 0.25 + accounting.STATED_ERROR
     assert epsilon(mine, delta=LEAST_LOSS_DELTA / 2) > 1

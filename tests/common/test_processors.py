@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from common.processors import processors
+from common.host.processors import processors
 
 MANY = 64
 
@@ -51,7 +51,7 @@ def test_the_smallest_quota_on_the_way_up_counts(
 def test_the_affinity_of_this_very_process_counts() -> None:
     words = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-        "from common.processors import processors; print(processors())"
+        "from common.host.processors import processors; print(processors())"
     )
     done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, timeout=100, check=False)
     assert done.stdout == "1\n", done.stderr

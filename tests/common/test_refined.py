@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.denoiser import LEAST_LEVEL, MOST_LEVEL, drawing_levels, levels
 from common.errors import PlanError
-from common.folding import folding
-from common.linear_start import ClassStart
-from common.plan import StudyPlan
-from common.refined import RefinedVae
-from common.synthesis import Decoder
-from common.vae import initial
+from common.model.denoiser import LEAST_LEVEL, MOST_LEVEL, drawing_levels, levels
+from common.model.folding import folding
+from common.model.linear_start import ClassStart
+from common.model.refined import RefinedVae
+from common.model.synthesis import Decoder
+from common.model.vae import initial
+from common.plan.study_plan import StudyPlan
 
 TEXT = """
 name = "refined"

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from common import privacy_loss
+from common.accountant import privacy_loss
+from common.accountant.accounting import GaussianEvent, epsilon
 from common.errors import PlanError
-from common.plan import StudyPlan
-from common.privacy import GaussianEvent, epsilon
-from common.schedule import EXACT, schedule, whole_cost
+from common.plan.schedule import EXACT, schedule, whole_cost
+from common.plan.study_plan import StudyPlan
 
 TEXT = 'name = "a"\n[training]\nrounds = 2\nlocal_steps = 2\n[privacy]\nepsilon = 3\n'
 

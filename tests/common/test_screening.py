@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from common import screening
 from common.errors import DataError
-from common.screening import Screening
-from common.synthesis import BATCH, Decoder
+from common.model import output_screening
+from common.model.output_screening import Screening
+from common.model.synthesis import BATCH, Decoder
 
 
 class Scripted:
@@ -34,7 +34,7 @@ class Scripted:
             level = torch.rand((BATCH, 1, 1), generator=generator) * 0.3
             images = (wave[None, :, None] * wave[None, None, :] * 0.6 + level).expand(BATCH, 28, 28)
             images = images + 0.02 * torch.randn((BATCH, 28, 28), generator=generator)
-            if seed != screening.REFERENCE_SEED:
+            if seed != output_screening.REFERENCE_SEED:
                 if self.spoil == "flat":
                     images[3] = 0.2
                 elif self.spoil == "outlier":
@@ -79,4 +79,4 @@ def test_a_decoder_that_draws_nothing_but_broken_images_is_given_up() -> None:
 def test_the_rule_has_no_argument_through_which_a_patient_could_enter() -> None:
     assert set(inspect.signature(Screening).parameters) == {"decoder", "dropped"}
     assert set(inspect.signature(Screening.draw).parameters) == {"self", "label", "count", "seed"}
-    assert np.isfinite([screening.FLAT, screening.LIMIT]).all()
+    assert np.isfinite([output_screening.FLAT, output_screening.LIMIT]).all()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import SignatureInvalid, StateError
-from common.signing import MANIFEST, SIGNATURE, Key, sign_folder, verify, verify_folder
+from common.wire.signing import MANIFEST, SIGNATURE, Key, sign_folder, verify, verify_folder
 
 
 @pytest.fixture

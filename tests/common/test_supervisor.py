@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from common.supervisor import Backoff, Child, Supervisor
+from common.host.supervisor import Backoff, Child, Supervisor
 
 FAST = Backoff(first_s=0.05, most_s=0.2)
 SLEEP = "import time; print('up', flush=True); time.sleep(600)"
@@ -146,7 +146,7 @@ def test_a_child_waits_for_the_port_it_needs(tmp_path: Path) -> None:
 def test_nothing_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path\n"
-        "from common.supervisor import Child, Supervisor\n"
+        "from common.host.supervisor import Child, Supervisor\n"
         f"c = Child(name='one', command=(sys.executable, '-c', {SLEEP!r}), env=dict(os.environ),\n"
         f"          log_file=Path({str(tmp_path)!r}) / 'one.log')\n"
         "Supervisor([c], on_change=lambda s: print(s['one']['pid'], flush=True)).run()"
@@ -162,7 +162,7 @@ def test_nothing_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None:
 def test_sigterm_ends_supervisor_and_children_cleanly(tmp_path: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path\n"
-        "from common.supervisor import Child, Supervisor\n"
+        "from common.host.supervisor import Child, Supervisor\n"
         f"c = Child(name='one', command=(sys.executable, '-c', {SLEEP!r}), env=dict(os.environ),\n"
         f"          log_file=Path({str(tmp_path)!r}) / 'one.log')\n"
         "Supervisor([c]).run(); print('ended')"
@@ -175,7 +175,7 @@ def test_sigterm_ends_supervisor_and_children_cleanly(tmp_path: Path) -> None:
 
 
 def test_what_a_child_says_is_cleaned_kept_private_and_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("common.logs.MAX_BYTES", 20_000)
+    monkeypatch.setattr("common.host.logs.MAX_BYTES", 20_000)
     code = "print('secret DOE^JANE'); [print('x' * 99) for _ in range(2000)]; print('y' * 100_000); print('last')"
     noisy = Child(
         name="one",

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from client import site_file
-from client.policy import SitePolicy
+from client.site import rules_file
+from client.site.policy import SitePolicy
+from common.display.texts import NotText, decoded
 from common.errors import LabelsError, PlanError, StateError
-from common.plan import StudyPlan
-from common.texts import NotText, decoded
+from common.plan.study_plan import StudyPlan
 from server.coordinator.home import Home
 from tests.client.scans import cohort
 
@@ -58,12 +58,12 @@ def test_a_label_table_of_a_spreadsheet_is_told_what_it_is(tmp_path: Path) -> No
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 def test_a_lower_limit_leaves_every_other_byte_as_it_is_in_any_locale(tmp_path: Path, mark: bytes, end: bytes) -> None:
-    site_file.init(tmp_path, "north")
+    rules_file.init(tmp_path, "north")
     path = tmp_path / "site.toml"
     path.write_bytes(mark + ("# Größe: 3 µm\n" + path.read_text(encoding="utf-8")).encode().replace(b"\n", end))
     before = path.read_bytes()
     words = (
-        "from pathlib import Path; from client import site_file\n"
+        "from pathlib import Path; from client.site import rules_file as site_file\n"
         f"site_file.lower(Path({str(tmp_path)!r}), study=1.5, total=None)"
     )
     environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PATH": "/usr/bin"}

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from common.plan import StudyPlan
-from common.vae import START, initial, shapes
+from common.model.vae import START, initial, shapes
+from common.plan.study_plan import StudyPlan
 
 CONVOLUTIONS, PERCEPTRONS = "channels = [8, 16]", "channels = []\nhidden = [40, 20]"
 

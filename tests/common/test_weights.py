@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from common.errors import CheckpointCorrupt, MessageRefused
-from common.weights import Weights, check, digest, read, write
+from common.model.weights import Weights, check, digest, read, write
 
 
 def some() -> Weights:

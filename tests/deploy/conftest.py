@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.simulate import prepare, start
+from deploy.simulation.simulate import prepare, start
 from tests.deploy import hospitals
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from deploy.demo_data import write_demo_hospitals
+from deploy.data.demo_data import write_demo_hospitals
 
 PLAN = """
 name = "tiny-phantoms"

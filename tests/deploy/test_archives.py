@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from common.errors import SourceError
-from deploy import archives
-from deploy.archives import open_files
+from deploy.data import archives
+from deploy.data.archives import open_files
 
 
 def make_zip(path: Path, entries: dict[str, bytes]) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import StateError
-from deploy.bundle import CONSTRAINTS, OURS, ROOT, needed, pins, requirements
+from deploy.install.bundle import CONSTRAINTS, OURS, ROOT, needed, pins, requirements
 
 
 def wheel(folder: Path, name: str, version: str, *, content: str = "") -> Path:
@@ -99,9 +99,7 @@ def installed(folder: Path) -> Path:
 
 def repacked(place: Path, out: Path) -> subprocess.CompletedProcess[str]:
     out.mkdir(exist_ok=True)
-    words = (
-        f"from pathlib import Path; from deploy import bundle; print(bundle.repack('wardround', Path({str(out)!r})))"
-    )
+    words = f"from pathlib import Path; from deploy.install import bundle; print(bundle.repack('wardround', Path({str(out)!r})))"
     return subprocess.run(
         [sys.executable, "-c", words], env={**os.environ, "PYTHONPATH": str(place)}, cwd=out, capture_output=True,
         text=True, timeout=200, check=False,
@@ -134,4 +132,4 @@ def test_an_installed_file_that_was_changed_is_carried_to_no_hospital(tmp_path: 
     (place / "client" / "policy.py").write_text("limits = None\n")
     done = repacked(place, tmp_path / "out")
     assert done.returncode == 1
-    assert "client/policy.py is not what was installed" in done.stderr
+    assert "client/site/policy.py is not what was installed" in done.stderr

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from client import moments
-from client.site import Site
-from client.trainer import PatientTrainer
-from common.schedule import schedule
+from client.mechanism import moments
+from client.mechanism.trainer import PatientTrainer
+from client.site.site import Site
+from common.model.vae import START, Vae, initial
+from common.model.weights import Weights, digest
+from common.plan.schedule import schedule
 from common.simulation import SimulationSetup
-from common.vae import START, Vae, initial
-from common.weights import Weights, digest
-from deploy.demo_data import write_demo_hospitals
-from deploy.simulate import SETUP, prepare, start
-from deploy.tables import LABEL_HEADER, write_labels
-from server.closed_form import absorb
-from server.study import Study
+from deploy.data.demo_data import write_demo_hospitals
+from deploy.data.tables import LABEL_HEADER, write_labels
+from deploy.simulation.simulate import SETUP, prepare, start
+from server.model.closed_form import absorb
+from server.study.study import Study
 from tests.deploy import hospitals
 
 SEED = 4

@@ -175,10 +175,12 @@ def test_demo_data_and_import_write_hospitals(tmp_path: Path) -> None:
 
 def test_a_release_says_in_one_place_how_much_it_shows_and_its_help_loads_no_model_library() -> None:
     words = (
-        "import sys; from deploy import evidence_size; evidence_size.CANARIES, evidence_size.SHADOWS = 7, 8\n"
-        "from deploy.release_cli import release; options = {option.name: option.default for option in release.params}\n"
+        "import sys; from deploy.simulation import evidence_size\n"
+        "evidence_size.CANARIES, evidence_size.SHADOWS = 7, 8\n"
+        "from deploy.release.release_cli import release\n"
+        "options = {option.name: option.default for option in release.params}\n"
         "print(options['canaries'], options['shadows'], 'torch' in sys.modules)\n"
-        "import inspect; from deploy.release import release; options = inspect.signature(release).parameters\n"
+        "import inspect; from deploy.release.release import release; options = inspect.signature(release).parameters\n"
         "print(options['canaries'].default, options['shadows'].default)"
     )
     done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, timeout=200, check=False)

@@ -15,8 +15,8 @@ from pydicom.pixels import apply_rescale, apply_voi_lut
 from client.admission.ingest import ingest
 from client.admission.settings import IngestSettings
 from common.errors import OutputInUse
-from common.phantoms import public_phantoms
-from deploy.demo_data import HOSPITALS, Hospital, write_demo_hospitals
+from common.images.phantoms import public_phantoms
+from deploy.data.demo_data import HOSPITALS, Hospital, write_demo_hospitals
 
 PATIENTS = (40, 30, 20)
 

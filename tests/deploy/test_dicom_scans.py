@@ -8,8 +8,8 @@ import pydicom
 import pytest
 from numpy.typing import NDArray
 
-from common.dicom_iods import derive_uid
-from deploy.dicom_scans import TRANSFER_SYNTAXES, write_scan
+from common.dicom.iods import derive_uid
+from deploy.data.dicom_scans import TRANSFER_SYNTAXES, write_scan
 
 UIDS = {
     "study_uid": derive_uid("study"),

@@ -13,13 +13,15 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from client import approval, egress, site_file
+from client.approval import approvals
 from client.daemon import join
 from client.daemon.home import DaemonHome
-from client.ledger import Ledger
-from common import pki
+from client.egress import egress
+from client.ledger.ledger import Ledger
+from client.site import rules_file
 from common.errors import StateError
-from common.plan import StudyPlan
+from common.plan.study_plan import StudyPlan
+from common.wire import pki
 from deploy.cli import main
 from deploy.doctor import Finding, coordinator, hospital, keys, machine, network, run_checks
 from deploy.doctor.examine import require_fit
@@ -38,14 +40,14 @@ def server(tmp_path: Path) -> Home:
 def site(tmp_path: Path, server: Home) -> Path:
     """A hospital that has joined, with a begun ledger and an approved study."""
     home = tmp_path / "site"
-    site_file.init(home, "north")
+    rules_file.init(home, "north")
     daemon = DaemonHome(home)
     join.prepare(daemon)
     invite = invitations.invite(server, "north")
     fingerprint = pki.fingerprint(pki.load_certificate(server.ca_certificate))
     join.install(daemon, invitations.enrol(server, join.answer(daemon, invite, fingerprint=fingerprint)))
     Ledger(home / "ledger.sqlite")
-    approval.approve(home, PLAN, approved_by="steward")
+    approvals.approve(home, PLAN, approved_by="steward")
     return home
 
 
@@ -180,10 +182,10 @@ def test_a_torn_or_damaged_egress_log_is_found(site: Path) -> None:
 
 def test_approvals_that_are_missing_paused_or_unreadable_are_found(site: Path) -> None:
     assert of(hospital.approved(site)) == ("ok", "active: tiny")
-    approval.pause(site, None, by="steward")
+    approvals.pause(site, None, by="steward")
     assert of(hospital.approved(site))[0] == "warning"
-    approval.resume(site, None, by="steward")
-    approval.leave(site, PLAN.digest, by="steward")
+    approvals.resume(site, None, by="steward")
+    approvals.leave(site, PLAN.digest, by="steward")
     assert of(hospital.approved(site))[0] == "warning"
     (site / "approved" / PLAN.digest / "approval.json").write_text("{")
     assert of(hospital.approved(site))[0] == "failure"
@@ -191,7 +193,7 @@ def test_approvals_that_are_missing_paused_or_unreadable_are_found(site: Path) -
 
 def test_an_approved_plan_that_the_policy_refuses_by_now_is_found(site: Path) -> None:
     plan = StudyPlan.parse('name = "described"\n[data]\nlabels = ["a", "b"]\nlabel_attribute = "StudyDescription"\n')
-    approval.approve(site, plan, approved_by="steward")
+    approvals.approve(site, plan, approved_by="steward")
     refused, active = hospital.approved(site)
     assert (refused.level, active.level) == ("warning", "ok")
     assert "limits.label_attributes" in refused.finding

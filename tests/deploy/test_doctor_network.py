@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from common import pki
+from common.wire import pki
 from deploy.doctor import network
 from deploy.doctor.network import Way
 

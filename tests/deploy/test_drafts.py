@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import OutputInUse
-from deploy.drafts import whole_folder
+from deploy.release.drafts import whole_folder
 
 
 @pytest.mark.parametrize("exists", [False, True])

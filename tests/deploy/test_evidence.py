@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.identity import site_secret
+from client.cohort.identity import site_secret
 from common.errors import PlanError
-from common.not_run import NotRun, not_run
-from common.plan import StudyPlan
+from common.model.vae import encoder_arrays, initial
+from common.plan.study_plan import StudyPlan
 from common.simulation import SimulationSetup
-from common.vae import encoder_arrays, initial
-from deploy import shadows
-from deploy.evidence import canary_audit, membership
-from deploy.shadows import Pool, attack
-from server.report_evaluation import not_run_text
+from common.wire.not_run import NotRun, not_run
+from deploy.simulation import shadows
+from deploy.simulation.evidence import canary_audit, membership
+from deploy.simulation.shadows import Pool, attack
+from server.report.evaluation import not_run_text
 from tests.client import hospitals
 from tests.client.cohorts import small_cohort
 

@@ -13,15 +13,15 @@ import pytest
 import torch
 from PIL import Image
 
-from common.bundle import FILES, Bundle
-from common.dicom_export import read_provenance
+from common.dicom.export import read_provenance
 from common.errors import OutputInUse, PlanError, SignatureInvalid
-from common.images import unit_to_uint8
-from common.screening import Screening
-from common.synthesis import BATCH, Decoder
-from deploy.generate import generate
-from deploy.onnx_export import export
-from deploy.sheets import write_sheets
+from common.images.pixels import unit_to_uint8
+from common.model.output_screening import Screening
+from common.model.synthesis import BATCH, Decoder
+from common.wire.release_bundle import FILES, Bundle
+from deploy.release.generate import generate
+from deploy.release.onnx_export import export
+from deploy.release.sheets import write_sheets
 
 
 def test_dicom_files_state_where_they_come_from_and_name_nobody(finished: Path, tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from common.dicom_iods import derive_uid
+from common.dicom.iods import derive_uid
 from common.errors import SourceError
-from deploy.dicom_scans import write_scan
-from deploy.importers import ImportSummary, import_source
+from deploy.data.dicom_scans import write_scan
+from deploy.data.importers import ImportSummary, import_source
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the public data sets of shared/data are not here")

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from common.errors import OutputInUse, SourceError
-from deploy.importers import import_source
+from deploy.data.importers import import_source
 from tests.deploy.test_importers import make_npz, make_zip, picture, scans
 
 

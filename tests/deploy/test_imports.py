@@ -71,6 +71,6 @@ def test_a_command_that_does_not_train_loads_no_library_that_takes_seconds(
 
 
 def test_the_accountant_needs_neither_opacus_nor_statistics() -> None:
-    code = f"import sys, common.schedule; print([name for name in {HEAVY} if name in sys.modules])"
+    code = f"import sys, common.plan.schedule; print([name for name in {HEAVY} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -11,12 +11,12 @@ import torch
 from click.testing import CliRunner
 
 from common.errors import QuorumLost
-from common.phantoms import public_phantoms
-from common.synthesis import Decoder
+from common.images.phantoms import public_phantoms
+from common.model.synthesis import Decoder
 from deploy.cli import main
-from deploy.onnx_export import export
-from deploy.simulate import prepare, start
-from server.study import Study
+from deploy.release.onnx_export import export
+from deploy.simulation.simulate import prepare, start
+from server.study.study import Study
 from tests.deploy import hospitals
 from tests.deploy.test_simulate import fails_in_training, run_with_fault
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from client import hospital
-from client.site import Site
-from deploy.release import NOTICE
-from deploy.shadows import KIND
-from server.report import render_report
+from client.site.site import Site
+from deploy.release.release import NOTICE
+from deploy.simulation.shadows import KIND
+from server.report.page import render_report
 from tests.client import hospitals
 from tests.client.test_verdict import ask, gated
 from tests.server.report_cases import AN_AUDIT, a_study

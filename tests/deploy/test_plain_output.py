@@ -12,19 +12,20 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from client import approval, site_file
 from client.admission.ingest import ingest
 from client.admission.settings import IngestSettings
+from client.approval import approvals
 from client.daemon.home import DaemonHome
 from client.daemon.join import prepare
-from common.pages import environment
-from common.plain import PlainFormatter, plain, plain_lines
-from common.plan import StudyPlan
-from common.terminal import Sheet, say
+from client.site import rules_file
+from common.display.pages import environment
+from common.display.plain import PlainFormatter, plain, plain_lines
+from common.display.terminal import Sheet, say
+from common.plan.study_plan import StudyPlan
 from deploy.cli import main
 from server.coordinator import studies
 from server.coordinator.home import Home, free_ports
-from server.report import render_report
+from server.report.page import render_report
 from tests.client.scans import save, scan
 from tests.deploy.test_cli import ALL
 from tests.server.report_cases import a_round, a_study
@@ -90,7 +91,7 @@ def home(tmp_path: Path) -> Path:
     wanted.add_new(0x00080060, "LO", EVIL)
     save(wanted, archive / f"wait{NAME}.dcm")
     (archive / f"{NAME}.txt").write_text("no scan")
-    site_file.init(home, "north")
+    rules_file.init(home, "north")
     prepare(DaemonHome(home))
     ingest(archive, home, IngestSettings(image_size=32), ocr=False)
     return home
@@ -118,7 +119,7 @@ def test_what_others_wrote_into_a_hospitals_home_is_shown(home: Path, tmp_path: 
     text = shown(run("site", "status", "--home", home))
     assert plain(EVIL) in text
     plan = StudyPlan(name="tiny")
-    approval.approve(home, plan, approved_by=EVIL)
+    approvals.approve(home, plan, approved_by=EVIL)
     record = next((home / "approved").glob("*/approval.json"))
     record.write_text(record.read_text().replace("{", "{" + EVIL, 1))
     shown(run("doctor", "--home", home), evil=False)
@@ -157,7 +158,7 @@ def test_a_log_a_warning_and_a_traceback_are_shown_too(tmp_path: Path) -> None:
     record = logging.LogRecord("x", logging.INFO, "", 0, "%s", (EVIL,), None)
     assert PlainFormatter("%(message)s").format(record) == plain_lines(EVIL)
     words = (
-        "import warnings; from common.terminal import listen; listen(verbose=False)\n"
+        "import warnings; from common.display.terminal import listen; listen(verbose=False)\n"
         f"warnings.warn({EVIL!r}); raise ValueError({EVIL!r})"
     )
     done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, timeout=100, check=False)
@@ -168,7 +169,7 @@ def test_a_log_a_warning_and_a_traceback_are_shown_too(tmp_path: Path) -> None:
 
 
 def test_a_terminal_of_few_characters_gets_them_spelt_out() -> None:
-    words = "from common.terminal import say; say('\\xf6dem \\u2713')"
+    words = "from common.display.terminal import say; say('\\xf6dem \\u2713')"
     done = subprocess.run(
         [sys.executable, "-c", words], capture_output=True, timeout=100, check=False, env={"PYTHONIOENCODING": "ascii"}
     )
@@ -220,11 +221,13 @@ def test_nothing_but_the_one_door_prints_and_nothing_but_the_other_makes_pages()
                             "sys.stdout", "sys.stderr", "RichHandler")  # fmt: skip
         terminal += [str(path)] if printing else []
         page += [str(path)] if name in ("Environment", "Template") else []
-    assert set(terminal) <= {"common/terminal.py", *PROTOCOLS}
-    assert set(page) <= {"common/pages.py", "server/report.py"}, "server/report.py names the type alone"
+    assert set(terminal) <= {"common/display/terminal.py", *PROTOCOLS}
+    assert set(page) <= {"common/display/pages.py", "server/report/page.py"}, (
+        "server/report/page.py names the type alone"
+    )
 
 
-PROTOCOLS = {"common/logs.py"}
+PROTOCOLS = {"common/host/logs.py"}
 """Modules that write for a machine: a daemon's log is lines of JSON, which are ASCII."""
 
 

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from client.randomness import SecureRandom
-from common.moments import release_length, sensitivity, triangle, unpack_matrix
-from common.plan import StudyPlan
-from common.privacy import GaussianEvent
-from common.schedule import Phase, Round, schedule
-from common.terminal import Commands
-from deploy import planner_plot
-from deploy.calibration import Calibration, calibrate
-from deploy.planner import forecast, signal_to_noise, trained_values
-from deploy.planner_cli import COMMANDS
+from client.mechanism.randomness import SecureRandom
+from common.accountant.accounting import GaussianEvent
+from common.display.terminal import Commands
+from common.mechanism.moments import release_length, sensitivity, triangle, unpack_matrix
+from common.plan.schedule import Phase, Round, schedule
+from common.plan.study_plan import StudyPlan
+from deploy.planning import planner_plot
+from deploy.planning.calibration import Calibration, calibrate
+from deploy.planning.planner import forecast, signal_to_noise, trained_values
+from deploy.planning.planner_cli import COMMANDS
 
 PLAN = """
 name = "tiny"

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from common.moments import sensitivity
-from common.plan import StudyPlan
-from common.schedule import schedule, whole_cost
-from common.terminal import Commands
-from deploy import planner_advice
-from deploy.planner import signal_to_noise
-from deploy.planner_advice import advise
-from deploy.planner_cli import COMMANDS
-from server.shrinkage import falling
+from common.display.terminal import Commands
+from common.mechanism.moments import sensitivity
+from common.plan.schedule import schedule, whole_cost
+from common.plan.study_plan import StudyPlan
+from deploy.planning import planner_advice
+from deploy.planning.planner import signal_to_noise
+from deploy.planning.planner_advice import advise
+from deploy.planning.planner_cli import COMMANDS
+from server.model.shrinkage import falling
 from tests.benchmarks.quality_plans import EXAMPLES, PLANS
 
 PLAN = """

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from client.admission.ingest import IngestSettings, ingest
-from client.cache import Cache
-from common.plan import StudyPlan
-from common.schedule import schedule
-from common.synthesis import Decoder
-from deploy.importers import import_source
+from client.cohort.cache import Cache
+from common.model.synthesis import Decoder
+from common.plan.schedule import schedule
+from common.plan.study_plan import StudyPlan
+from deploy.data.importers import import_source
 from tests.benchmarks import (
     quality,
     quality_choice,

@@ -4,7 +4,7 @@ import threading
 from dataclasses import dataclass, field
 from queue import Queue
 
-from deploy.ray_queue import hand_out, linear_hand_out
+from deploy.simulation.ray_queue import hand_out, linear_hand_out
 
 
 @dataclass

@@ -12,23 +12,31 @@ from flwr.app import Context, Message, RecordDict
 
 import client.app
 import server.app
-from client.ledger import Ledger
-from common.bundle import FILES, Bundle
-from common.errors import FidelityTooLow, OutputInUse, SignatureInvalid, SignerUnknown, StudyStopped, VerdictMissing
-from common.not_run import NotRun, not_run
-from common.plan import StudyPlan
-from common.signing import MANIFEST, SIGNATURE, Key
+from client.ledger.ledger import Ledger
+from common.errors import (
+    FidelityTooLow,
+    OutputInUse,
+    SignatureInvalid,
+    SignerUnknown,
+    StudyStopped,
+    VerdictMissing,
+)
+from common.model.weights import Weights, digest
+from common.plan.study_plan import StudyPlan
 from common.simulation import SimulationSetup
-from common.verdicts import PASSED, signed, to_json
-from common.weights import Weights, digest
-from deploy.generate import generate
-from deploy.local_grid import LocalGrid
-from deploy.release import NOTICE, release
-from deploy.sheets import write_sheets
-from deploy.simulate import SETUP, prepare, start
-from server import gate, signers
-from server.release import SIGNING_KEY, publish
-from server.study import Study
+from common.wire.not_run import NotRun, not_run
+from common.wire.release_bundle import FILES, Bundle
+from common.wire.signing import MANIFEST, SIGNATURE, Key
+from common.wire.verdicts import PASSED, signed, to_json
+from deploy.release.generate import generate
+from deploy.release.release import NOTICE, release
+from deploy.release.sheets import write_sheets
+from deploy.simulation.local_grid import LocalGrid
+from deploy.simulation.simulate import SETUP, prepare, start
+from server.protocol import gate
+from server.study import signers
+from server.study.release import SIGNING_KEY, publish
+from server.study.study import Study
 from tests.deploy import hospitals
 
 CANARY = "ZQXWJV"
@@ -150,7 +158,7 @@ def test_what_is_attacked_is_what_is_released(judged: Planted, tmp_path: Path, m
         seen.append(digest(weights))
         return not_run(NotRun.SWITCHED_OFF)
 
-    monkeypatch.setattr("deploy.release.membership", watched)
+    monkeypatch.setattr("deploy.release.release.membership", watched)
     release(judged[0], tmp_path / "bundle", canaries=0)
     assert seen == [digest(study.released)]
     assert seen != [digest(study.weights)]  # the plan releases the average over rounds

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.bundle import CONSTRAINTS, OURS, ROOT
-from server.coordinator.gateway import PATHS
+from deploy.install.bundle import CONSTRAINTS, OURS, ROOT
+from server.gateway.gateway import PATHS
 
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
 COMPOSE = sorted((ROOT / "deploy" / "docker").glob("compose.*.yaml"))

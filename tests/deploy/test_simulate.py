@@ -10,8 +10,8 @@ from flwr.app import Context, Message, RecordDict
 
 import client.app
 import server.app
-from client.ledger import Ledger
-from client.policy import SitePolicy
+from client.ledger.ledger import Ledger
+from client.site.policy import SitePolicy
 from common.errors import (
     DataError,
     LabelsError,
@@ -21,11 +21,11 @@ from common.errors import (
     QuorumLost,
     WardroundError,
 )
-from common.plan import DataPlan, StudyPlan
+from common.model.synthesis import Decoder
+from common.plan.study_plan import DataPlan, StudyPlan
 from common.simulation import SimulationSetup
-from common.synthesis import Decoder
-from deploy.local_grid import LocalGrid
-from deploy.simulate import SETUP, found_site, prepare, start
+from deploy.simulation.local_grid import LocalGrid
+from deploy.simulation.simulate import SETUP, found_site, prepare, start
 from tests.client.cohorts import small_cohort
 from tests.deploy import hospitals
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import SourceError
-from deploy.split import split_patients
+from deploy.data.split import split_patients
 
 
 @given(

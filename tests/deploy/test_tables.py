@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import SourceError
-from deploy.tables import Row, Table, read_table, write_labels
+from deploy.data.tables import Row, Table, read_table, write_labels
 
 FILES = ("set/a.png", "set/b.png", "c.png")
 

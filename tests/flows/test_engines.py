@@ -1,6 +1,7 @@
 """One study, three ways to run it: in-process, on Flower's engine, by `flwr run`; the same decoder each time.
 
-These tests are also the contract with the private parts of Flower that `deploy.simulate` and `deploy.local_grid` use.
+These tests are also the contract with the private parts of Flower that `deploy.simulation.simulate` and
+`deploy.simulation.local_grid` use.
 """
 
 import io
@@ -16,8 +17,8 @@ import psutil
 import pytest
 from flwr.cli.build import build_fab_from_disk
 
-from common.synthesis import Decoder
-from deploy.simulate import FLOWER_APP, flower_command, prepare, start
+from common.model.synthesis import Decoder
+from deploy.simulation.simulate import FLOWER_APP, flower_command, prepare, start
 from tests.deploy import hospitals
 
 BIN = Path(sys.executable).parent

@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from common.plan import StudyPlan
-from common.synthesis import Decoder
+from common.model.synthesis import Decoder
+from common.plan.study_plan import StudyPlan
 
 SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "lab_deploy"
 

@@ -22,9 +22,9 @@ from pathlib import Path
 
 import pytest
 
-from client.egress import allowed_bytes
-from common.plan import StudyPlan
-from common.schedule import schedule
+from client.egress.egress import allowed_bytes
+from common.plan.schedule import schedule
+from common.plan.study_plan import StudyPlan
 from tests.client.daemon_lab import CLI, Lab, environment, lab, plan_text, wait_until
 
 CUT_S = float(os.environ.get("WARDROUND_TEST_CUT_S", "20"))

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from common import launch
-from deploy.bundle import ROOT
-from deploy.demo_data import write_demo_hospitals
+from common.host import launch
+from deploy.data.demo_data import write_demo_hospitals
+from deploy.install.bundle import ROOT
 from server.coordinator.home import free_ports
 
 DOCUMENT = ROOT / "docs" / "operations.md"

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from common.plan import StudyPlan
+from common.plan.study_plan import StudyPlan
 from tests.client.daemon_lab import Lab, lab, plan_text, run, wait_until
 
 PLAN = plan_text(rounds=3).replace("min_patients = 10", "min_patients = 300")

@@ -9,8 +9,8 @@ from typing import Any
 import psutil
 import pytest
 
-from server import progress
 from server.coordinator.home import Home
+from server.study import progress
 from tests.server.coordinators import make_home
 from tests.server.test_coordinator_serve import COMMAND, PLAN, call, status, wait
 

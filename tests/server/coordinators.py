@@ -17,14 +17,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.proto import fleet_pb2
 from google.protobuf.message import Message
 
-from common import flower_version, pki
-from common.enrolment import Invite, JoinRequest, Welcome
-from common.files import PUBLIC, write_atomically
+from common.host.files import PUBLIC, write_atomically
+from common.wire import flower_version, pki
+from common.wire.enrolment import Invite, JoinRequest, Welcome
 from server.coordinator import invitations
-from server.coordinator.admission import flower_key
 from server.coordinator.control import SuperLink
 from server.coordinator.home import Home, free_ports
 from server.coordinator.steward import Steward
+from server.gateway.admission import flower_key
 
 
 def make_home(folder: Path) -> Home:

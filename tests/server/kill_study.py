@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
-from common.weights import digest
-from server import rounds, scores
-from server.study import Study
+from common.model.weights import digest
+from server.model import scores
+from server.protocol import rounds
+from server.study.study import Study
 from tests.server.sites import PLAN, ScriptedExchange
 
 NAMES = ("hill", "north")

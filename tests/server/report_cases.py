@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from common.plan import StudyPlan
-from common.schedule import Phase
-from server.report import ReportData, RoundLine, SiteLine
+from common.plan.schedule import Phase
+from common.plan.study_plan import StudyPlan
+from server.report.page import ReportData, RoundLine, SiteLine
 
 PLAN = StudyPlan.parse('name = "chest-pilot"\n[data]\nlabels = ["normal", "pneumonia"]\n')
 HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(2)">&"\''

@@ -14,14 +14,14 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from common import utility
-from common.messages import Hello, HelloReply, TrainReply, TrainRequest
-from common.moments import release_length, triangle
-from common.plan import StudyPlan
-from common.schedule import schedule
-from common.vae import START
-from common.weights import Weights
-from server.exchange import Exchange
+from common.mechanism import utility
+from common.mechanism.moments import release_length, triangle
+from common.model.vae import START
+from common.model.weights import Weights
+from common.plan.schedule import schedule
+from common.plan.study_plan import StudyPlan
+from common.wire.messages import Hello, HelloReply, TrainReply, TrainRequest
+from server.protocol.exchange import Exchange
 
 PLAN = """
 name = "tiny"

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.messages import TrainReply, TrainRequest
-from common.plan import StudyPlan
-from common.schedule import Round, schedule
-from common.vae import initial
-from common.weights import Weights, digest
-from server.aggregate import Aggregation
-from server.exact_sum import MOST_TERMS, ExactSum
+from common.model.vae import initial
+from common.model.weights import Weights, digest
+from common.plan.schedule import Round, schedule
+from common.plan.study_plan import StudyPlan
+from common.wire.messages import TrainReply, TrainRequest
+from server.aggregation.aggregate import Aggregation
+from server.aggregation.exact_sum import MOST_TERMS, ExactSum
 from tests.server.sites import honest_reply, tiny_plan
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from server.charts import RoundChart, image_sheet, round_chart
+from server.report.charts import RoundChart, image_sheet, round_chart
 
 
 def opened(uri: str) -> Image.Image:

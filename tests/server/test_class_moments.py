@@ -8,9 +8,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from client.moments import patient_sum
+from client.mechanism.moments import patient_sum
 from common.errors import StudyStopped
-from common.moments import (
+from common.mechanism.moments import (
     COUNT_WEIGHT,
     coefficients,
     cosine_basis,
@@ -20,13 +20,13 @@ from common.moments import (
     release_length,
     sensitivity,
 )
-from common.plan import StudyPlan
-from common.schedule import schedule
-from common.synthesis import Decoder
-from common.vae import initial
-from common.weights import Weights
-from server.closed_form import absorb
-from server.shrinkage import clear, edge, towards_zero
+from common.model.synthesis import Decoder
+from common.model.vae import initial
+from common.model.weights import Weights
+from common.plan.schedule import schedule
+from common.plan.study_plan import StudyPlan
+from server.model.closed_form import absorb
+from server.model.shrinkage import clear, edge, towards_zero
 from tests.client.moment_cohorts import Patient, cache_of, moments_plan, random_patients
 
 PLAN = moments_plan(private=False, covariance="class")
@@ -124,7 +124,7 @@ def test_a_decoder_draws_each_class_by_its_own_mean_spread_and_texture(tmp_path:
 
 def decoded(plan: dict[str, object]) -> StudyPlan:
     from common.errors import PlanError
-    from common.settings import build
+    from common.plan.reader import build
 
     return build(StudyPlan, plan, what="plan", error=PlanError)
 

@@ -8,19 +8,19 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from client import moments
-from client.moments import patient_sum
-from client.randomness import SecureRandom
+from client.mechanism import moments
+from client.mechanism.moments import patient_sum
+from client.mechanism.randomness import SecureRandom
 from common.errors import StudyStopped
-from common.moments import coefficients, cosine_basis, pack_matrix, release_length, sensitivity
-from common.plan import StudyPlan
-from common.schedule import schedule
-from common.screening import Screening
-from common.synthesis import Decoder
-from common.vae import initial
-from common.weights import Weights
-from server.closed_form import absorb
-from server.shrinkage import falling, spectrum, towards
+from common.mechanism.moments import coefficients, cosine_basis, pack_matrix, release_length, sensitivity
+from common.model.output_screening import Screening
+from common.model.synthesis import Decoder
+from common.model.vae import initial
+from common.model.weights import Weights
+from common.plan.schedule import schedule
+from common.plan.study_plan import StudyPlan
+from server.model.closed_form import absorb
+from server.model.shrinkage import falling, spectrum, towards
 from tests.client.moment_cohorts import Patient, cache_of, moments_plan, random_patients
 
 PLAN = moments_plan(private=False)

@@ -8,12 +8,14 @@ import pytest
 from flwr.app import Message, RecordDict
 
 from common.errors import QuorumLost, StateError
-from common.messages import Hello, Refused, TrainRequest
-from server import enrolled, exchange, rounds, scores
-from server.asking import MOST_ASKS
-from server.exchange import Exchange
-from server.roster import GRACE_S
-from server.study import Study
+from common.wire.messages import Hello, Refused, TrainRequest
+from server.model import scores
+from server.protocol import exchange, rounds
+from server.protocol.exchange import Exchange
+from server.protocol.polling import MOST_ASKS
+from server.protocol.roster import GRACE_S
+from server.study import enrolled
+from server.study.study import Study
 from tests.server.sites import PLAN, Fault, ScriptedExchange, ScriptedGrid
 
 NAMES = ("hill", "north", "river")

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from common import pki
-from common.enrolment import Invite, Welcome
 from common.errors import MessageRefused, OutputInUse, StateError
-from common.signing import Key
+from common.wire import pki
+from common.wire.enrolment import Invite, Welcome
+from common.wire.signing import Key
 from deploy.cli import main
-from server.release import SIGNING_KEY
+from server.study.release import SIGNING_KEY
 from tests.server.coordinators import request
 
 

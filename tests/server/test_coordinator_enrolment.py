@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from common import pki
-from common.enrolment import Welcome
 from common.errors import MessageRefused, OutputInUse, StateError
-from server import enrolled, signers
+from common.wire import pki
+from common.wire.enrolment import Welcome
 from server.coordinator import invitations, nodes, studies
 from server.coordinator.home import Home
+from server.study import enrolled, signers
 from tests.server.coordinators import Visitor, make_home, request
 from tests.server.sites import PLAN
 

@@ -14,13 +14,14 @@ import httpx
 import pytest
 from flwr.proto import fleet_pb2, heartbeat_pb2
 
-from common import flower_version, pki
+from common.wire import flower_version, pki
 from deploy.doctor.coordinator import sites
-from server.coordinator import authority, connection, gateway, invitations, peers
+from server.coordinator import authority, invitations
 from server.coordinator.control import SuperLink
 from server.coordinator.home import Home, split_address
 from server.coordinator.serve import children
 from server.coordinator.status import table, text
+from server.gateway import connection, gateway, peers
 from tests.server.coordinators import Visitor, activate, ask, bearer, end, make_home, reconcile, wait_for
 
 LIMIT = 16 * 1024 * 1024

@@ -15,17 +15,18 @@ import httpx
 import pytest
 from click.testing import CliRunner, Result
 
-from common import pki
 from common.errors import OutputInUse, StateError
-from common.supervisor import Supervisor
+from common.host.supervisor import Supervisor
+from common.wire import pki
 from deploy.cli import main
 from deploy.doctor.coordinator import ports
 from deploy.doctor.database import database, known_revisions
 from deploy.doctor.examine import require_fit
-from server.coordinator import authority, gateway, tls
+from server.coordinator import authority
 from server.coordinator.home import Home
-from server.coordinator.listening import listeners
 from server.coordinator.serve import _gateway, _plain, _State, certificate_end, renew
+from server.gateway import gateway, tls
+from server.gateway.listening import listeners
 from tests.server.coordinators import Visitor, make_home
 from tests.server.test_coordinator_shares import serving
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from server.coordinator.peers import FILE, Peers, read
+from server.gateway.peers import FILE, Peers, read
 
 OURS = "1.31.0"
 

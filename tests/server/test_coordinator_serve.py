@@ -18,14 +18,14 @@ import pytest
 from click.testing import CliRunner
 
 from common.errors import StateError
-from common.supervisor import Supervisor
-from server import progress
+from common.host.supervisor import Supervisor
 from server.coordinator import invitations, studies
 from server.coordinator.cli import COMMANDS, server
 from server.coordinator.control import Run, SuperLink, flower_app
 from server.coordinator.home import Home
 from server.coordinator.serve import checks, serve
 from server.coordinator.steward import Steward
+from server.study import progress
 from tests.deploy import hospitals
 from tests.server.coordinators import Visitor, make_home
 

@@ -15,9 +15,9 @@ import httpx
 import pytest
 import uvicorn
 
-from server.coordinator import gateway, relay, shares
 from server.coordinator.home import Home, split_address
-from server.coordinator.shares import Shares
+from server.gateway import gateway, relay, shares
+from server.gateway.shares import Shares
 from tests.server.coordinators import Visitor, make_home
 
 BIG = 64_000_000

@@ -9,14 +9,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from client.daemon import forwarder
-from common import pki
+from common.wire import pki
 from server.coordinator import status
-from server.coordinator.admission import Admitted
-from server.coordinator.connection import PEER
-from server.coordinator.gateway import Gateway
 from server.coordinator.home import Home
-from server.coordinator.tls import tls_context
-from server.coordinator.twins import FILE, HEADER, LATE, Twins, read
+from server.gateway.admission import Admitted
+from server.gateway.connection import PEER
+from server.gateway.gateway import Gateway
+from server.gateway.tls import tls_context
+from server.gateway.twins import FILE, HEADER, LATE, Twins, read
 from tests.server.coordinators import Visitor, make_home
 
 KEY = b"-----BEGIN PUBLIC KEY-----"

@@ -7,12 +7,13 @@ import pytest
 from flwr.app import RecordDict
 
 from common.errors import FidelityTooLow, SignatureInvalid, SignerUnknown, VerdictMissing
-from common.messages import Verdict
-from common.signing import Key
-from common.verdicts import PASSED, signed, to_json
-from common.weights import digest
-from server import gate, signers
-from server.study import Receipt, RoundRecord, Study
+from common.model.weights import digest
+from common.wire.messages import Verdict
+from common.wire.signing import Key
+from common.wire.verdicts import PASSED, signed, to_json
+from server.protocol import gate
+from server.study import signers
+from server.study.study import Receipt, RoundRecord, Study
 from tests.server.sites import PLAN
 
 GATE = "[evaluation]\nheld_out_share = 0.3\n"

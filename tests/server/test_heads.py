@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from common.errors import StateError
-from server import heads, signers
-from server.heads import Heads
+from server.study import heads, signers
+from server.study.heads import Heads
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 

@@ -10,12 +10,13 @@ import pytest
 from flwr.app import Array, RecordDict
 from numpy.typing import NDArray
 
-from common.messages import Hello, TrainRequest
-from common.moments import COUNT_WEIGHT, release_length, triangle, unpack_matrix
-from common.schedule import schedule
-from server import release, rounds
-from server.plausible import contradiction
-from server.study import Study
+from common.mechanism.moments import COUNT_WEIGHT, release_length, triangle, unpack_matrix
+from common.plan.schedule import schedule
+from common.wire.messages import Hello, TrainRequest
+from server.aggregation.plausible import contradiction
+from server.protocol import rounds
+from server.study import release
+from server.study.study import Study
 from tests.server.sites import PLAN, Fault, ScriptedExchange
 
 PHASES = {1: "mean", 2: "subspace", 3: "prior"}

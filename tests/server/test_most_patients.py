@@ -5,14 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from common import utility
 from common.errors import PlanError
-from common.messages import TrainReply, TrainRequest
-from common.moments import COUNT_WEIGHT, Array, detail_bands, pack_matrix, sensitivity
-from common.plan import StudyPlan
-from common.schedule import Phase, Round, schedule
-from common.vae import initial
-from server.quarantine import Quarantined, check_reply
+from common.mechanism import utility
+from common.mechanism.moments import COUNT_WEIGHT, Array, detail_bands, pack_matrix, sensitivity
+from common.model.vae import initial
+from common.plan.schedule import Phase, Round, schedule
+from common.plan.study_plan import StudyPlan
+from common.wire.messages import TrainReply, TrainRequest
+from server.aggregation.quarantine import Quarantined, check_reply
 from tests.server.sites import PLAN, honest_reply
 
 MOST = 120

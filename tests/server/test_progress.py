@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import OutputInUse, QuorumLost
-from server import progress
+from server.study import progress
 
 
 def test_a_study_that_lost_its_quorum_is_paused_with_the_reason_until_it_runs_again(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_two_processes_never_run_one_study_and_a_killed_one_lets_go(
 ) -> None:
     monkeypatch.setattr(progress, "_PATIENCE_S", 0.3)
     hold = (
-        "import sys, pathlib, time; from server import progress\n"
+        "import sys, pathlib, time; from server.study import progress\n"
         "with progress.watched(pathlib.Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(300)"
     )
     holder = subprocess.Popen([sys.executable, "-c", hold, tmp_path], stdout=subprocess.PIPE, text=True)

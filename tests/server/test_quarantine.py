@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from flwr.app import Array, ConfigRecord, RecordDict
 
-from common.messages import TrainReply, TrainRequest
-from common.moments import triangle
-from common.schedule import schedule
-from common.vae import initial
-from server import quarantine
-from server.quarantine import Quarantined
+from common.mechanism.moments import triangle
+from common.model.vae import initial
+from common.plan.schedule import schedule
+from common.wire.messages import TrainReply, TrainRequest
+from server.aggregation import quarantine
+from server.aggregation.quarantine import Quarantined
 from tests.server.sites import honest_reply, tiny_plan
 
 PLAN = tiny_plan()

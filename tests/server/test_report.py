@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from common.errors import StateError
-from common.not_run import NotRun
-from server.charts import image_sheet
-from server.report import render_report, write_report
+from common.wire.not_run import NotRun
+from server.report.charts import image_sheet
+from server.report.page import render_report, write_report
 from tests.server.report_cases import AN_AUDIT, HOSTILE, PLAN, Page, a_round, a_site, a_study
 
 

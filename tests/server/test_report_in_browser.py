@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.report import render_report, write_report
+from server.report.page import render_report, write_report
 from tests.server.report_cases import a_site, a_study
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

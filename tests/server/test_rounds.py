@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from flwr.app import Array, ConfigRecord, MetricRecord, RecordDict
 
-from common import utility
 from common.errors import QuorumLost
-from common.messages import Hello, Refused, TrainRequest
-from server import rounds
-from server.study import Study
+from common.mechanism import utility
+from common.wire.messages import Hello, Refused, TrainRequest
+from server.protocol import rounds
+from server.study.study import Study
 from tests.server.sites import PLAN, Fault, ScriptedExchange, ledger_head, tiny_plan
 
 NAMES = ("hill", "north", "river")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import DiskFull, QuorumLost
-from server import progress, runs
+from server.study import progress, runs
 from tests.common.test_disk import AS_ROOT, fill
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import trim_mean
 
-from common.weights import Weights
-from server import side_by_side
-from server.side_by_side import SideBySide
+from common.model.weights import Weights
+from server.aggregation import side_by_side
+from server.aggregation.side_by_side import SideBySide
 
 SHAPES = {"b": (3, 5), "a": (7,), "scalar": ()}
 

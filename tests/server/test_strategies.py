@@ -14,15 +14,17 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedMedian, FedTrim
 from flwr.supercore.task_identity import TaskIdentity
 
 from common.errors import CheckpointCorrupt, PlanError, QuorumLost, StudyStopped
-from common.messages import Hello, TrainReply, TrainRequest
-from common.plan import StudyPlan
-from common.schedule import Round, schedule
-from common.synthesis import Decoder
-from common.vae import START, initial, trained
-from common.weights import Weights, digest
-from server import gate, release, rounds, strategies
-from server.aggregate import Aggregation
-from server.study import MEMORY, Study
+from common.model.synthesis import Decoder
+from common.model.vae import START, initial, trained
+from common.model.weights import Weights, digest
+from common.plan.schedule import Round, schedule
+from common.plan.study_plan import StudyPlan
+from common.wire.messages import Hello, TrainReply, TrainRequest
+from server.aggregation import strategies
+from server.aggregation.aggregate import Aggregation
+from server.protocol import gate, rounds
+from server.study import release
+from server.study.study import MEMORY, Study
 from tests.server.sites import PLAN, ScriptedExchange, honest_reply, tiny_plan
 
 NAMES = ("hill", "lake", "north", "river", "shore")

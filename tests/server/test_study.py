@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from common.errors import CheckpointCorrupt, OutputInUse, PlanError
-from server import rounds
-from server.study import KEPT, Study
+from server.protocol import rounds
+from server.study.study import KEPT, Study
 from tests.server.sites import PLAN, ScriptedExchange
 
 

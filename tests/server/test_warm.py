@@ -11,13 +11,15 @@ import torch
 from flwr.app import RecordDict
 
 from common.errors import CheckpointCorrupt, DataError, PlanError, QuorumLost, StudyStopped
-from common.messages import Hello, TrainRequest
-from common.plan import StudyPlan
-from common.schedule import schedule, whole_cost
-from common.vae import START, initial, trained
-from common.weights import Weights, digest
-from server import release, rounds, scores, warm, warm_data
-from server.study import Study
+from common.model.vae import START, initial, trained
+from common.model.weights import Weights, digest
+from common.plan.schedule import schedule, whole_cost
+from common.plan.study_plan import StudyPlan
+from common.wire.messages import Hello, TrainRequest
+from server.model import scores, warm, warm_data
+from server.protocol import rounds
+from server.study import release
+from server.study.study import Study
 from tests.server.sites import PLAN, ScriptedExchange
 
 NAMES = ("hill", "north")

@@ -1,0 +1,1 @@
+"""The one door out: schema, finiteness, log, and the store of finished replies. Nothing else may send."""

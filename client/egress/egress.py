@@ -1,0 +1,142 @@
+"""The one door out of a hospital: what may leave, in which form, and the record of what left.
+
+Formal guarantee
+    A reply is made by `seal` and leaves through `release`, fresh or from the spool. Both compare it with the site's own
+    approved plan: the arrays of one phase, exactly the names and shapes that the plan prescribes, plain finite
+    float32, so of one known size; and scalars that follow from plan, policy and ledger alone, each in its one form.
+    There is no key for a count, a loss, a file name or an error text. `release` writes the line of the egress log, and
+    the receipt that a rolled-back ledger is measured against, durably before the reply may be sent.
+"""
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+
+from client.egress.egress_log import LOG, record
+from client.ledger import receipt
+from client.ledger.ledger import Ledger
+from client.ledger.receipt import RECEIPT, last_head
+from common.errors import EgressRefused, MessageRefused, SignatureInvalid
+from common.mechanism import utility
+from common.mechanism.moments import release_length
+from common.model.vae import START, shared_shapes
+from common.model.weights import Weights, check, digest
+from common.plan.schedule import Round
+from common.plan.study_plan import StudyPlan
+from common.wire.messages import TrainReply, Verdict
+from common.wire.verdicts import verified
+
+__all__ = [
+    "LOG", "RECEIPT", "allowed_bytes", "allowed_shapes", "last_head", "record", "release", "release_verdict", "seal",
+]  # fmt: skip
+
+
+def allowed_shapes(plan: StudyPlan, phase: str) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every array that may leave a site in `phase`."""
+    if phase == "sgd":
+        paid: dict[str, tuple[int, ...]] = {utility.NAME: (2,)} if plan.privacy.utility_share else {}
+        return {name: shape for name, shape in shared_shapes(plan).items() if not name.startswith(START)} | paid
+    return {"release": (release_length(plan, phase),)}  # type: ignore[arg-type]
+
+
+def allowed_bytes(plan: StudyPlan, phase: str) -> int:
+    """Bytes of all arrays that leave a site in `phase`: float32 of `allowed_shapes`, no more and no less."""
+    return 4 * sum(math.prod(shape) for shape in allowed_shapes(plan, phase).values())
+
+
+def seal(*, site: str, plan: StudyPlan, step: Round, arrays: Weights, epsilon: float, ledger_head: str) -> TrainReply:
+    """Check what a round has computed and return it as the only object that may be stored and sent.
+
+    Raises:
+        EgressRefused: Anything is not exactly what this phase of the approved plan may release.
+    """
+    reply = TrainReply(
+        plan=plan.digest,
+        round=step.number,
+        phase=step.phase,
+        site=site,
+        arrays=arrays,
+        epsilon=epsilon,
+        delta=plan.privacy.delta,
+        ledger_head=ledger_head,
+    )
+    _check(plan, step, reply)
+    return reply
+
+
+def release(home: Path, *, plan: StudyPlan, step: Round, reply: TrainReply, entry: int) -> TrainReply:
+    """Check a sealed reply once more, write down that it leaves, and return it to be sent.
+
+    Args:
+        home: The site's home.
+        plan: The site's own approved copy.
+        step: The round that the reply answers.
+        reply: Sealed now, or read from the spool.
+        entry: Ledger entry that paid.
+
+    Raises:
+        EgressRefused: The reply is not exactly what this phase of the approved plan may release.
+        StateError: The disk refuses the record, or the ledger is behind the last one; nothing may be sent then.
+    """
+    _check(plan, step, reply)
+    payload, size = digest(reply.arrays), sum(array.nbytes for array in reply.arrays.values())
+    record(home, kind="train", payload=payload, size=size, keys=sorted(reply.arrays), entry=entry)
+    ledger = Ledger(home / "ledger.sqlite")
+    receipt.keep(home, ledger, head=reply.ledger_head, entry=entry, plan=reply.plan, number=reply.round)
+    return reply
+
+
+def release_verdict(home: Path, *, plan: StudyPlan, verdict: Verdict, entry: int) -> Verdict:
+    """Check a signed verdict, write down that it leaves, and return it to be sent.
+
+    Args:
+        home: The site's home.
+        plan: The site's own approved copy.
+        verdict: Signed now, or stored before.
+        entry: Ledger entry that paid.
+
+    Raises:
+        EgressRefused: It is not exactly what a site may say about a candidate of the approved plan.
+        StateError: The disk refuses the record, or the ledger is behind the last one; nothing may be sent then.
+    """
+    limit = plan.privacy.epsilon if plan.privacy.enabled else math.inf
+    forms = {
+        "site": re.fullmatch(r"[a-z0-9][a-z0-9-]{0,31}", verdict.site) is not None,
+        "delta": verdict.delta == plan.privacy.delta,
+        "epsilon": type(verdict.epsilon) is float and 0 <= verdict.epsilon <= limit,
+        "ledger_head": re.fullmatch(r"[0-9a-f]{64}", verdict.ledger_head) is not None,
+    }
+    if wrong := [name for name, right in forms.items() if not right]:
+        raise EgressRefused(f"verdict: its {wrong[0]} is not what plan {plan.name!r} lets out; nothing was sent")
+    try:
+        verified(verdict, plan=plan.digest, candidate=verdict.candidate)
+    except SignatureInvalid as error:
+        raise EgressRefused(f"{error}; nothing was sent") from error
+    record(home, kind="verdict", payload=verdict.candidate, size=0, keys=["outcome"], entry=entry)
+    receipt.keep(home, Ledger(home / "ledger.sqlite"), head=verdict.ledger_head, entry=entry, plan=verdict.plan)
+    return verdict
+
+
+def _check(plan: StudyPlan, step: Round, reply: TrainReply) -> None:
+    """Refuse a reply that differs in anything from what this round of this plan releases."""
+    try:
+        check(reply.arrays, allowed_shapes(plan, step.phase), what="reply")
+    except MessageRefused as error:
+        raise EgressRefused(f"{error}; nothing was sent") from error
+    limit = plan.privacy.epsilon if plan.privacy.enabled else math.inf
+    forms = {
+        "array type": all(type(array) is np.ndarray for array in reply.arrays.values()),
+        "size": sum(array.nbytes for array in reply.arrays.values()) == allowed_bytes(plan, step.phase),
+        "plan": reply.plan == plan.digest,
+        "round": (reply.round, reply.phase) == (step.number, step.phase),
+        "site": re.fullmatch(r"[a-z0-9][a-z0-9-]{0,31}", reply.site) is not None,
+        "delta": reply.delta == plan.privacy.delta,
+        "epsilon": type(reply.epsilon) is float and 0 <= reply.epsilon <= limit,
+        "ledger_head": re.fullmatch(r"[0-9a-f]{64}", reply.ledger_head) is not None,
+    }
+    if wrong := [name for name, right in forms.items() if not right]:
+        raise EgressRefused(
+            f"reply: its {wrong[0]} is not what round {step.number} of plan {plan.name!r} releases; nothing was sent"
+        )

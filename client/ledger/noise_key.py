@@ -1,0 +1,96 @@
+"""The key of a round under way, kept until its reply is stored, so that a crash costs a patient nothing.
+
+Formal guarantee
+    A reservation in the ledger pays for one draw of noise and samples. If the process dies before the reply is stored,
+    nothing has been sent; the round is then computed again from the same key on the same weights and patients, which
+    is the same draw, not a second one. So a crash needs no new booking, and what an observer can see is one output per
+    reservation, whenever and however often the process died. The key is written (mode 0600) in the moment the round
+    is booked and is removed, before the reply may leave, once the reply is stored. It lies beside the cache, which
+    holds the images themselves: whoever can read it has no use for it.
+
+    A key names the reservation it was made for and the images it may meet. Where the booking itself failed, the ledger
+    has no such reservation; an earlier one of the same round does not stand in for it, and other images of the same
+    patients are another query. Such a key is never computed with: a new one takes its place with the next booking.
+"""
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from client.mechanism.randomness import SecureRandom
+from common.host.disk import told
+from common.host.files import PRIVATE, sync_folder, write_atomically
+
+_BYTES = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundKey:
+    """A key and what it may be used for.
+
+    Attributes:
+        key: 32 bytes.
+        entry: Number of the one reservation that pays for what is made with it.
+        generation: Cache generation (`client.cohort.cache`) that the reservation was booked for.
+    """
+
+    key: bytes
+    entry: int
+    generation: str
+
+
+def name_of(plan: str, number: int, request: str, cohort: str) -> str:
+    """Name of the key of round `number`: one for each plan, round, weights (by digest) and data set (by identity)."""
+    return hashlib.sha256(json.dumps([plan, number, request, cohort]).encode()).hexdigest()[:32]
+
+
+def make(home: Path, name: str, *, entry: int, generation: str) -> None:
+    """Draw a key and store it durably, in the place of an older one of that name.
+
+    Args:
+        home: The site's home.
+        name: See `name_of`.
+        entry: Number of the reservation that is being booked.
+        generation: Cache generation it is booked for.
+
+    Raises:
+        DiskRefused: The disk refuses, by its kind.
+    """
+    path = _path(home, name)
+    content = {"key": SecureRandom.new_key().hex(), "entry": entry, "generation": generation}
+    with told(path.parent):
+        write_atomically(path, json.dumps(content).encode(), mode=PRIVATE)
+
+
+def kept(home: Path, name: str) -> RoundKey | None:
+    """Return the key of a round that is not stored yet, whether or not its booking came about; None without one."""
+    try:
+        content = json.loads(_path(home, name).read_bytes())
+        found = RoundKey(key=bytes.fromhex(content["key"]), entry=content["entry"], generation=content["generation"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    whole = len(found.key) == _BYTES and type(found.entry) is int and type(found.generation) is str
+    return found if whole else None
+
+
+def destroy(home: Path, name: str) -> None:
+    """Remove the key; call once the reply is stored and before it leaves. Nothing happens where there is none."""
+    path = _path(home, name)
+    if path.exists():
+        with told(path.parent, so=", so the reply is kept and nothing was sent"):
+            path.unlink()
+            sync_folder(path.parent)
+
+
+def destroy_all(home: Path) -> None:
+    """Remove every key of a home that may be a copy: another copy may have sent what was made with one."""
+    if (home / "keys").exists():
+        with told(home / "keys"):
+            shutil.rmtree(home / "keys")
+            sync_folder(home)
+
+
+def _path(home: Path, name: str) -> Path:
+    return home / "keys" / f"{name}.key"

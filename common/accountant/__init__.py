@@ -1,0 +1,1 @@
+"""The accountant: from booked mechanisms to (epsilon, delta). No torch, no file, no network."""

@@ -1,0 +1,1 @@
+"""Synthetic DICOM: which attributes each SOP class must carry, and how marked files are written."""

@@ -1,0 +1,216 @@
+"""What a DICOM image of each modality must carry: SOP class, required attributes, UIDs, pixels, file form.
+
+Both writers build on this: `common.dicom.export` (synthetic images) and `deploy.data.dicom_scans` (demo and
+imported scans). Dates and times stay empty, and every UID derives from a text, so the same call writes the
+same bytes.
+"""
+
+import re
+import uuid
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import dcmwrite
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import (
+    ComputedRadiographyImageStorage,
+    CTImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    MRImageStorage,
+    RLELossless,
+    SecondaryCaptureImageStorage,
+    UltrasoundImageStorage,
+)
+
+Photometric = Literal["MONOCHROME1", "MONOCHROME2"]
+
+_NAMESPACE = uuid.UUID("7c1d8c2e-52a5-5c0e-9b0f-6d1f3a7e4b90")
+_SOP_CLASSES = {
+    "CR": ComputedRadiographyImageStorage,
+    "DX": DigitalXRayImageStorageForPresentation,
+    "CT": CTImageStorage,
+    "MR": MRImageStorage,
+    "US": UltrasoundImageStorage,
+}
+OWN_CLASSES = tuple(_SOP_CLASSES)
+"""Modalities that are written as an image class of their own; any other becomes a secondary capture."""
+_ENCODERS = {RLELossless: "pylibjpeg", JPEG2000Lossless: "pylibjpeg", JPEGLSLossless: "pyjpegls"}
+"""Named, not left to pydicom's choice: gdcm's RLE encoder aborts the process on odd 8-bit images."""
+_WIDE_ONLY = ("CT", "MR")
+"""Modalities whose images are always stored in 16 bits (PS3.3 C.8.2.1 and C.8.3.1)."""
+
+_EMPTY = (
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyID",
+)
+"""Type 2 attributes of every image: present, and empty unless a writer knows better."""
+
+_PLANE = {
+    "PixelSpacing": [1, 1],
+    "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+    "ImagePositionPatient": [0, 0, 0],
+    "SliceThickness": None,
+    "PositionReferenceIndicator": "",
+    "PatientPosition": "",
+    "AcquisitionNumber": None,
+}
+_REQUIRED: dict[str, dict[str, Any]] = {
+    "CR": {"ViewPosition": "", "PatientOrientation": ""},
+    "DX": {
+        "PresentationIntentType": "FOR PRESENTATION",
+        "ImageLaterality": "U",
+        "AnatomicRegionSequence": [],
+        "PatientOrientation": ["L", "F"],
+        "PixelIntensityRelationship": "LOG",
+        "RescaleSlope": 1,
+        "RescaleIntercept": 0,
+        "RescaleType": "US",
+        "DetectorType": "",
+        "ImagerPixelSpacing": [1, 1],
+        "AcquisitionContextSequence": [],
+    },
+    "CT": {"RescaleSlope": 1, "RescaleIntercept": 0, "RescaleType": "US", "KVP": None, **_PLANE},
+    "MR": {
+        "ScanningSequence": "RM",
+        "SequenceVariant": "NONE",
+        "ScanOptions": "",
+        "MRAcquisitionType": "",
+        "RepetitionTime": None,
+        "EchoTime": None,
+        "EchoTrainLength": None,
+        **_PLANE,
+    },
+    "US": {"PatientOrientation": ""},
+}
+"""Attributes of type 1 and 2 of a modality's image beyond the common ones (PS3.3 A.2 to A.6, A.26)."""
+
+
+_REGIONS = {
+    "ABDOMEN": ("818983003", "Abdomen"),
+    "BREAST": ("76752008", "Breast"),
+    "CHEST": ("816094009", "Chest"),
+    "HAND": ("85562004", "Hand"),
+    "HEAD": ("69536005", "Head"),
+}
+"""SNOMED CT codes of BodyPartExamined (PS3.16 annex L), which Digital X-Ray wants beside the plain name."""
+
+
+def derive_uid(*parts: str) -> str:
+    """Return the UID under 2.25 that belongs to `parts`: same parts, same UID.
+
+    A hash: a part cannot be read back from it, but a guess can be checked against it.
+
+    Source:
+        DICOM PS3.5 B.2 (UUID derived UIDs), RFC 9562 5.5 (name-based UUID).
+    """
+    return f"2.25.{uuid.uuid5(_NAMESPACE, chr(31).join(parts)).int}"
+
+
+def new_image(modality: str, *, body_part: str, image_uid: str, series_uid: str, study_uid: str) -> Dataset:
+    """Return a dataset with every attribute that the modality's IOD requires, patient empty, pixels missing.
+
+    Args:
+        modality: DICOM Modality code; one without an IOD of its own here becomes a secondary capture.
+        body_part: BodyPartExamined, a DICOM code such as CHEST; may be empty.
+        image_uid: SOP Instance UID.
+        series_uid: Series Instance UID.
+        study_uid: Study Instance UID.
+
+    Raises:
+        ValueError: `modality` or `body_part` is no DICOM code.
+    """
+    if not re.fullmatch(r"[A-Z0-9_]{2,16}", modality):
+        raise ValueError(f"modality must be a DICOM code such as CR, not {modality!r}")
+    if not re.fullmatch(r"[A-Z0-9_ ]{0,16}", body_part):
+        raise ValueError(f"body_part must be a DICOM code such as CHEST, not {body_part!r}")
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.ImplementationClassUID = derive_uid("wardround", "implementation")
+    dataset.file_meta.ImplementationVersionName = "WARDROUND"
+    dataset.SpecificCharacterSet = "ISO_IR 192"
+    dataset.SOPClassUID = _SOP_CLASSES.get(modality, SecondaryCaptureImageStorage)
+    dataset.SOPInstanceUID = image_uid
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study_uid, series_uid
+    for keyword in _EMPTY:
+        setattr(dataset, keyword, "")
+    dataset.Modality, dataset.BodyPartExamined, dataset.Manufacturer = modality, body_part, "wardround"
+    dataset.SeriesNumber, dataset.InstanceNumber = 1, 1
+    dataset.LossyImageCompression = "00"
+    secondary: dict[str, Any] = {"ConversionType": "SYN", "PatientOrientation": "", "Laterality": ""}
+    for keyword, value in _REQUIRED.get(modality, secondary).items():
+        setattr(dataset, keyword, value)
+    if modality in _WIDE_ONLY:
+        dataset.FrameOfReferenceUID = derive_uid("frame", series_uid)
+    if modality == "DX" and body_part in _REGIONS:
+        dataset.AnatomicRegionSequence = [coded(*_REGIONS[body_part], scheme="SCT")]
+    return dataset
+
+
+def coded(value: str, meaning: str, *, scheme: str) -> Dataset:
+    """Return a code sequence item (PS3.3 table 8.8-1)."""
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return item
+
+
+def set_pixels(
+    dataset: Dataset,
+    pixels: NDArray[Any],
+    *,
+    bits_stored: int | None = None,
+    photometric: Photometric = "MONOCHROME2",
+) -> None:
+    """Put grey pixels into a dataset of `new_image`, uncompressed, with the attributes that describe them.
+
+    Args:
+        dataset: Changed in place.
+        pixels: [height, width], uint8, uint16 or int16. For CT and MR, uint8 is widened, values kept.
+        bits_stored: Bits in use; the whole width of `pixels` where None.
+        photometric: MONOCHROME1 shows the lowest value white.
+
+    Raises:
+        ValueError: Another type or shape, or a value that does not fit `bits_stored`.
+    """
+    if pixels.ndim != 2 or pixels.dtype not in (np.uint8, np.uint16, np.int16):
+        raise ValueError(f"pixels must be 2-D uint8, uint16 or int16, not {pixels.dtype} {pixels.shape}")
+    if pixels.dtype == np.uint8 and dataset.Modality in _WIDE_ONLY:
+        pixels, bits_stored = pixels.astype(np.uint16), 12
+    bits = bits_stored or pixels.dtype.itemsize * 8
+    dataset.set_pixel_data(np.ascontiguousarray(pixels), photometric, bits, generate_instance_uid=False)
+    if dataset.SOPClassUID == DigitalXRayImageStorageForPresentation:
+        dataset.PresentationLUTShape = "IDENTITY" if photometric == "MONOCHROME2" else "INVERSE"
+        dataset.PixelIntensityRelationshipSign = -1 if photometric == "MONOCHROME2" else 1
+
+
+def save(dataset: Dataset, path: Path | BinaryIO, *, transfer_syntax: str = ExplicitVRLittleEndian) -> None:
+    """Write a dataset as a DICOM file, compressing it first where the transfer syntax asks for that.
+
+    Args:
+        dataset: From `new_image` and `set_pixels`; a compressed transfer syntax changes it in place.
+        path: The file, whose folder must exist, or an open one.
+        transfer_syntax: UID of Implicit or Explicit VR Little Endian, RLE, JPEG-LS or JPEG 2000 Lossless.
+
+    Raises:
+        ValueError: JPEG 2000 was asked for an image with a side below 32 pixels, which the encoder refuses.
+    """
+    if transfer_syntax == JPEG2000Lossless and min(dataset.Rows, dataset.Columns) < 32:
+        raise ValueError(f"JPEG 2000 needs 32 pixels a side, not {dataset.Rows} x {dataset.Columns}")
+    if transfer_syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian):
+        dataset.file_meta.TransferSyntaxUID = transfer_syntax
+    else:
+        plugin = _ENCODERS[transfer_syntax]
+        dataset.compress(transfer_syntax, encoding_plugin=plugin, generate_instance_uid=False)
+    dcmwrite(path, dataset, enforce_file_format=True)

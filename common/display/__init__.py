@@ -1,0 +1,1 @@
+"""What a person reads: terminal output, HTML pages, text files; data is escaped here."""

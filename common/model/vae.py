@@ -1,0 +1,186 @@
+"""The one model of a study: a class-conditional variational autoencoder around a linear start.
+
+    decoder(u, c, j) = mean + V (m_cj + L_cj u) + net(u, c)        u ~ N(0, I) for every component j of every class c
+    encoder(x, c) = G_cj (V'(x - mean) - m_cj) + net(x, c)         j: the component of c that explains x best
+
+With `model.covariance = "class"`, mean and V are those of the class c (`common.model.linear_start`).
+
+The linear start (mean, V, m_c, L_c, G_c) is the closed-form optimum learnt in the moments phase; it is carried along
+and not trained by gradients. Both nets end in a zero-initialised layer when a start is used, so training begins at
+the closed form and can only refine it. With a zero start (`phases = ["sgd"]`) this is a plain VAE. The nets are MONAI's
+convolutional blocks or, where the plan has `model.hidden`, multilayer perceptrons.
+GroupNorm between convolutions: a patient's gradient may depend on that patient's images alone. No buffers.
+"""
+
+import functools
+import itertools
+import math
+
+import torch
+from monai.networks.nets import VarAutoEncoder
+from torch import Tensor, nn
+from torch.nn import functional
+
+from common.model.generator import Generator
+from common.model.linear_start import start_of
+from common.model.refined import RefinedVae
+from common.model.weights import Weights
+from common.plan.study_plan import StudyPlan
+
+START = "start."
+"""Prefix of the arrays that the moments phase sets and gradients leave alone."""
+_ENCODER = ("encode.", "mu.", "logvar.")
+"""Prefixes of the encoder's arrays, which stay at the sites where a plan federates the decoder alone."""
+
+
+class Vae(Generator):
+    """A variational autoencoder: the residual nets are those of `model.channels` or `model.hidden`."""
+
+    def __init__(self, plan: StudyPlan) -> None:
+        super().__init__(plan)
+        self.noise_size = self.latent_size
+        nets = _perceptrons(plan) if plan.model.hidden else _convolutions(plan)
+        self.encode, self.decode, self._seen, self._hidden = nets
+        flat = math.prod(self._hidden)
+        self.mu = nn.Linear(flat + self.classes, self.latent_size)
+        self.logvar = nn.Linear(flat + self.classes, self.latent_size)
+        self.decodeL = nn.Linear(self.latent_size + self.classes, flat)
+        self.start = start_of(plan)
+        if "moments" in plan.privacy.phases:
+            self.silence()
+
+    def silence(self) -> None:
+        """Set the last layers of both nets to zero, so that the model is its linear start and nothing else."""
+        for layer in (self.mu, self.logvar, _last_layer(self.decode)):
+            nn.init.zeros_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+    def encode_images(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Posterior mean and log-variance [n, k] of images [n, 1, size, size] in [-1, 1] with labels [n]."""
+        return self._posterior(images, self.one_hot(labels), self._components(images, labels))
+
+    def decode_latents(self, latent: Tensor, labels: Tensor, components: Tensor | None = None) -> Tensor:
+        """See `Generator`."""
+        number = labels * self.start.components + (0 if components is None else components)
+        cells = torch.arange(self.classes * self.start.components, device=labels.device)
+        return self._draw(latent, self.one_hot(labels), (number[:, None] == cells).to(torch.float32))
+
+    def _components(self, images: Tensor, labels: Tensor) -> Tensor:
+        return self.start.explain(images.flatten(1), self.one_hot(labels), self.observation_std)
+
+    def _posterior(self, images: Tensor, chosen: Tensor, component: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_variance = self.start.encode(images.flatten(1), component)
+        seen = self.encode(images.reshape(len(images), *self._seen))
+        features = torch.cat([seen.flatten(1), chosen], dim=1)
+        return mean + self.mu(features), (log_variance + self.logvar(features)).clamp(-12, 8)
+
+    def _draw(self, latent: Tensor, chosen: Tensor, component: Tensor) -> Tensor:
+        hidden = functional.gelu(self.decodeL(torch.cat([latent, chosen], dim=1)))
+        linear = self.start.decode(latent, component).view(latent.shape[0], 1, self.size, self.size)
+        residual: Tensor = self.decode(hidden.view(latent.shape[0], *self._hidden))
+        return linear + residual.view(linear.shape)
+
+    def loss(self, images: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
+        """Negative evidence lower bound of each image, [n], in nats (Gaussian pixels, constants left out).
+
+        Args:
+            images: [n, 1, size, size] in [-1, 1].
+            labels: [n] int64.
+            noise: [n, k] standard normal draw of the reparameterisation.
+
+        Source:
+            Kingma & Welling, Auto-Encoding Variational Bayes, 2014, eq. 10.
+        """
+        chosen, component = self.one_hot(labels), self._components(images, labels)
+        mean, log_variance = self._posterior(images, chosen, component)
+        drawn = self._draw(mean + noise * torch.exp(0.5 * log_variance), chosen, component)
+        squared = (drawn - images).flatten(1).square().sum(1)
+        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
+        return squared / (2 * self.observation_std**2) + divergence
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Decode the posterior mean; see `Generator`."""
+        chosen, component = self.one_hot(labels), self._components(images, labels)
+        return self._draw(self._posterior(images, chosen, component)[0], chosen, component)
+
+
+def model_of(plan: StudyPlan) -> Generator:
+    """Build the plan's model, with weights drawn from PyTorch's global generator."""
+    return RefinedVae(plan) if plan.model.denoiser else Vae(plan)
+
+
+def initial(plan: StudyPlan) -> Generator:
+    """Build the model of round 0: random weights that depend on the plan alone and are no secret."""
+    generator_state = torch.random.get_rng_state()
+    try:
+        torch.manual_seed(int(plan.digest[:15], 16))
+        return model_of(plan)
+    finally:
+        torch.random.set_rng_state(generator_state)
+
+
+def shapes(plan: StudyPlan) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every array of the plan's model."""
+    return dict(_shapes(plan))
+
+
+def shared_shapes(plan: StudyPlan) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every array that the coordinator and the sites share: all, or all but the encoder's."""
+    if plan.training.federated == "all":
+        return shapes(plan)
+    return {name: shape for name, shape in shapes(plan).items() if not name.startswith(_ENCODER)}
+
+
+def encoder_arrays(weights: Weights) -> Weights:
+    """The arrays of the encoder alone."""
+    return {name: array for name, array in weights.items() if name.startswith(_ENCODER)}
+
+
+def trained(weights: Weights) -> Weights:
+    """Those of the arrays that a gradient round trains: all but the closed-form start."""
+    return {name: array for name, array in weights.items() if not name.startswith(START)}
+
+
+@functools.lru_cache(maxsize=64)
+def _shapes(plan: StudyPlan) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Building the model to ask is most of a tiny round's time, and a round asks many times."""
+    with torch.device("meta"):
+        return tuple((name, tuple(value.shape)) for name, value in model_of(plan).named_parameters())
+
+
+_Nets = tuple[nn.Module, nn.Module, tuple[int, ...], tuple[int, ...]]
+"""An encoder, a decoder, the shape of an image that the former takes, and that of what lies between them."""
+
+
+def _convolutions(plan: StudyPlan) -> _Nets:
+    size, channels = plan.data.image_size, plan.model.channels
+    blocks = VarAutoEncoder(
+        spatial_dims=2,
+        in_shape=(1, size, size),
+        out_channels=1,
+        latent_size=plan.model.latent,
+        channels=channels,
+        strides=(2,) * len(channels),
+        norm=("group", {"num_groups": 4}),
+        act="gelu",
+        use_sigmoid=False,
+    )
+    coarse = size // 2 ** len(channels)
+    return blocks.encode, blocks.decode, (1, size, size), (channels[-1], coarse, coarse)
+
+
+def _perceptrons(plan: StudyPlan) -> _Nets:
+    pixels, hidden = plan.data.image_size**2, plan.model.hidden
+    widths = (pixels, *hidden)
+    encode, decode = nn.Sequential(), nn.Sequential()
+    for before, after in itertools.pairwise(widths):
+        encode.extend([nn.Linear(before, after), nn.GELU()])
+    for before, after in itertools.pairwise(reversed(widths)):
+        decode.extend([nn.Linear(before, after), nn.GELU()])
+    return encode, decode[:-1], (pixels,), (hidden[-1],)
+
+
+def _last_layer(decode: nn.Module) -> nn.ConvTranspose2d | nn.Linear:
+    return [module for module in decode.modules() if isinstance(module, nn.ConvTranspose2d | nn.Linear)][-1]

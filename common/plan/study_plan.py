@@ -1,0 +1,191 @@
+"""The study plan: what every party agrees on before a study, identified by the digest of its canonical form.
+
+Each table of `plan.toml` is a dataclass in a module of its own, which documents its keys: `common.plan.data`,
+`model_plan`, `warm_plan`, `training_plan`, `privacy_plan`, `aggregation_plan`, `release_plan`, `evaluation_plan`.
+"""
+
+import hashlib
+import json
+import re
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from common.display.texts import NotText, read_text
+from common.errors import PlanError
+from common.model.folding import folding
+from common.plan.aggregation import AggregationPlan
+from common.plan.canonical import canonical
+from common.plan.data import DataPlan
+from common.plan.evaluation import EvaluationPlan
+from common.plan.model import ModelPlan
+from common.plan.privacy import MAX_EPSILON, PrivacyPlan
+from common.plan.reader import build
+from common.plan.release import ReleasePlan
+from common.plan.rules import require
+from common.plan.training import TrainingPlan
+from common.plan.warm import WarmPlan
+
+__all__ = [
+    "MAX_EPSILON",
+    "AggregationPlan",
+    "DataPlan",
+    "EvaluationPlan",
+    "ModelPlan",
+    "PrivacyPlan",
+    "ReleasePlan",
+    "StudyPlan",
+    "TrainingPlan",
+    "WarmPlan",
+]
+
+PLAN_SCHEMA = 1
+MOST_VALUES = 16_000_000
+"""Most values of one array that grows with the classes: a quarter of what a message may hold
+(`common.wire.messages`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyPlan:
+    """The whole plan. Two plans are the same study if and only if their digests are equal."""
+
+    name: str
+    data: DataPlan = field(default_factory=DataPlan)
+    model: ModelPlan = field(default_factory=ModelPlan)
+    warm: WarmPlan = field(default_factory=WarmPlan)
+    training: TrainingPlan = field(default_factory=TrainingPlan)
+    privacy: PrivacyPlan = field(default_factory=PrivacyPlan)
+    aggregation: AggregationPlan = field(default_factory=AggregationPlan)
+    release: ReleasePlan = field(default_factory=ReleasePlan)
+    evaluation: EvaluationPlan = field(default_factory=EvaluationPlan)
+    schema: int = PLAN_SCHEMA
+
+    def __post_init__(self) -> None:
+        require(self.schema == PLAN_SCHEMA, "schema", f"{PLAN_SCHEMA}", self.schema)
+        require(
+            re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", self.name) is not None,
+            "name",
+            "lower-case letters, digits, dots and dashes, at most 64",
+            self.name,
+        )
+        require(
+            self.privacy.delta < 1 / self.data.min_patients,
+            "privacy.delta",
+            f"below 1/min_patients ({1 / self.data.min_patients:g})",
+            self.privacy.delta,
+        )
+        step = 2 ** len(self.model.channels)
+        require(
+            self.data.image_size % step == 0,
+            "data.image_size",
+            f"a multiple of {step} with {len(self.model.channels)} levels",
+            self.data.image_size,
+        )
+        require(self.model.base <= self.data.image_size, "model.base", "at most data.image_size", self.model.base)
+        require(
+            self.model.latent < self.model.base**2,
+            "model.latent",
+            "below model.base squared",
+            self.model.latent,
+        )
+        require(
+            self.model.components == 1 or "moments" in self.privacy.phases,
+            "model.components",
+            '1 when phases lacks "moments"',
+            self.model.components,
+        )
+        self._check_covariance()
+        self._check_denoiser()
+        require(
+            "sgd" not in self.privacy.phases or self.training.rounds > 0,
+            "training.rounds",
+            'above 0 when phases has "sgd"',
+            self.training.rounds,
+        )
+
+        require(
+            self.aggregation.max_patients >= self.data.min_patients,
+            "aggregation.max_patients",
+            f"at least data.min_patients ({self.data.min_patients})",
+            self.aggregation.max_patients,
+        )
+        require(
+            self.training.federated == "all" or "warm" not in self.privacy.phases,
+            "training.federated",
+            '"all" when phases has "warm": a warmed encoder has no way to the sites',
+            self.training.federated,
+        )
+
+    def _check_denoiser(self) -> None:
+        """A denoiser needs a covariance of each class, an image that folds into its grid, and no encoder's rounds."""
+        if not self.model.denoiser:
+            return
+        beside, cell = "beside model.denoiser", 2 * folding(self.data.image_size)
+        require(self.model.covariance == "class", "model.covariance", f'"class" {beside}', self.model.covariance)
+        size = self.data.image_size
+        require(size % cell == 0, "data.image_size", f"a multiple of {cell} {beside}", size)
+        require(self.training.federated == "all", "training.federated", f'"all" {beside}', self.training.federated)
+        require(self.release.texture == 0, "release.texture", f"0 {beside}, which draws it", self.release.texture)
+
+    def _check_covariance(self) -> None:
+        """A covariance for each class needs classes, rounds that learn it, and arrays that fit a message."""
+        if self.model.covariance == "shared":
+            return
+        require(bool(self.data.labels), "model.covariance", '"shared" without data.labels', self.model.covariance)
+        require(
+            "moments" in self.privacy.phases,
+            "model.covariance",
+            '"shared" when phases lacks "moments"',
+            self.model.covariance,
+        )
+        classes, frequencies = len(self.data.labels), self.model.base**2
+        require(
+            classes * frequencies * (frequencies + 1) // 2 <= MOST_VALUES,
+            "model.base",
+            f"so small that {classes} covariances of base**2 frequencies hold at most {MOST_VALUES:,} values",
+            self.model.base,
+        )
+        require(
+            classes * self.model.latent * self.data.image_size**2 <= MOST_VALUES,
+            "model.latent",
+            f"so small that {classes} sets of directions hold at most {MOST_VALUES:,} pixels",
+            self.model.latent,
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read and check a `plan.toml`.
+
+        Raises:
+            PlanError: The file is absent, not TOML, or holds an unknown key, wrong type or impossible value.
+        """
+        try:
+            text = read_text(path)
+        except NotText as error:
+            raise PlanError(f"plan {path}: {error}") from error
+        except OSError as error:
+            raise PlanError(
+                f"plan {path}: cannot be read ({type(error).__name__}). Give the path of a plan.toml"
+            ) from error
+        return cls.parse(text, source=str(path))
+
+    @classmethod
+    def parse(cls, text: str, *, source: str = "plan") -> Self:
+        """Check the text of a `plan.toml`; raises `PlanError` as `load` does."""
+        try:
+            table = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise PlanError(f"{source}: not valid TOML: {error}") from error
+        return build(cls, table, what="plan", error=PlanError)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as plain JSON types: every default but those of later keys (`common.plan.canonical`)."""
+        plain: dict[str, Any] = canonical(self)
+        return plain
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the canonical form: JSON of `to_dict`, sorted keys, no blanks."""
+        canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,72 @@
+"""The plan's `[training]` table: how long, how fast, and how often a patient is drawn."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from common.plan.rules import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """The gradient phase: how long, how fast, and how often a patient is drawn.
+
+    Attributes:
+        rounds: FedAvg rounds of the gradient phase.
+        local_steps: DP-SGD steps a site takes in one round.
+        sample_rate: Chance that a patient is drawn at one step (Poisson sampling).
+        optimizer: Local optimizer; its state starts afresh each round.
+        learning_rate: Step size of that optimizer.
+        images_per_patient: Most images of one patient that enter one step.
+        augmentations: Views of each of those images, itself included; the others are shifted by up to a sixteenth of
+            the side. All count together as one patient, so more views cost time and no privacy.
+        federated: "all" shares the whole model. "decoder" leaves the encoder at each site, which keeps its own from
+            round to round (`client.mechanism.local_encoder`); less leaves a site, for the same cost, as the decoder
+            alone is what a study is after.
+        proximal: FedProx's mu: how hard each local step is drawn back towards the weights the round started from.
+            Costs no privacy (`client.mechanism.trainer`); 0 leaves it out.
+        ema: Decay of the average over rounds whose decoder is released in place of the last round's; sites train from
+            the last round's weights all the same. Costs no privacy (`server.aggregation.strategies`); 0 releases the
+            last round's.
+    """
+
+    rounds: int = 5
+    local_steps: int = 10
+    sample_rate: float = 0.05
+    optimizer: Literal["adam", "sgd"] = "adam"
+    learning_rate: float = 0.002
+    images_per_patient: int = 2
+    augmentations: int = 1
+    federated: Literal["all", "decoder"] = "all"
+    proximal: float = 0.0
+    ema: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(0 <= self.rounds <= 10_000, "training.rounds", "from 0 to 10000", self.rounds)
+        require(1 <= self.local_steps <= 10_000, "training.local_steps", "from 1 to 10000", self.local_steps)
+        require(0 < self.sample_rate <= 1, "training.sample_rate", "above 0 and at most 1", self.sample_rate)
+        require(
+            0 < self.learning_rate <= 10,
+            "training.learning_rate",
+            "above 0 and at most 10",
+            self.learning_rate,
+        )
+        require(
+            1 <= self.images_per_patient <= 64,
+            "training.images_per_patient",
+            "from 1 to 64",
+            self.images_per_patient,
+        )
+        require(
+            1 <= self.augmentations <= 64 // self.images_per_patient,
+            "training.augmentations",
+            "from 1 to 64 / images_per_patient, so that a patient fits memory",
+            self.augmentations,
+        )
+        most = min(100.0, 1.0 / self.learning_rate) if self.optimizer == "sgd" else 100.0
+        require(
+            0 <= self.proximal <= most,
+            "training.proximal",
+            "from 0 to 100, and at most 1 / learning_rate with sgd, or a step overshoots",
+            self.proximal,
+        )
+        require(0 <= self.ema < 1, "training.ema", "from 0 to below 1", self.ema)

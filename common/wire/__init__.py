@@ -1,0 +1,1 @@
+"""What crosses the border between sites and coordinator: messages, signatures, certificates, addresses."""

@@ -1,0 +1,109 @@
+"""Whether a moments release could be sums over one cohort: a norm alone lets a site put all of it into one number.
+
+What an honest site adds up for a patient has a structure (layout in `client.mechanism.moments`): a count in its own
+place, and moments whose size that count bounds. Noise blurs each value by a known deviation, so every figure here is
+allowed what honest noise passes once in 10**8 times. A site that claims more patients than it has is bounded by
+`aggregation.max_patients` and no further: nobody but the site can count them.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from common.mechanism.moments import COUNT_WEIGHT, Array, sensitivity, triangle
+from common.plan.schedule import Phase, Round
+from common.plan.study_plan import StudyPlan
+
+_SLACK = 6.0
+"""Deviations that honest noise may take a figure beyond its bound."""
+ROUNDED = 1 + 1e-5
+"""How much float32 may add to a figure where there is no noise, and a cohort's patients all agree."""
+_DUST = 1e-6
+"""Patients by which moments may pass their count: a far component's share may be below 1e-38, where float32 rounds a
+count by any part of itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Claim:
+    """A release taken apart into m groups of patients: what it says of each, in units of the clip.
+
+    Attributes:
+        counts: Noised patients of a group, by class where there are several counts, [m, c].
+        sums: Noised sums of vectors of norm at most 1, [m, d].
+        scatters: Noised sums of their packed second moments, [m, d (d + 1) / 2], or [m, 0].
+        energies: Noised sums of squares that are at most 1 together, [m, e], or [m, 0].
+        count_weight: What one patient adds to a count before it is one.
+    """
+
+    counts: Array
+    sums: Array
+    scatters: Array
+    energies: Array
+    count_weight: float
+
+
+def contradiction(plan: StudyPlan, step: Round, release: Array) -> str | None:
+    """Say what in a release no cohort's sums could be; None where nothing is.
+
+    Args:
+        plan: The study plan.
+        step: The moments round that the release answers.
+        release: What the site sent, finite, float64 [release_length].
+    """
+    unit = plan.privacy.mean_clip if step.phase in ("mean", "means") else 1.0
+    return next(_found(plan, _claim(plan, step.phase, release / unit), _deviation(plan, step) / unit), None)
+
+
+def _deviation(plan: StudyPlan, step: Round) -> float:
+    return step.event.sigma * sensitivity(plan, step.phase)
+
+
+def _claim(plan: StudyPlan, phase: Phase, release: Array) -> _Claim:
+    base, latent = plan.model.base**2, plan.model.latent
+    if phase in ("means", "scatters"):
+        return _of_classes(release.reshape(len(plan.data.labels), -1), 0 if phase == "means" else triangle(base))
+    if phase == "mean":
+        nothing = np.zeros((1, 0))
+        return _Claim(counts=release[None, base:], sums=release[None, :base], scatters=nothing, energies=nothing,
+                      count_weight=1.0)  # fmt: skip
+    scattered = {"subspace": triangle(base), "centres": 0}.get(phase, triangle(latent))
+    rows = release.reshape(1 if phase == "subspace" else -1, scattered + (0 if phase == "subspace" else latent) + 1)
+    return _Claim(
+        counts=rows[:, -1:] / COUNT_WEIGHT,
+        sums=rows[:, scattered:-1],
+        scatters=rows[:, :scattered],
+        energies=rows[:, :0],
+        count_weight=COUNT_WEIGHT,
+    )
+
+
+def _of_classes(rows: Array, scattered: int) -> _Claim:
+    """The claim of a release by class, whose moments are sums of vectors or, with scatters before them, of squares."""
+    nothing, moments = rows[:, :0], rows[:, scattered:-1]
+    return _Claim(
+        counts=rows[:, -1:] / COUNT_WEIGHT,
+        sums=nothing if scattered else moments,
+        scatters=rows[:, :scattered],
+        energies=moments if scattered else nothing,
+        count_weight=COUNT_WEIGHT,
+    )
+
+
+def _found(plan: StudyPlan, claim: _Claim, deviation: float) -> Iterator[str]:
+    blur = _SLACK * deviation / claim.count_weight
+    if (claim.counts < -blur).any():
+        yield "it counts fewer patients than none"
+    if claim.counts.sum() > plan.aggregation.max_patients * ROUNDED + blur * math.sqrt(claim.counts.size):
+        yield f"it speaks for more than {plan.aggregation.max_patients} patients"
+    most = claim.counts.sum(axis=1) * ROUNDED + blur * math.sqrt(claim.counts.shape[1]) + _DUST
+    for moments in (claim.sums, claim.scatters, claim.energies):
+        if (np.linalg.norm(moments, axis=1) > most + deviation * (math.sqrt(moments.shape[1]) + _SLACK)).any():
+            yield "its moments are larger than its patients could make them"
+    side = math.isqrt(2 * claim.scatters.shape[1])
+    diagonal = np.cumsum([0, *range(side, 1, -1)])[:side]
+    if (claim.scatters[:, diagonal].sum(axis=1) < -_SLACK * deviation * math.sqrt(side)).any():
+        yield "its second moments are of a negative size"
+    if (claim.energies < -_SLACK * deviation).any():
+        yield "its energies are negative"

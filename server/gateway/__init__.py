@@ -1,0 +1,1 @@
+"""The one open port: TLS, certificates, node keys, limits for each site. Forwards to Flower on loopback."""

@@ -1,0 +1,1 @@
+"""The rounds: who is asked, who answers, until when, and the gate before a release."""

@@ -1,0 +1,81 @@
+"""One round's replies: each is checked and added to the sum as it comes, then dropped."""
+
+import logging
+from dataclasses import replace
+
+from flwr.app import RecordDict
+
+from common.mechanism.utility import Utility
+from common.model.weights import Weights, digest
+from common.plan.schedule import Round
+from common.wire.messages import Refused, TrainRequest
+from server.aggregation import quarantine
+from server.aggregation.aggregate import Aggregation
+from server.aggregation.quarantine import Quarantined
+from server.protocol.exchange import Exchange
+from server.protocol.polling import Asking
+from server.protocol.roster import Roster
+from server.study.heads import Heads
+from server.study.study import Receipt, Study
+
+log = logging.getLogger(__name__)
+
+
+class Collection:
+    """The replies to one round. It outlives an attempt: a late answer to an earlier ask of the round still counts.
+
+    Attributes:
+        replied: Receipt by site name; each reply itself was added to the sum and dropped.
+    """
+
+    def __init__(self, study: Study, exchange: Exchange, roster: Roster, step: Round) -> None:
+        self._study, self._step = study, step
+        self._sum = Aggregation(study.plan, step, study.weights, folder=study.folder)
+        self._heads, self._sent = Heads(study.folder), dict[str, str]()
+        self._request = TrainRequest(plan=study.plan.digest, round=step.number, arrays=study.weights)
+        self._asking = Asking(exchange, roster, what=f"round {step.number}", question=self._question, hear=self._hear)
+        self.replied: dict[str, Receipt] = {}
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """Reason by site name for every site that was asked and is not in the round."""
+        return self._asking.missing
+
+    def quorum(self) -> bool:
+        """Whether enough sites have replied."""
+        return len(self.replied) >= self._study.plan.aggregation.min_sites
+
+    def attempt(self) -> None:
+        """Ask everyone who is missing; return when all is in, nothing more can come, or the deadline is over."""
+        self._asking.attempt(deadline_s=self._study.plan.aggregation.deadline_s, enough=self.quorum)
+
+    def join(self) -> Weights:
+        """What everything that has replied comes to, as weights of the whole model; the sum is used up.
+
+        Raises:
+            StudyStopped: The sites' releases cannot carry a model.
+        """
+        return self._sum.join()
+
+    @property
+    def site_utility(self) -> Utility | None:
+        """See `server.aggregation.aggregate.Aggregation`."""
+        return self._sum.site_utility
+
+    def _question(self, name: str) -> TrainRequest:
+        self._sent[name] = self._heads.to_send(name) or self._study.last_head(name)
+        return replace(self._request, last_head=self._sent[name])
+
+    def _hear(self, name: str, answer: RecordDict) -> str:
+        try:
+            reply = quarantine.read(self._study.plan, self._step, self._study.weights, name, answer)
+        except Quarantined as error:
+            log.warning("round %d: the reply of %s is quarantined: %s", self._step.number, name, error)
+            return error.reason
+        if isinstance(reply, Refused):
+            self._heads.refused(name, sent=self._sent.get(name, ""), reason=reply.reason)
+            return reply.reason
+        self._heads.counted(name, reply.ledger_head)
+        self._sum.add(reply)
+        self.replied[name] = Receipt(update=digest(reply.arrays), epsilon=reply.epsilon, ledger_head=reply.ledger_head)
+        return ""
