@@ -99,7 +99,10 @@ def installed(folder: Path) -> Path:
 
 def repacked(place: Path, out: Path) -> subprocess.CompletedProcess[str]:
     out.mkdir(exist_ok=True)
-    words = f"from pathlib import Path; from deploy.install import bundle; print(bundle.repack('wardround', Path({str(out)!r})))"
+    words = (
+        "from pathlib import Path; from deploy.install import bundle; "
+        f"print(bundle.repack('wardround', Path({str(out)!r})))"
+    )
     return subprocess.run(
         [sys.executable, "-c", words], env={**os.environ, "PYTHONPATH": str(place)}, cwd=out, capture_output=True,
         text=True, timeout=200, check=False,
