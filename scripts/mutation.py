@@ -10,9 +10,10 @@ class Mutation:
     Attributes:
         name: The guard and what becomes of it.
         file: The source file that holds it.
-        old: Its text there, once.
+        old: Its text inside `at`, once. White space and line breaks do not count.
         new: What stands there instead.
         tests: The tests that are run, as pytest takes them.
+        at: The innermost function, class or constant that holds the text, as a dotted name; empty for a text outside.
     """
 
     name: str
@@ -20,6 +21,7 @@ class Mutation:
     old: str
     new: str
     tests: tuple[str, ...]
+    at: str = ""
 
 
 TRAINER, AUDIT, MOMENTS = "tests/client/test_trainer.py", "tests/client/test_audit.py", "tests/client/test_moments.py"

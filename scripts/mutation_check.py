@@ -5,7 +5,8 @@
     .venv/bin/python scripts/mutation_check.py --list       which guards there are, and whether each still applies
     .venv/bin/python scripts/mutation_check.py --stale      only those that no longer apply, as `scripts/check` does
 
-The source is patched in a temporary copy of the tree, never in place, and only the tests named beside the guard run.
+A guard is known by its function or class and its text there, not by its line (`scripts/mutation_place.py`).
+The source is patched in a temporary copy of the tree, never in place, and only the tests that the guard names run.
 Exit code 1 if a mutation survives its tests, 2 if one no longer applies to the source.
 """
 
@@ -19,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mutation import Mutation
+from mutation_place import fault, mutated, places
 from mutations import MUTATIONS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,9 +32,8 @@ _PASSED = 0
 def main(words: list[str]) -> int:
     """Check the mutations whose name holds one of the words (all without any) and print a table."""
     chosen = [m for m in MUTATIONS if not words or any(word in m.name for word in words)]
-    if stale := [m for m in chosen if _occurrences(ROOT, m) != 1]:
-        for mutation in stale:
-            _say(f"{mutation.name}: its text occurs {_occurrences(ROOT, mutation)} times in {mutation.file}, not once")
+    if faults := [f"{mutation.name}: {why}" for mutation in chosen if (why := fault(ROOT, mutation))]:
+        _say("\n".join(faults))
         return 2
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
@@ -47,9 +48,10 @@ def main(words: list[str]) -> int:
 
 def list_guards(*, stale_only: bool) -> int:
     """Print guards and whether their mutations still apply; exit code 2 if one does not."""
-    stale = [mutation for mutation in MUTATIONS if _occurrences(ROOT, mutation) != 1]
+    stale = {mutation: why for mutation in MUTATIONS if (why := fault(ROOT, mutation))}
     for mutation in stale if stale_only else MUTATIONS:
-        _say(f"{'STALE' if mutation in stale else 'ok   '}  {mutation.name:58}  {mutation.file}")
+        state = "STALE" if mutation in stale else "ok   "
+        _say(f"{state}  {mutation.name:58}  {mutation.file}  {stale.get(mutation, '')}")
     _say(f"{len(MUTATIONS)} guards, {len(stale)} stale")
     return 2 if stale else 0
 
@@ -90,9 +92,9 @@ def _run_tests(copy: Path, tests: Sequence[str]) -> subprocess.CompletedProcess[
 
 def _check(copy: Path, mutation: Mutation) -> bool:
     """Apply one mutation in the copy, run its tests, undo it; whether a test failed."""
-    path = copy / mutation.file
-    sound = path.read_text(encoding="utf-8")
-    path.write_text(sound.replace(mutation.old, mutation.new), encoding="utf-8")
+    (place,) = places(copy, mutation)
+    path, sound = place.path, place.path.read_text(encoding="utf-8")
+    path.write_text(mutated(place, mutation), encoding="utf-8")
     try:
         done = _run_tests(copy, mutation.tests)
     finally:
@@ -107,11 +109,6 @@ def _check(copy: Path, mutation: Mutation) -> bool:
 def _environment(copy: Path) -> dict[str, str]:
     """The copy first on the path, also in child processes; no byte code that would outlive its source."""
     return {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
-
-
-def _occurrences(root: Path, mutation: Mutation) -> int:
-    path = root / mutation.file
-    return path.read_text(encoding="utf-8").count(mutation.old) if path.exists() else 0
 
 
 def _say(line: str) -> None:

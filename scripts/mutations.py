@@ -56,6 +56,7 @@ MUTATIONS = [
     Mutation(
         name="reserve: rounds are not booked",
         file="client/ledger/ledger.py",
+        at="_booking",
         old='return _draft("reserve", entry, sigma=',
         new='return _draft("settle", entry, sigma=',
         tests=(LEDGER, HOSPITAL),
@@ -63,6 +64,7 @@ MUTATIONS = [
     Mutation(
         name="reserve: the booked noise is larger than the added",
         file="client/hospital.py",
+        at="_entry",
         old="        event=step.event," + _ENTRY_TAIL,
         new="        event=GaussianEvent(sigma=99.0, sample_rate=step.event.sample_rate, steps=1)," + _ENTRY_TAIL,
         tests=(HOSPITAL,),
@@ -70,6 +72,7 @@ MUTATIONS = [
     Mutation(
         name="permit: a budget is never short",
         file="client/site/policy.py",
+        at="_within",
         old="    if not after <= limit:",
         new="    if False:",
         tests=(POLICY,),
@@ -77,6 +80,7 @@ MUTATIONS = [
     Mutation(
         name="permit: other studies do not count",
         file="client/site/policy.py",
+        at="permit",
         old='    _within(plan, "site", spent.site, after.site,',
         new='    _within(plan, "site", spent.plan, after.plan,',
         tests=(POLICY,),
@@ -84,6 +88,7 @@ MUTATIONS = [
     Mutation(
         name="permit: the cohort may be of any size",
         file="client/site/policy.py",
+        at="permit",
         old="    if patients is not None:",
         new="    if False:",
         tests=(POLICY,),
@@ -91,6 +96,7 @@ MUTATIONS = [
     Mutation(
         name="permit: it is asked, but not under the lock",
         file="client/ledger/ledger.py",
+        at="Ledger.reserve.decide",
         old="            permit(Bookings.among(rows))",
         new="            permit(Bookings())",
         tests=(LEDGER,),
@@ -98,6 +104,7 @@ MUTATIONS = [
     Mutation(
         name="lock: rounds of one site run side by side",
         file="client/site/site.py",
+        at="Site.alone",
         old='return locked(self.home / "round.lock")',
         new='return __import__("contextlib").nullcontext()',
         tests=(SERVER + "::test_a_flood_of_one_request_is_booked_once",),
@@ -105,6 +112,7 @@ MUTATIONS = [
     Mutation(
         name="ledger: the chain is not checked",
         file="client/ledger/ledger_store.py",
+        at="_chain",
         old="if row.id != len(rows) + 1 or row.hash != row_hash(previous, tuple(values[:-1])):",
         new="if False:",
         tests=(STORE,),
@@ -112,6 +120,7 @@ MUTATIONS = [
     Mutation(
         name="ledger: its bytes are not compared with the seal",
         file="client/ledger/ledger_store.py",
+        at="LedgerStore._checked",
         old="        if seal.file != self._file_digest():",
         new="        if False:",
         tests=(STORE,),
@@ -119,6 +128,7 @@ MUTATIONS = [
     Mutation(
         name="ledger: an older copy is not noticed",
         file="client/hospital.py",
+        at="_refuse_rollback",
         old="    site.ledger.require(request.last_head)",
         new="    pass",
         tests=(SERVER,),
@@ -127,6 +137,7 @@ MUTATIONS = [
     Mutation(
         name="digest: the stored plan is not compared with it",
         file="client/approval/approvals.py",
+        at="Approval.load",
         old="        if plan.digest != digest or not known:",
         new="        if not known:",
         tests=(APPROVAL,),
@@ -134,6 +145,7 @@ MUTATIONS = [
     Mutation(
         name="digest: anything may name a plan",
         file="client/approval/approvals.py",
+        at="Approval.load",
         old='        if not re.fullmatch(r"[0-9a-f]{64}", digest):',
         new="        if False:",
         tests=(APPROVAL, SERVER),
@@ -141,6 +153,7 @@ MUTATIONS = [
     Mutation(
         name="approval: a paused study goes on",
         file="client/approval/approvals.py",
+        at="approved_plan",
         old='    if approval.state != "active":',
         new="    if False:",
         tests=(APPROVAL,),
@@ -148,6 +161,7 @@ MUTATIONS = [
     Mutation(
         name="message: unknown keys are let in",
         file="common/wire/messages.py",
+        at="_Message.from_record",
         old="        if scalars:\n",
         new="        if False:\n",
         tests=(MESSAGES, SERVER),
@@ -155,6 +169,7 @@ MUTATIONS = [
     Mutation(
         name="message: an array may announce more than it holds",
         file="common/wire/messages.py",
+        at="_read_array",
         old="    if math.prod(shape) * dtype.itemsize != len(data) - stream.tell():",
         new="    if False:",
         tests=(MESSAGES, WEIGHTS),
@@ -162,6 +177,7 @@ MUTATIONS = [
     Mutation(
         name="message: weights are not checked",
         file="client/hospital.py",
+        at="train",
         old='    check(request.arrays, shared_shapes(plan), what="request")\n    step = policy',
         new="    step = policy",
         tests=(WEIGHTS,),
@@ -169,6 +185,7 @@ MUTATIONS = [
     Mutation(
         name="finite: NaN and infinity are let in and out",
         file="common/model/weights.py",
+        at="check",
         old="        if not np.isfinite(array).all():",
         new="        if False:",
         tests=(WEIGHTS, EGRESS),
@@ -177,6 +194,7 @@ MUTATIONS = [
     Mutation(
         name="egress: a reply is not checked",
         file="client/egress/egress.py",
+        at="_check",
         old='    """Refuse a reply that differs in anything from what this round of this plan releases."""\n',
         new="    return\n",
         tests=(EGRESS,),
@@ -184,6 +202,7 @@ MUTATIONS = [
     Mutation(
         name="egress: what leaves is not written down",
         file="client/egress/egress.py",
+        at="release",
         old='    record(home, kind="train", payload=payload, size=size, keys=sorted(reply.arrays), entry=entry)',
         new="    pass",
         tests=(EGRESS,),
@@ -191,6 +210,7 @@ MUTATIONS = [
     Mutation(
         name="egress: an error's text leaves",
         file="client/app.py",
+        at="_answer",
         old="        content = _refusal(context, site, plan, reason_of(error))",
         new="        content = _refusal(context, site, plan, str(error))",
         tests=(APP,),
@@ -198,6 +218,7 @@ MUTATIONS = [
     Mutation(
         name="spool: a repeated request is computed anew",
         file="client/hospital.py",
+        at="_stored",
         old="    finished = spool.find(site.home, request)\n",
         new="    finished = None\n",
         tests=(HOSPITAL, SERVER),
@@ -205,6 +226,7 @@ MUTATIONS = [
     Mutation(
         name="spool: a stored reply need not be the settled one",
         file="client/hospital.py",
+        at="_stands",
         old="    if not site.ledger.settled(",
         new="    if not (lambda *_, **__: True)(",
         tests=(CRASH,),
@@ -212,6 +234,7 @@ MUTATIONS = [
     Mutation(
         name="spool: a stored reply leaves with another ledger's head",
         file="client/ledger/ledger.py",
+        at="Ledger.settled",
         old="        return bool(ends) and head in {row.hash for row in rows[ends[0] - 1 :]}",
         new="        return bool(ends)",
         tests=(CRASH,),
@@ -219,6 +242,7 @@ MUTATIONS = [
     Mutation(
         name="spool: a stored reply says itself whom it holds",
         file="client/ledger/ledger.py",
+        at="Ledger.settled",
         old="if (row.kind, row.plan, row.cohort, row.note) == wanted]",
         new="if (row.kind, row.plan, cohort, row.note) == wanted]",
         tests=(CRASH,),
@@ -226,6 +250,7 @@ MUTATIONS = [
     Mutation(
         name="verdict: a stored one leaves with another ledger's head",
         file="client/hospital.py",
+        at="evaluate",
         old=" or not _stands(site, finished, finished.verdict, finished.verdict.candidate):",
         new=":",
         tests=("tests/client/test_verdict.py",),
@@ -233,6 +258,7 @@ MUTATIONS = [
     Mutation(
         name="key: a round's key outlives its reply",
         file="client/hospital.py",
+        at="train",
         old="finished.cohort))\n        policy.approved_plan(site.home, request.plan)  # paused",
         new="'another'))\n        policy.approved_plan(site.home, request.plan)  # paused",
         tests=(CRASH,),
@@ -240,6 +266,7 @@ MUTATIONS = [
     Mutation(
         name="key: a crash leaves the door open for a second draw",
         file="client/ledger/noise_key.py",
+        at="kept",
         old="    return found if whole else None",
         new="    return RoundKey(key=SecureRandom.new_key(), entry=found.entry, generation=found.generation)",
         tests=(CRASH,),
@@ -247,6 +274,7 @@ MUTATIONS = [
     Mutation(
         name="key: one whose booking failed is used",
         file="client/hospital.py",
+        at="_reserve",
         old=" and ledger.pays_for(kept.entry, entry):",
         new=":",
         tests=(NOISE_KEY,),
@@ -254,6 +282,7 @@ MUTATIONS = [
     Mutation(
         name="key: it pays for a mechanism that is another by now",
         file="client/ledger/ledger.py",
+        at="Ledger.pays_for",
         old="        return [_content(row) for row in found] == [dataclasses.astuple(draft) for draft in wanted]",
         new="        return len(found) == len(wanted)",
         tests=(NOISE_KEY,),
@@ -261,6 +290,7 @@ MUTATIONS = [
     Mutation(
         name="key: a round is taken up on other images",
         file="client/hospital.py",
+        at="_reserve",
         old="kept.generation == generation and ",
         new="",
         tests=(NOISE_KEY,),
@@ -268,6 +298,7 @@ MUTATIONS = [
     Mutation(
         name="key: another reservation's key makes the noise",
         file="client/hospital.py",
+        at="_key",
         old="    if kept is None or (kept.entry, kept.generation) != (number, site.admitted(plan).generation):",
         new="    if kept is None:",
         tests=(NOISE_KEY,),
@@ -275,6 +306,7 @@ MUTATIONS = [
     Mutation(
         name="approval: a reply leaves although it was paused meanwhile",
         file="client/hospital.py",
+        at="train",
         old="        policy.approved_plan(site.home, request.plan)  # paused",
         new="        pass  # paused",
         tests=(CRASH, HOSPITAL, "tests/client/test_budget_cli.py"),
@@ -282,6 +314,7 @@ MUTATIONS = [
     Mutation(
         name="ledger: the site does not measure it by its own receipt",
         file="client/hospital.py",
+        at="_refuse_rollback",
         old="    site.ledger.require(egress.last_head(site.home))\n    site.ledger.require(request.last_head)",
         new="    site.ledger.require(request.last_head)",
         tests=(CRASH,),
@@ -289,6 +322,7 @@ MUTATIONS = [
     Mutation(
         name="consent: a stored reply with a patient who withdrew",
         file="client/hospital.py",
+        at="_stands",
         old="    if not site.ledger.consents(finished.cohort):",
         new="    if False:",
         tests=("tests/client/test_consent.py", CRASH),
@@ -296,6 +330,7 @@ MUTATIONS = [
     Mutation(
         name="consent: a fresh reply with a patient who withdrew meanwhile",
         file="client/hospital.py",
+        at="train",
         old="        site.ledger.require_consent(finished.cohort)\n        return egress.release(",
         new="        return egress.release(",
         tests=("tests/client/test_consent.py",),
@@ -303,6 +338,7 @@ MUTATIONS = [
     Mutation(
         name="consent: a fresh verdict with a patient who withdrew meanwhile",
         file="client/hospital.py",
+        at="evaluate",
         old="        site.ledger.require_consent(finished.cohort)\n        return egress.release_verdict(",
         new="        return egress.release_verdict(",
         tests=("tests/client/test_consent.py",),
@@ -310,6 +346,7 @@ MUTATIONS = [
     Mutation(
         name="consent: a round is taken up with a patient who withdrew since",
         file="client/hospital.py",
+        at="_reserve",
         old="        ledger.require_consent(entry.cohort)\n",
         new="",
         tests=("tests/client/test_consent.py",),
@@ -317,6 +354,7 @@ MUTATIONS = [
     Mutation(
         name="consent: a round is booked for a patient who withdrew since",
         file="client/ledger/ledger.py",
+        at="Ledger.reserve.decide",
         old="            _require_consent(rows, entry.patients)\n",
         new="",
         tests=("tests/client/test_consent.py",),
@@ -324,6 +362,7 @@ MUTATIONS = [
     Mutation(
         name="consent: a patient who withdrew stays in",
         file="client/site/site.py",
+        at="Site._seen",
         old="            self._caches[form] = consenting(whole, self.home, self.ledger.withdrawn())",
         new="            self._caches[form] = whole",
         tests=("tests/client/test_consent.py",),

@@ -6,23 +6,26 @@ HOSTILE = "tests/server/test_hostile_moments.py"
 _CLIPPED = "deviations = clip((spectra[mine] - centre) / plan.privacy.deviation_clip, 1.0)"
 
 
-def _at_the_site(*, name: str, old: str, new: str) -> Mutation:
-    return Mutation(name=name, file="client/mechanism/moments.py", old=old, new=new, tests=(MOMENTS,))
+def _at_the_site(*, name: str, at: str, old: str, new: str) -> Mutation:
+    return Mutation(name=name, file="client/mechanism/moments.py", old=old, new=new, tests=(MOMENTS,), at=at)
 
 
 CLASSES = [
     _at_the_site(
         name="clip: means of classes are not clipped",
+        at="_means",
         old="    clipped = clip(coefficients(images, base=plan.data.image_size), bound)",
         new="    clipped = coefficients(images, base=plan.data.image_size)",
     ),
     _at_the_site(
         name="clip: scatters of classes are not clipped",
+        at="_scatters",
         old=_CLIPPED,
         new="deviations = (spectra[mine] - centre) / plan.privacy.deviation_clip",
     ),
     _at_the_site(
         name="clip: scatters are clipped within the base alone",
+        at="_scatters",
         old=_CLIPPED,
         new=(
             "deviations = (spectra[mine] - centre) / plan.privacy.deviation_clip\n"
@@ -32,22 +35,26 @@ CLASSES = [
     ),
     _at_the_site(
         name="unit: scatters of classes weigh images, not patients",
+        at="_scatters",
         old="        held = share[mine]\n",
         new="        held = np.ones_like(share[mine])\n",
     ),
     _at_the_site(
         name="unit: means of classes weigh images, not patients",
+        at="_means",
         old="        held = share * (labels == index)\n        rows += [held @ clipped",
         new="        held = 1.0 * (labels == index)\n        rows += [held @ clipped",
     ),
     _at_the_site(
         name="unit: a patient is in the scatter of every class",
+        at="_scatters",
         old="        mine = labels == index\n",
         new="        mine = labels == labels\n",
     ),
     Mutation(
         name="noise: means of classes leave the count out",
         file="common/mechanism/moments.py",
+        at="sensitivity",
         old='"means": plan.privacy.mean_clip * math.sqrt(1.0 + COUNT_WEIGHT**2),',
         new='"means": plan.privacy.mean_clip,',
         tests=(MOMENTS,),
@@ -55,6 +62,7 @@ CLASSES = [
     Mutation(
         name="noise: scatters of classes leave the count out",
         file="common/mechanism/moments.py",
+        at="sensitivity",
         old='"scatters": math.sqrt(1.0 + COUNT_WEIGHT**2),',
         new='"scatters": 1.0,',
         tests=(MOMENTS,),
@@ -62,6 +70,7 @@ CLASSES = [
     Mutation(
         name="trainer: a start of its own for each class is an unknown layer",
         file="client/mechanism/trainer.py",
+        at="_KNOWN",
         old="nn.Identity, LinearStart, ClassStart)",
         new="nn.Identity, LinearStart)",
         tests=(APART + "::test_such_weights_of_a_start_by_class_move_the_sum_by_one_clip_norm_at_most",),
@@ -69,6 +78,7 @@ CLASSES = [
     Mutation(
         name="plausible: energies of a class may be negative",
         file="server/aggregation/plausible.py",
+        at="_found",
         old="    if (claim.energies < -_SLACK * deviation).any():",
         new="    if False:",
         tests=(HOSTILE,),
@@ -76,6 +86,7 @@ CLASSES = [
     Mutation(
         name="plausible: energies of a class may be anything",
         file="server/aggregation/plausible.py",
+        at="_found",
         old="    for moments in (claim.sums, claim.scatters, claim.energies):",
         new="    for moments in (claim.sums, claim.scatters):",
         tests=(HOSTILE,),

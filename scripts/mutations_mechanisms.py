@@ -11,6 +11,7 @@ MECHANISMS = [
     Mutation(
         name="noise: none is added to gradients",
         file="client/mechanism/trainer.py",
+        at="PatientOptimizer.__init__",
         old="noise_multiplier=sigma,",
         new="noise_multiplier=0.0,",
         tests=(AUDIT,),
@@ -18,6 +19,7 @@ MECHANISMS = [
     Mutation(
         name="noise: a third of it is added to gradients",
         file="client/mechanism/trainer.py",
+        at="PatientOptimizer.__init__",
         old="noise_multiplier=sigma,",
         new="noise_multiplier=sigma / 3,",
         tests=(AUDIT,),
@@ -25,6 +27,7 @@ MECHANISMS = [
     Mutation(
         name="noise: none is added to moments",
         file="client/mechanism/moments.py",
+        at="release",
         old="std=step.event.sigma * sensitivity(plan, step.phase))",
         new="std=0.0)",
         tests=(MOMENTS,),
@@ -32,6 +35,7 @@ MECHANISMS = [
     Mutation(
         name="noise: moments leave the sensitivity out",
         file="client/mechanism/moments.py",
+        at="release",
         old="std=step.event.sigma * sensitivity(plan, step.phase))",
         new="std=step.event.sigma)",
         tests=(MOMENTS,),
@@ -39,6 +43,7 @@ MECHANISMS = [
     Mutation(
         name="noise: none is added to the utility release",
         file="client/mechanism/utility.py",
+        at="release",
         old="std=event.sigma * SENSITIVITY)",
         new="std=0.0)",
         tests=("tests/client/test_utility.py",),
@@ -46,6 +51,7 @@ MECHANISMS = [
     Mutation(
         name="clip: a patient's error is not clipped",
         file="client/mechanism/utility.py",
+        at="patient_sum",
         old=".clamp(0.0, WORST)",
         new="",
         tests=("tests/client/test_utility.py",),
@@ -53,6 +59,7 @@ MECHANISMS = [
     Mutation(
         name="reserve: the utility release is not booked",
         file="client/ledger/ledger.py",
+        at="_bookings",
         old="    if entry.utility is None:",
         new="    if True:",
         tests=("tests/client/test_utility.py",),
@@ -60,6 +67,7 @@ MECHANISMS = [
     Mutation(
         name="noise: none is added to a verdict",
         file="client/evaluation/votes.py",
+        at="decide",
         old="random.normal(total.shape, std=spread)",
         new="0.0",
         tests=("tests/client/test_verdict.py",),
@@ -67,6 +75,7 @@ MECHANISMS = [
     Mutation(
         name="evaluation: held-out patients train",
         file="client/site/site.py",
+        at="Site.cohorts",
         old="return split(admitted, secret, share, people=people, trained=trained_in(self.ledger, plan.digest))",
         new="return admitted, split(admitted, secret, share, people=people)[1]",
         tests=("tests/client/test_verdict.py",),
@@ -74,6 +83,7 @@ MECHANISMS = [
     Mutation(
         name="egress: a verdict is not checked",
         file="client/egress/egress.py",
+        at="release_verdict",
         old="        verified(verdict, plan=plan.digest, candidate=verdict.candidate)",
         new="        pass",
         tests=("tests/client/test_verdict.py",),
@@ -81,6 +91,7 @@ MECHANISMS = [
     Mutation(
         name="noise: normal values are too small",
         file="client/mechanism/randomness.py",
+        at="_NormalMaker.__init__",
         old="-2.0 * std**2 / _DRAWS",
         new="-2.0 * std**2 / _DRAWS**2",
         tests=(RANDOM,),
@@ -88,6 +99,7 @@ MECHANISMS = [
     Mutation(
         name="noise: a plan without it runs at a hospital",
         file="client/hospital.py",
+        at="_refuse_without_noise",
         old="    if not plan.privacy.enabled and not site.simulated:",
         new="    if False:",
         tests=(HOSPITAL,),
@@ -96,6 +108,7 @@ MECHANISMS = [
     Mutation(
         name="clip: gradients are not clipped",
         file="client/mechanism/gradients.py",
+        at="clip_factors",
         old="    factors = clip_norm * (1 - _MARGIN) / squared_norms.sqrt().clamp(min=clip_norm)",
         new="    factors = torch.ones_like(squared_norms)",
         tests=(AUDIT,),
@@ -103,6 +116,7 @@ MECHANISMS = [
     Mutation(
         name="clip: a gradient that is not finite is kept",
         file="client/mechanism/gradients.py",
+        at="DenseGradients.add_to",
         old="        kept = factors > 0\n",
         new="        kept = factors >= 0\n",
         tests=(TRAINER,),
@@ -110,6 +124,7 @@ MECHANISMS = [
     Mutation(
         name="clip: the norm of a linear layer is left out",
         file="client/mechanism/gradients.py",
+        at="BookKept.squared_norms",
         old="        parts = [product.squared_norms(self._owners) for product in self._products]",
         new="        parts = [0 * product.squared_norms(self._owners) for product in self._products]",
         tests=(TRAINER, GRADIENTS),
@@ -117,6 +132,7 @@ MECHANISMS = [
     Mutation(
         name="clip: what cancellation may hide in a norm is not added",
         file="client/mechanism/gradients.py",
+        at="_DOUBT",
         old="_DOUBT = 1e-10\n",
         new="_DOUBT = 0.0\n",
         tests=(GRADIENTS,),
@@ -124,6 +140,7 @@ MECHANISMS = [
     Mutation(
         name="unit: an image is clipped, not a patient",
         file="client/mechanism/gradients.py",
+        at="book_keep_pass",
         old="    owners = Owners(patients=slots, each=len(images) // slots)",
         new="    owners = Owners(patients=len(images), each=1)",
         tests=(TRAINER,),
@@ -131,6 +148,7 @@ MECHANISMS = [
     Mutation(
         name="unit: an image weighs as a patient in the gradients",
         file="client/mechanism/patient_views.py",
+        at="passes",
         old="            shares=(weights / weights.sum(1, keepdim=True).clamp(min=1.0)).flatten(),",
         new="            shares=weights.flatten(),",
         tests=(TRAINER,),
@@ -138,6 +156,7 @@ MECHANISMS = [
     Mutation(
         name="unit: a pass is as large as its sample, so rounding depends on who is drawn",
         file="client/mechanism/trainer.py",
+        at="PatientTrainer.patient_gradients",
         old="            slots=self.slots,",
         new="            slots=max(1, len(patients)),",
         tests=(TRAINER, APART),
@@ -145,6 +164,7 @@ MECHANISMS = [
     Mutation(
         name="unit: nobody tries whether passes keep patients apart here",
         file="client/mechanism/isolation.py",
+        at="most_apart",
         old="    while tried > 1 and not keeps_apart(",
         new="    while False and not keeps_apart(",
         tests=(APART,),
@@ -152,6 +172,7 @@ MECHANISMS = [
     Mutation(
         name="unit: the fit is measured on patients who are not booked",
         file="client/hospital.py",
+        at="_compute",
         old="            model, site.cohort(plan), plan=plan, event=step.utility,",
         new="            model, site.admitted(plan), plan=plan, event=step.utility,",
         tests=("tests/client/test_utility.py",),
@@ -159,6 +180,7 @@ MECHANISMS = [
     Mutation(
         name="unit: the trial leaves out what only chooses a component",
         file="client/mechanism/isolation.py",
+        at="gradients",
         old="    return [*found.by_patient(), _scores(model, images, slots)]",
         new="    return found.by_patient()",
         tests=(APART,),
@@ -166,6 +188,7 @@ MECHANISMS = [
     Mutation(
         name="unit: the trial leaves out numbers that are not finite",
         file="client/mechanism/isolation.py",
+        at="_unmoved",
         old="torch.cat([images[each:], spoilt])",
         new="torch.cat([images[each:], images[:each]])",
         tests=(APART,),
@@ -173,6 +196,7 @@ MECHANISMS = [
     Mutation(
         name="unit: the trial compares a pass with itself",
         file="client/mechanism/isolation.py",
+        at="_unmoved",
         old="    return all(torch.equal(one[1:], other[:-1]) for one, other",
         new="    return all(torch.equal(one[1:], one[1:]) for one, other",
         tests=(APART,),
@@ -180,6 +204,7 @@ MECHANISMS = [
     Mutation(
         name="unit: a layer that mixes patients is let in",
         file="client/mechanism/trainer.py",
+        at="refuse_unsafe",
         old="        if next(module.children(), None) is None and type(module) not in _KNOWN:",
         new="        if False:",
         tests=(TRAINER,),
@@ -187,6 +212,7 @@ MECHANISMS = [
     Mutation(
         name="unit: a parameter may be used in any way",
         file="client/mechanism/gradients.py",
+        at="_Tape.__torch_function__",
         old="        if (rule := RULES.get(func)) is None:",
         new="        if (rule := RULES.get(func, lambda _, *a, **k: func(*a, **k))) is None:",
         tests=(GRADIENTS,),
@@ -194,6 +220,7 @@ MECHANISMS = [
     Mutation(
         name="clip: moments are not clipped",
         file="common/mechanism/moments.py",
+        at="clip",
         old="finite * np.minimum(1.0, bound / np.maximum(norms, 1e-300)) * (1 - 1e-12)",
         new="finite",
         tests=(MOMENTS,),
@@ -201,6 +228,7 @@ MECHANISMS = [
     Mutation(
         name="clip: an image's mean is not clipped",
         file="client/mechanism/moments.py",
+        at="_mean",
         old="clipped = clip(coefficients(images, base=plan.model.base), bound)",
         new="clipped = coefficients(images, base=plan.model.base)",
         tests=(MOMENTS,),
@@ -208,6 +236,7 @@ MECHANISMS = [
     Mutation(
         name="clip: an image's second moment is not clipped",
         file="client/mechanism/moments.py",
+        at="_subspace",
         old="deviations = clip((coefficients(images, base=base) - centre) / plan.privacy.deviation_clip, 1.0)",
         new="deviations = (coefficients(images, base=base) - centre) / plan.privacy.deviation_clip",
         tests=(MOMENTS,),
@@ -215,6 +244,7 @@ MECHANISMS = [
     Mutation(
         name="clip: an image's latents are not clipped",
         file="client/mechanism/moments.py",
+        at="_latents",
         old="    return clip(np.stack([np.einsum(",
         new="    return (lambda rows, _: rows)(np.stack([np.einsum(",
         tests=(MOMENTS,),
@@ -224,6 +254,7 @@ MECHANISMS = [
     Mutation(
         name="quarantine: moments of any size count",
         file="server/aggregation/quarantine.py",
+        at="check_reply",
         old="if not size <= (most := bound(plan, step, weights)):",
         new="if not size <= (most := math.inf):",
         tests=(HOSTILE_MOMENTS,),
@@ -231,6 +262,7 @@ MECHANISMS = [
     Mutation(
         name="quarantine: moments that no cohort could have made count",
         file="server/aggregation/quarantine.py",
+        at="check_reply",
         old='if step.phase != "sgd" and (fault := contradiction(',
         new='if step.phase == "none" and (fault := contradiction(',
         tests=(HOSTILE_MOMENTS,),
@@ -238,6 +270,7 @@ MECHANISMS = [
     Mutation(
         name="quarantine: moments that are not finite count",
         file="server/aggregation/quarantine.py",
+        at="_check_arrays",
         old="if not math.isfinite(_squares(array)):",
         new="if False:",
         tests=(HOSTILE_MOMENTS,),
@@ -245,6 +278,7 @@ MECHANISMS = [
     Mutation(
         name="quarantine: moments of any length count",
         file="server/aggregation/quarantine.py",
+        at="_check_arrays",
         old="if array.dtype != np.float32 or array.shape != shape:",
         new="if array.dtype != np.float32:",
         tests=(HOSTILE_MOMENTS,),
@@ -252,6 +286,7 @@ MECHANISMS = [
     Mutation(
         name="encoder: it leaves although the plan keeps it at the site",
         file="common/model/vae.py",
+        at="shared_shapes",
         old=" if not name.startswith(_ENCODER)",
         new="",
         tests=(OWN_ENCODER,),
@@ -259,6 +294,7 @@ MECHANISMS = [
     Mutation(
         name="encoder: later rounds see it while its round's key is there",
         file="client/hospital.py",
+        at="_train",
         old="noise_key.destroy(site.home, noise_key.name_of(plan.digest, step.number, weights, entry.cohort))",
         new="pass",
         tests=(OWN_ENCODER,),
@@ -266,6 +302,7 @@ MECHANISMS = [
     Mutation(
         name="encoder: a round begins with what it has made itself",
         file="client/mechanism/local_encoder.py",
+        at="for_round",
         old="if int(path.stem) >= number:",
         new="if False:",
         tests=(OWN_ENCODER,),
@@ -273,6 +310,7 @@ MECHANISMS = [
     Mutation(
         name="proximal: a step is not drawn back",
         file="client/mechanism/trainer.py",
+        at="PatientTrainer.step",
         old="        self._draw_back()\n",
         new="",
         tests=("tests/client/test_proximal.py",),
@@ -280,6 +318,7 @@ MECHANISMS = [
     Mutation(
         name="clip: moments that are not finite are kept",
         file="common/mechanism/moments.py",
+        at="clip",
         old="np.where(np.isfinite(vectors).all(axis=1, keepdims=True), vectors, 0.0)",
         new="vectors",
         tests=(MOMENTS,),
@@ -287,6 +326,7 @@ MECHANISMS = [
     Mutation(
         name="clip: the second moment comes before its clip",
         file="client/mechanism/moments.py",
+        at="_subspace",
         old="deviations = clip((coefficients(images, base=base) - centre) / plan.privacy.deviation_clip, 1.0)",
         new="deviations = clip(coefficients(images, base=base), 1.0) / plan.privacy.deviation_clip - centre",
         tests=(MOMENTS,),
@@ -294,6 +334,7 @@ MECHANISMS = [
     Mutation(
         name="unit: an image weighs as a patient in the moments",
         file="client/cohort/image_blocks.py",
+        at="parts",
         old="1.0 / np.bincount(owners)[owners]",
         new="np.ones(len(owners))",
         tests=(MOMENTS,),
@@ -302,6 +343,7 @@ MECHANISMS = [
     Mutation(
         name="sampling: everybody is drawn at every step",
         file="client/mechanism/randomness.py",
+        at="SecureRandom.poisson_sample",
         old="np.flatnonzero(self.uniform(population) < rate)",
         new="np.arange(population)",
         tests=(AUDIT,),
@@ -309,6 +351,7 @@ MECHANISMS = [
     Mutation(
         name="secrecy: a hospital's randomness has a known seed",
         file="client/mechanism/randomness.py",
+        at="SecureRandom.new_key",
         old="        return os.urandom(32)",
         new="        return bytes(32)",
         tests=(RANDOM, HOSPITAL),
@@ -316,6 +359,7 @@ MECHANISMS = [
     Mutation(
         name="secrecy: a hospital takes the simulation's randomness",
         file="client/site/site.py",
+        at="Site.random",
         old="            return SecureRandom(SecureRandom.new_key() if key is None else key)",
         new="            return SecureRandom.simulated(0, self.policy.name, *context)",
         tests=(HOSPITAL, SERVER),
@@ -323,6 +367,7 @@ MECHANISMS = [
     Mutation(
         name="secrecy: a daemon accepts a seed",
         file="client/app.py",
+        at="open_site",
         old='if asked := sorted({"simulation", "seed"} & set(context.run_config) - _empty(context)):',
         new="if asked := []:",
         tests=(APP, SERVER),

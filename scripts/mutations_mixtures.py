@@ -16,54 +16,63 @@ _CHECKED = (
 )
 
 
-def _at_the_site(*, name: str, old: str, new: str) -> Mutation:
-    return Mutation(name=name, file="client/mechanism/moments.py", old=old, new=new, tests=(MOMENTS,))
+def _at_the_site(*, name: str, at: str, old: str, new: str) -> Mutation:
+    return Mutation(name=name, file="client/mechanism/moments.py", old=old, new=new, tests=(MOMENTS,), at=at)
 
 
 MIXTURES = [
     _at_the_site(
         name="clip: moments are rounded by how many images stand beside",
+        at="_latents",
         old='np.stack([np.einsum("d,dk->k", offset, basis) for offset in offsets])',
         new="(offsets @ basis)",
     ),
     _at_the_site(
         name="clip: moments of centres are not clipped",
+        at="_centres",
         old=_OWN + _HELD + _CENTRES,
         new=_UNCLIPPED + _HELD + _CENTRES,
     ),
     _at_the_site(
         name="clip: moments of a mixture are not clipped",
+        at="_mixture",
         old=_OWN + _HELD + _MIXTURE,
         new=_UNCLIPPED + _HELD + _MIXTURE,
     ),
     _at_the_site(
         name="unit: moments of centres weigh images, not patients",
+        at="_centres",
         old=_HELD + _CENTRES,
         new=_AS_IMAGES + _CENTRES,
     ),
     _at_the_site(
         name="unit: moments of a mixture weigh images, not patients",
+        at="_mixture",
         old=_HELD + _MIXTURE,
         new=_AS_IMAGES + _MIXTURE,
     ),
     _at_the_site(
         name="clip: moments by shares that are no numbers are kept",
+        at="_held",
         old="np.where(sound[:, None], held / (1 + 1e-9), 0.0)",
         new="held / (1 + 1e-9)",
     ),
     _at_the_site(
         name="clip: moments by shares that pass 1 together are kept",
+        at="_held",
         old=_DIVIDED + _CHECKED,
         new="shares" + _CHECKED.replace(" & (held.sum(axis=1) <= 1 + 1e-9)", ""),
     ),
     _at_the_site(
         name="clip: moments by shares are zero where these pass 1",
+        at="_held",
         old=_DIVIDED,
         new="shares",
     ),
     Mutation(
         name="noise: moments of centres leave the count out",
         file="common/mechanism/moments.py",
+        at="sensitivity",
         old='"centres": math.sqrt(1.0 + COUNT_WEIGHT**2),',
         new='"centres": 1.0,',
         tests=(MOMENTS,),
@@ -71,6 +80,7 @@ MIXTURES = [
     Mutation(
         name="noise: moments of a mixture leave the second moments out",
         file="common/mechanism/moments.py",
+        at="sensitivity",
         old='"mixture": math.sqrt(2.0 + COUNT_WEIGHT**2),',
         new='"mixture": math.sqrt(1.0 + COUNT_WEIGHT**2),',
         tests=(MOMENTS,),

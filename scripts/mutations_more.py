@@ -15,6 +15,7 @@ MORE = [
     Mutation(
         name="divisor: it is the real cohort's size",
         file="client/hospital.py",
+        at="_compute",
         old="    divisor = site.policy.declared_patients or plan.data.min_patients",
         new="    divisor = site.cohort(plan).patients",
         tests=(HOSPITAL + "::test_the_divisor_is_what_is_declared_or_the_plans_minimum_and_never_the_cohorts_size",),
@@ -22,6 +23,7 @@ MORE = [
     Mutation(
         name="divisor: what the hospital declares is not asked for",
         file="client/hospital.py",
+        at="_compute",
         old="    divisor = site.policy.declared_patients or plan.data.min_patients",
         new="    divisor = plan.data.min_patients",
         tests=(HOSPITAL + "::test_the_divisor_is_what_is_declared_or_the_plans_minimum_and_never_the_cohorts_size",),
@@ -29,6 +31,7 @@ MORE = [
     Mutation(
         name="randomness: a forked child draws what its parent would",
         file="client/daemon/zygote.py",
+        at="_child",
         old="        _fresh_randomness()\n",
         new="",
         tests=(ZYGOTE + "::test_no_child_draws_what_another_drew",),
@@ -36,6 +39,7 @@ MORE = [
     Mutation(
         name="randomness: a uniform value may be 1",
         file="client/mechanism/randomness.py",
+        at="SecureRandom.uniform",
         old="        return np.minimum(middles, _MOST_UNIFORM, out=middles)",
         new="        return middles",
         tests=(RANDOM + "::test_a_uniform_value_is_never_1_and_at_a_rate_of_1_everybody_is_drawn",),
@@ -44,6 +48,7 @@ MORE = [
     Mutation(
         name="message: a text may be of any length",
         file="common/wire/messages.py",
+        at="_typed",
         old="    if kind is str and isinstance(value, str) and len(value) <= 256:",
         new="    if kind is str and isinstance(value, str):",
         tests=(MESSAGES + "::test_scalars_that_are_unknown_or_of_another_type_are_refused",),
@@ -51,6 +56,7 @@ MORE = [
     Mutation(
         name="message: an epsilon that is no number is read",
         file="common/wire/messages.py",
+        at="_typed",
         old="isinstance(value, float) and not math.isnan(value):",
         new="isinstance(value, float):",
         tests=(MESSAGES + "::test_epsilon_that_is_not_a_number_is_refused",),
@@ -58,6 +64,7 @@ MORE = [
     Mutation(
         name="message: arrays may be of any size together",
         file="common/wire/messages.py",
+        at="_arrays",
         old="    if sum(len(array.data) for array in arrays.values()) > MAX_BYTES:",
         new="    if False:",
         tests=(MESSAGES + "::test_arrays_that_are_too_large_together_are_refused_before_they_are_read",),
@@ -65,6 +72,7 @@ MORE = [
     Mutation(
         name="message: packed arrays may be of any type",
         file="common/wire/messages.py",
+        at="_unpacked",
         old='    if odd := [name for name, array in arrays.items() if array.dtype != np.dtype("<f4")]:',
         new="    if odd := []:",
         tests=(MESSAGES + "::test_packed_arrays_that_are_not_what_they_announce_are_refused",),
@@ -72,6 +80,7 @@ MORE = [
     Mutation(
         name="message: a refusal carries any text",
         file="common/wire/messages.py",
+        at="Refused.__post_init__",
         old="        if by_name(self.reason).__name__ != self.reason:",
         new="        if False:",
         tests=(MESSAGES + "::test_a_refusal_carries_a_known_type_and_no_text",),
@@ -79,6 +88,7 @@ MORE = [
     Mutation(
         name="request: a last head may be any text",
         file="client/hospital.py",
+        at="_refuse_rollback",
         old='    if not re.fullmatch(r"[0-9a-f]{64}|", request.last_head):',
         new="    if False:",
         tests=(CRASH + "::test_a_head_that_is_none_is_refused",),
@@ -86,6 +96,7 @@ MORE = [
     Mutation(
         name="round: one beyond the plan's is let in",
         file="client/site/policy.py",
+        at="round_of",
         old="    if not 1 <= number <= len(rounds):",
         new="    if number > len(rounds):",
         tests=(POLICY + "::test_a_round_is_the_plans_own_or_refused",),
@@ -93,6 +104,7 @@ MORE = [
     Mutation(
         name="frames: a frame may announce any length",
         file="client/daemon/frames.py",
+        at="_part",
         old="    if length > _MOST:",
         new="    if False:",
         tests=(FRAMES,),
@@ -101,6 +113,7 @@ MORE = [
     Mutation(
         name="forwarder: any path leaves",
         file="client/daemon/forwarder.py",
+        at="Forwarder._pass_on",
         old="        if not _METHOD.fullmatch(method) or method in _NOT_PASSED or request.url.query:",
         new="        if False:",
         tests=(FORWARDER + "::test_nothing_but_fleet_calls_leaves",),
@@ -108,6 +121,7 @@ MORE = [
     Mutation(
         name="forwarder: a body may be of any size",
         file="client/daemon/forwarder.py",
+        at="_bounded",
         old="        if len(body) > MAX_BYTES:",
         new="        if False:",
         tests=(FORWARDER + "::test_a_body_too_large_is_refused_here",),
@@ -115,6 +129,7 @@ MORE = [
     Mutation(
         name="forwarder: every header leaves",
         file="client/daemon/forwarder.py",
+        at="Forwarder._pass_on",
         old=" if _PASSED_HEADERS.fullmatch(key.lower())}",
         new="}",
         tests=(FORWARDER + "::test_a_fleet_call_arrives_as_it_was_sent_and_so_does_its_answer",),
@@ -122,6 +137,7 @@ MORE = [
     Mutation(
         name="runner: an answer of any form leaves",
         file="client/daemon/runner.py",
+        at="checked",
         old="        if any(_has_form(content, form) for form in (HelloReply, TrainReply, Verdict)):",
         new="        if True:",
         tests=(ZYGOTE + "::test_only_the_known_forms_of_an_answer_are_passed_on",),
@@ -129,6 +145,7 @@ MORE = [
     Mutation(
         name="egress: any text is a site's name",
         file="client/egress/egress.py",
+        at="_check",
         old='        "site": re.fullmatch(r"[a-z0-9][a-z0-9-]{0,31}", reply.site) is not None,',
         new="",
         tests=(EGRESS + "::test_anything_that_is_not_this_rounds_release_is_refused",),
@@ -136,6 +153,7 @@ MORE = [
     Mutation(
         name="egress: any text is the ledger's head",
         file="client/egress/egress.py",
+        at="_check",
         old='        "ledger_head": re.fullmatch(r"[0-9a-f]{64}", reply.ledger_head) is not None,',
         new="",
         tests=(EGRESS + "::test_anything_that_is_not_this_rounds_release_is_refused",),
@@ -143,6 +161,7 @@ MORE = [
     Mutation(
         name="egress: a reply may state an epsilon past the plan's",
         file="client/egress/egress.py",
+        at="_check",
         old='        "epsilon": type(reply.epsilon) is float and 0 <= reply.epsilon <= limit,',
         new="",
         tests=(EGRESS + "::test_anything_that_is_not_this_rounds_release_is_refused",),
@@ -150,6 +169,7 @@ MORE = [
     Mutation(
         name="egress log: a file that was altered does not show",
         file="client/egress/check.py",
+        at="_check",
         old="        elif first != continued(older):",
         new="        elif False:",
         tests=(EGRESS + "::test_a_file_that_was_altered_or_taken_away_shows",),
@@ -158,6 +178,7 @@ MORE = [
     Mutation(
         name="quarantine: an answer to another round counts",
         file="server/aggregation/quarantine.py",
+        at="check_reply",
         old="    if (reply.plan, reply.round, reply.phase) != (plan.digest, step.number, step.phase):",
         new="    if False:",
         tests=(QUARANTINE + "::test_a_reply_that_says_something_else_than_it_was_asked_is_left_out",),
@@ -165,6 +186,7 @@ MORE = [
     Mutation(
         name="quarantine: a reply may state any cost",
         file="server/aggregation/quarantine.py",
+        at="check_reply",
         old="    if reply.delta != plan.privacy.delta or (",
         new="    if False and (",
         tests=(QUARANTINE + "::test_a_reply_that_says_something_else_than_it_was_asked_is_left_out",),
@@ -172,6 +194,7 @@ MORE = [
     Mutation(
         name="quarantine: one site answers for another",
         file="server/aggregation/quarantine.py",
+        at="read",
         old="        if reply.site != site:",
         new="        if False:",
         tests=(QUARANTINE + "::test_a_reply_that_says_something_else_than_it_was_asked_is_left_out",),
@@ -179,6 +202,7 @@ MORE = [
     Mutation(
         name="quarantine: a reply may hold more than the release",
         file="server/aggregation/quarantine.py",
+        at="_check_arrays",
         old="    if extra := sorted(set(arrays) - set(shapes)):",
         new="    if extra := []:",
         tests=(QUARANTINE + "::test_a_reply_that_holds_more_than_its_release_is_left_out_by_name",),
@@ -186,6 +210,7 @@ MORE = [
     Mutation(
         name="quarantine: a metric beside the release is let in",
         file="server/aggregation/quarantine.py",
+        at="read",
         old="    _refuse_extra_keys(record)\n",
         new="",
         tests=(QUARANTINE + "::test_a_reply_that_holds_more_than_its_release_is_left_out_by_name",),
@@ -193,6 +218,7 @@ MORE = [
     Mutation(
         name="plausible: a class may hold fewer patients than none",
         file="server/aggregation/plausible.py",
+        at="_found",
         old="    if (claim.counts < -blur).any():",
         new="    if False:",
         tests=(QUARANTINE + "::test_a_release_that_no_cohorts_sums_could_be_is_left_out",),
@@ -200,6 +226,7 @@ MORE = [
     Mutation(
         name="plausible: a spread may be negative",
         file="server/aggregation/plausible.py",
+        at="_found",
         old="    if (claim.scatters[:, diagonal].sum(axis=1) < -_SLACK * deviation * math.sqrt(side)).any():",
         new="    if False:",
         tests=(QUARANTINE + "::test_a_release_that_no_cohorts_sums_could_be_is_left_out",),
@@ -208,6 +235,7 @@ MORE = [
     Mutation(
         name="signing: a manifest reaches outside its folder",
         file="common/wire/signing.py",
+        at="verify_folder",
         old="        if Path(name).name != name or ",
         new="        if ",
         tests=(SIGNING,),
@@ -215,6 +243,7 @@ MORE = [
     Mutation(
         name="signing: a manifest of another form is read",
         file="common/wire/signing.py",
+        at="verify_folder",
         old="    if schema != SCHEMA or canonical(manifest) != raw:",
         new="    if False:",
         tests=(SIGNING,),
@@ -222,6 +251,7 @@ MORE = [
     Mutation(
         name="enrolment: a file may hold unknown keys",
         file="common/wire/enrolment.py",
+        at="_Paper.parse",
         old="        if not right or set(table) != names:",
         new="        table = {key: table[key] for key in names if key in table}\n        if not right:",
         tests=(ENROLMENT,),
@@ -229,6 +259,7 @@ MORE = [
     Mutation(
         name="enrolment: an endless file is read",
         file="common/wire/enrolment.py",
+        at="_Paper.load",
         old="        if len(content) > MAX_BYTES:",
         new="        if False:",
         tests=(ENROLMENT,),
@@ -236,6 +267,7 @@ MORE = [
     Mutation(
         name="weights: an array of another shape or type is let in",
         file="common/model/weights.py",
+        at="check",
         old="        if array.dtype != np.float32 or array.shape != shape:",
         new="        if False:",
         tests=("tests/common/test_weights.py::test_odd_arrays_are_refused",),
