@@ -161,9 +161,13 @@ def test_scores_that_round_by_place_are_noticed_though_they_only_choose(monkeypa
         even = torch.arange(len(found))[:, None] % 2 == 0
         return torch.where(even, found.nextafter(torch.tensor(torch.inf)), found)
 
-    monkeypatch.setattr(LinearStart, "scores", uneven)
     for work in (isolation.gradients, isolation.errors):
-        assert not isolation.keeps_apart(plan, partial(work, slots=8), slots=8, each=1, device=CPU)
+        slots = isolation.most_apart(plan, work, slots=8, each=1, device=CPU)  # 8 where this machine's kernels allow it
+        if slots == 1:
+            pytest.skip("no two patients of this shape can share a pass on this machine")
+        with monkeypatch.context() as patched:
+            patched.setattr(LinearStart, "scores", uneven)
+            assert not isolation.keeps_apart(plan, partial(work, slots=slots), slots=slots, each=1, device=CPU)
 
 
 def test_the_measured_fit_is_moved_by_its_sensitivity_at_most_under_such_weights(tmp_path: Path) -> None:
