@@ -148,10 +148,10 @@ def test_a_pass_in_which_patients_meet_is_noticed() -> None:
 
 def test_scores_that_round_by_place_are_noticed_though_they_only_choose(monkeypatch: pytest.MonkeyPatch) -> None:
     """What chooses a component leaves a pass as a choice alone, and random scores never tie."""
-    small = small_plan(images_per_patient=1)
+    small = small_plan(image_size=28, channels=(8, 16), images_per_patient=1)  # as real plans: few shapes mix there
     plan = dataclasses.replace(
         small,
-        model=dataclasses.replace(small.model, components=3),
+        model=dataclasses.replace(small.model, latent=32, base=16, components=3),
         privacy=dataclasses.replace(small.privacy, phases=("moments", "sgd")),
     )
     plain = LinearStart.scores
