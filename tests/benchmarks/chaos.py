@@ -25,6 +25,7 @@ import collections
 import contextlib
 import json
 import random
+import re
 import shutil
 import signal
 import statistics
@@ -159,7 +160,12 @@ class Chaos:
     def advice(self) -> int:
         """How many messages asked for a backup; no ledger was damaged, so each would have lost something."""
         outs = [(party.folder / "serve.out").read_text() for party in self.parties]
-        bad = {line for text in [*self.told, *outs] for line in text.splitlines() if "restore" in line.lower()}
+        bad = {
+            line
+            for text in [*self.told, *outs]
+            for line in text.splitlines()
+            if re.search(r"\brestore\b", line, re.IGNORECASE)
+        }
         for line in sorted(bad):
             say(f"asks for a backup: {line[:300]}")
         return len(bad)
