@@ -27,6 +27,7 @@ from mutations_more import MORE
 from mutations_outlook import OUTLOOK
 from mutations_pixels import PIXELS
 from mutations_plan import PLANS
+from mutations_prior import PRIOR
 from mutations_release import RELEASE
 from mutations_terminal import TERMINAL
 
@@ -42,6 +43,7 @@ MUTATIONS = [
     *ACCOUNTANT,
     *MORE,
     *DENOISER,
+    *PRIOR,
     *DEPLOYMENT,
     *GATEWAY,
     *HOME,

@@ -3,7 +3,6 @@
 Everything is derived from the plan, the policy and the ledger; no scan is read.
 """
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, Self
@@ -15,6 +14,7 @@ from client.ledger.ledger import Ledger
 from client.site import policy
 from client.site.policy import Limits, SitePolicy
 from common.errors import BudgetExhausted, PlanRefused
+from common.plan.canonical import canonical
 from common.plan.schedule import Phase, Round, schedule, verdict_event, whole_cost
 from common.plan.study_plan import AggregationPlan, StudyPlan
 
@@ -105,7 +105,7 @@ class Proposal:
             "covariance": self.plan.model.covariance,
             "denoiser": list(self.plan.model.denoiser),
             "federated": self.plan.training.federated,
-            "warm": dataclasses.asdict(self.plan.warm) if self._warmed else None,
+            "warm": canonical(self.plan.warm) if self._warmed else None,
             "unit": privacy.unit,
             "delta": privacy.delta,
             "epsilon": self.cost,
@@ -185,6 +185,16 @@ class Proposal:
         return [
             "  warm     the coordinator also trains on images it declares public, at no cost to a patient:",
             f"           {source}; no image of this hospital enters, nothing runs here for it",
+            *(f"           named as {name}" for name in warm.named),
+            *self._rehearsal_lines(),
+        ]
+
+    def _rehearsal_lines(self) -> list[str]:
+        if not self.plan.warm.studies:
+            return []
+        return [
+            f"           {self.plan.warm.studies} studies are rehearsed with them, so that a net learns to draw from noised",
+            "           sums; they must hold no image of a patient of this hospital",
         ]
 
     def _phases(self) -> list[Phase]:

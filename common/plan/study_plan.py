@@ -97,6 +97,7 @@ class StudyPlan:
         )
         self._check_covariance()
         self._check_denoiser()
+        self._check_warm()
         require(
             "sgd" not in self.privacy.phases or self.training.rounds > 0,
             "training.rounds",
@@ -116,6 +117,13 @@ class StudyPlan:
             '"all" when phases has "warm": a warmed encoder has no way to the sites',
             self.training.federated,
         )
+
+    def _check_warm(self) -> None:
+        """Rehearsals teach a denoiser to read noised moments: without either there is nothing to rehearse."""
+        if not self.warm.studies:
+            return
+        require(bool(self.model.denoiser), "warm.studies", "0 without model.denoiser", self.warm.studies)
+        require("warm" in self.privacy.phases, "warm.studies", '0 when phases lacks "warm"', self.warm.studies)
 
     def _check_denoiser(self) -> None:
         """A denoiser needs a covariance of each class, an image that folds into its grid, and no encoder's rounds."""

@@ -9,29 +9,41 @@ What the nets say above a start from patients is then silenced again where gradi
 the closed form, with warmed features. Where none follow, what was learnt of the public images stays in the pictures, so
 they should be of the same kind (decision 7 has what phantoms do to radiographs).
 
+A plan with `warm.studies` has its denoiser read noised closed forms in place of one start (`server.model.rehearsal`).
+It is kept for gradients too, unless the hospitals' moments say that it draws something else
+(`server.model.prior_guard`).
+
 It happens once, after the last moments round, or before the first round where there is none. What came of it is on disk
 before a site is asked for anything that depends on it: a study that is resumed, on whatever machine, never warms twice,
 which would give other weights in the last bits and ask hospitals to pay for the same round again.
 """
 
-import dataclasses
+import json
 import logging
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from common.errors import CheckpointCorrupt, MessageRefused, StudyStopped
+from common.host.files import write_atomically
+from common.model.generator import Generator
+from common.model.refined import RefinedVae
 from common.model.vae import model_of, shapes
 from common.model.weights import Weights, check, read, write
+from common.plan.canonical import canonical
 from common.plan.schedule import schedule
 from common.plan.study_plan import StudyPlan
-from server.model import warm_data
+from server.model import warm_data, warm_denoiser
+from server.model.prior_guard import Guarded
 
 log = logging.getLogger(__name__)
 
 FILE = "warm.safetensors"
 """Warm weights before the first round, in a study's folder; after a moments round the checkpoint holds them."""
+GUARD = "warm.json"
+"""What the guard of a prior found, in a study's folder."""
 _BATCH = 64
 
 
@@ -69,20 +81,14 @@ def up(plan: StudyPlan, folder: Path, weights: Weights) -> Weights:
         StudyStopped: The nets are no finite numbers any more.
     """
     images, labels = warm_data.load(plan, folder)
-    generator = torch.Generator().manual_seed(int(plan.digest[:15], 16))
     model = model_of(plan)
     model.load_arrays(weights)
-    model.train()
-    mine = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(mine, lr=plan.warm.learning_rate)
-    for _ in range(plan.warm.steps):
-        chosen = torch.randint(len(images), (_BATCH,), generator=generator)
-        noise = torch.randn((_BATCH, model.noise_size), generator=generator)
-        optimizer.zero_grad(set_to_none=True)
-        model.loss(images[chosen], labels[chosen], noise).mean().backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    if {"moments", "sgd"} <= set(plan.privacy.phases):
-        model.silence()  # gradients begin at the closed form: what phantoms look like above it is not what patients do
+    if plan.warm.studies:
+        assert isinstance(model, RefinedVae)
+        found = warm_denoiser.read(plan, model, images, labels)
+        write_atomically(folder / GUARD, json.dumps(_in_json(found)).encode())
+    else:
+        _train(plan, model, images, labels)
     warmed = model.arrays()
     try:
         check(warmed, shapes(plan), what="warm-up")
@@ -95,20 +101,65 @@ def up(plan: StudyPlan, folder: Path, weights: Weights) -> Weights:
     return warmed
 
 
-def in_the_card(plan: StudyPlan) -> dict[str, Any] | None:
+def _train(plan: StudyPlan, model: Generator, images: Tensor, labels: Tensor) -> None:
+    """Train the nets above the start that the model has."""
+    generator = torch.Generator().manual_seed(int(plan.digest[:15], 16))
+    model.train()
+    mine = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(mine, lr=plan.warm.learning_rate)
+    for _ in range(plan.warm.steps):
+        chosen = torch.randint(len(images), (_BATCH,), generator=generator)
+        noise = torch.randn((_BATCH, model.noise_size), generator=generator)
+        optimizer.zero_grad(set_to_none=True)
+        model.loss(images[chosen], labels[chosen], noise).mean().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    if {"moments", "sgd"} <= set(plan.privacy.phases):
+        model.silence()  # gradients begin at the closed form: what phantoms look like above it is not what patients do
+
+
+def _in_json(found: Guarded) -> dict[str, Any]:
+    return {"distance": round(found.distance, 4), "allowed": round(found.allowed, 4), "kept": found.kept}
+
+
+def in_the_card(plan: StudyPlan, folder: Path) -> dict[str, Any] | None:
     """What the card says of the warm-up; None where there was none."""
     if "warm" not in plan.privacy.phases:
         return None
-    return {**dataclasses.asdict(plan.warm), "public": True, "epsilon": 0.0, "after_round": after(plan)}
+    said = {**canonical(plan.warm), "public": True, "epsilon": 0.0, "after_round": after(plan)}
+    return {**said, "prior": _guard(folder)} if plan.warm.studies else said
 
 
-def in_words(plan: StudyPlan) -> list[str]:
+def _guard(folder: Path) -> dict[str, Any]:
+    """What the guard wrote down, read back."""
+    try:
+        found: dict[str, Any] = json.loads((folder / GUARD).read_text())
+        return {"distance": float(found["distance"]), "allowed": float(found["allowed"]), "kept": found["kept"] is True}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointCorrupt(
+            f"{folder / GUARD}: what the guard found of the prior cannot be read ({type(error).__name__}). Restore it "
+            "from the copy of the study's folder"
+        ) from error
+
+
+def in_words(plan: StudyPlan, folder: Path) -> list[str]:
     """The same for the report, a sentence or none."""
     if "warm" not in plan.privacy.phases:
         return []
     what = "public images" if plan.warm.by_file else f"{plan.warm.images} procedural phantoms"
     which = f" (SHA-256 {plan.warm.source})" if plan.warm.by_file else ""
-    return [
+    told = [
         f"The nets were first trained on {what}{which}, {plan.warm.steps} steps, at the coordinator. No patient's "
         "image entered, and it cost no budget."
     ]
+    return [*told, _of_the_prior(_guard(folder))] if plan.warm.studies else told
+
+
+def _of_the_prior(found: dict[str, Any]) -> str:
+    """What the guard found, as a sentence."""
+    said = f"({found['distance']:.2f} of {found['allowed']:.2f} allowed)"
+    if found["kept"]:
+        return f"Pictures drawn with it have the hospitals' own noised moments {said}, so it was kept."
+    return (
+        f"Pictures drawn with it were too far from the hospitals' own noised moments {said}: the public images are of "
+        "another kind. It was left out, and pictures are those of the closed form."
+    )

@@ -22,6 +22,8 @@ _SEED = 1906
 """Of the phantoms; not the set that `server.model.scores` measures on."""
 _MOST_BYTES = 2 * 1024**3
 _FEWEST = 64
+_KINDS = 1000
+"""Most kinds of images that a rehearsal takes its classes from."""
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What NumPy and zipfile raise on damaged, encrypted or oddly compressed archives (NotImplementedError is a
 RuntimeError)."""
@@ -71,10 +73,11 @@ def load(plan: StudyPlan, folder: Path) -> tuple[Tensor, Tensor]:
             "file of that SHA-256 with --warm-data"
         )
     images, labels = _arrays(path)
-    if len(images) < _FEWEST or len(labels) != len(images) or labels.min() < 0 or labels.max() >= classes:
+    most = _KINDS if plan.warm.studies else classes  # a rehearsal takes kinds of images, whatever the plan calls them
+    if len(images) < _FEWEST or len(labels) != len(images) or labels.min() < 0 or labels.max() >= most:
         raise DataError(
             f"{path}: {len(images)} images and {len(labels)} labels; at least {_FEWEST} images are needed, and for "
-            f"each a label from 0 to {classes - 1}"
+            f"each a label from 0 to {most - 1}"
         )
     batch = torch.from_numpy(images)[:, None]
     if batch.shape[2:] != (size, size):

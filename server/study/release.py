@@ -100,7 +100,7 @@ def build_card(study: Study, decoder: Decoder, folder: Path, *, verdicts: Verdic
         "prevalence": decoder.prevalence(),
         "verdicts": {site: to_json(verdict) for site, verdict in sorted(verdicts.items())},
         "utility_rmse": study.records[-1].utility,
-        "warm": warm.in_the_card(study.plan),
+        "warm": warm.in_the_card(study.plan, study.folder),
         "rounds": [_round(dataclasses.asdict(record)) for record in study.records],
     }
 
@@ -178,7 +178,7 @@ def _report_data(study: Study, decoder: Decoder, card: dict[str, Any]) -> Report
         delta=study.plan.privacy.delta,
         simulated=card["simulated"],
         images=sheets,
-        notes=warm.in_words(study.plan)
+        notes=warm.in_words(study.plan, study.folder)
         + [
             f"Site {site} is missing from round {r.number}: {reason}."
             for r in study.records

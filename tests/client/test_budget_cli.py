@@ -1,6 +1,5 @@
 """The data steward's commands: plain words, one JSON object with --json, and refusals that record nothing."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from client.site.site import Site
 from common.display.terminal import Commands
 from common.errors import BudgetExhausted, PlanRefused, StateError
 from common.model.weights import digest
+from common.plan.canonical import canonical
 from common.plan.schedule import schedule
 from common.plan.study_plan import StudyPlan
 from tests.client.hospitals import PLAN as PLAN_TEXT
@@ -153,6 +153,12 @@ def test_a_plan_outside_the_policy_cannot_be_approved(
             '\n[model]\ncovariance = "class"\nchannels = []\ndenoiser = [8, 16]\n',
             ("are described on their own", "train a denoiser, which adds detail"),
         ),
+        (
+            '\n[model]\ncovariance = "class"\nchannels = []\ndenoiser = [8, 16]\n'
+            '[warm]\nstudies = 9\nnamed = ["chests of Anytown, CC BY 4.0"]\n'
+            '[privacy]\nphases = ["warm", "moments", "sgd"]\n',
+            ("train a denoiser", "9 studies are rehearsed", "named as chests of Anytown, CC BY 4.0"),
+        ),
         ('\n[training]\nfederated = "decoder"\n', ("the encoder, which reads images, stays here",)),
         ("\n[aggregation]\nmax_patients = 2000\n", (" to 2,000 patients here",)),
     ],
@@ -170,7 +176,7 @@ def test_a_steward_is_told_what_a_plan_has_beyond_the_default_and_of_nothing_els
                         "denoiser": bool(plan.model.denoiser),
                         "encoder": plan.training.federated == "decoder"}.items():  # fmt: skip
         assert (word in text) == there
-    assert table["warm"] == (dataclasses.asdict(plan.warm) if "warm" in plan.privacy.phases else None)
+    assert table["warm"] == (canonical(plan.warm) if "warm" in plan.privacy.phases else None)
     assert (table["components"], table["covariance"]) == (plan.model.components, plan.model.covariance)
     assert table["federated"] == plan.training.federated
     assert table["data"]["max_patients"] == plan.aggregation.max_patients
