@@ -193,8 +193,8 @@ class Proposal:
         if not self.plan.warm.studies:
             return []
         return [
-            f"           {self.plan.warm.studies} studies are rehearsed with them, so that a net learns to draw from noised",
-            "           sums; they must hold no image of a patient of this hospital",
+            f"           {self.plan.warm.studies} studies are rehearsed with them, so that a net learns to draw from",
+            "           noised sums; they must hold no image of a patient of this hospital",
         ]
 
     def _phases(self) -> list[Phase]:
