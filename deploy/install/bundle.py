@@ -27,8 +27,8 @@ from common.display.terminal import emit, json_option
 from common.errors import StateError
 from common.host.files import write_atomically
 
-ROOT = Path(__file__).parent.parent
-CONSTRAINTS = Path(__file__).parent / "constraints.txt"
+ROOT = Path(__file__).resolve().parents[2]
+CONSTRAINTS = ROOT / "deploy" / "constraints.txt"
 """The exact versions; part of the wheel."""
 OURS = "wardround[ocr]"
 """What every documented way installs: text in pictures is looked for, unless a hospital says no."""
@@ -136,7 +136,7 @@ def gather(out: Path) -> str:
     text = requirements(wheels, pinned).encode()
     write_atomically(out / "requirements.txt", text)
     write_atomically(out / "install.sh", _INSTALL.encode(), mode=0o755)
-    for unit in sorted((Path(__file__).parent / "systemd").glob("*.service")):
+    for unit in sorted((ROOT / "deploy" / "systemd").glob("*.service")):
         write_atomically(out / "systemd" / unit.name, unit.read_bytes())
     return hashlib.sha256(text).hexdigest()
 

@@ -265,7 +265,7 @@ class Lab:
         made = party.wardround("server", "prepare", self.folder / "plan.toml", "--home", party.home)
         self.say("flwr run")
         flwr = str(Path(party.python).parent / "flwr")
-        app = str(Path(__file__).parent / "flower_app")
+        app = str(Path(__file__).parents[1] / "flower_app")
         party.run([flwr, "run", app, SUPERLINK, "--run-config", f'run-dir="{made["run_dir"]}"'], timeout_s=120)
 
     def finish(self, *, patience_s: float = 900.0) -> dict[str, Any]:

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 Engine = Literal["inprocess", "ray"]
 SETUP = "simulation.json"
 SECRET_FILE = "secret.key"
-FLOWER_APP = Path(__file__).parent / "flower_app"
+FLOWER_APP = Path(__file__).parents[1] / "flower_app"
 
 T = TypeVar("T")
 

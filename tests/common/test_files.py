@@ -26,7 +26,7 @@ from common.host.files import (
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from common import files
+from common.host import files
 
 owner = Path if sys.argv[3] in ("replace", "hardlink_to") else os
 setattr(owner, sys.argv[3], lambda *_: os.kill(os.getpid(), signal.SIGKILL))

@@ -132,7 +132,7 @@ def test_an_installed_wheel_makes_the_very_wheel_it_came_from(tmp_path: Path) ->
 
 def test_an_installed_file_that_was_changed_is_carried_to_no_hospital(tmp_path: Path) -> None:
     place = installed(tmp_path)
-    (place / "client" / "policy.py").write_text("limits = None\n")
+    (place / "client" / "site" / "policy.py").write_text("limits = None\n")
     done = repacked(place, tmp_path / "out")
     assert done.returncode == 1
     assert "client/site/policy.py is not what was installed" in done.stderr

@@ -186,7 +186,7 @@ def test_colours_of_our_own_stay_and_those_of_a_cell_do_not(monkeypatch: pytest.
     assert drawn.count(plain(EVIL)) == 2
 
 
-@pytest.mark.parametrize("package", ["server", "client.admission", "client.evaluation"])
+@pytest.mark.parametrize("package", ["server.report", "client.admission", "client.evaluation"])
 def test_every_page_escapes_what_it_shows(package: str) -> None:
     page = environment(package).from_string("{{ evil }}").render(evil=EVIL)
     assert "<b>" not in page

@@ -59,7 +59,7 @@ def test_every_element_is_closed_and_every_inner_link_arrives() -> None:
 
 
 def test_the_template_and_its_style_lie_inside_the_package() -> None:
-    folder = importlib.resources.files("server") / "templates"
+    folder = importlib.resources.files("server.report") / "templates"
     assert {"report.html", "report.css"} <= {entry.name for entry in folder.iterdir()}
 
 
@@ -340,7 +340,7 @@ def luminance(colour: str) -> float:
     ],
 )
 def test_text_stands_out_by_wcag_aa_in_light_and_dark(theme: int, text: str, ground: str) -> None:
-    style = (importlib.resources.files("server") / "templates" / "report.css").read_text()
+    style = (importlib.resources.files("server.report") / "templates" / "report.css").read_text()
     colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", style.split(":root")[1 + theme]))
     lighter, darker = sorted((luminance(colours[text]), luminance(colours[ground])), reverse=True)
     assert (lighter + 0.05) / (darker + 0.05) >= 4.5
