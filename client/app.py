@@ -45,7 +45,7 @@ def evaluate(message: Message, context: Context) -> Message:
 def _answer(
     message: Message, context: Context, kind: type[Hello] | type[TrainRequest] | type[EvaluateRequest]
 ) -> Message:
-    """Run the request at the site. Whatever goes wrong, only the type of a deliberate error leaves."""
+    """Run the request at the site. On any failure, only the type of a deliberate error leaves."""
     site: Site | None = None
     plan = ""
     try:

@@ -78,7 +78,7 @@ class LabelsError(DataError):
 
 
 class IssuerNeeded(DataError):
-    """A PatientID alone names nobody, but with its issuer it may be that of a patient who has left the cache."""
+    """A PatientID alone names no patient, but with its issuer it may be that of one who has left the cache."""
 
 
 class CohortTooSmall(DataError):

@@ -14,7 +14,7 @@ class SimulationSetup:
     """Content of `simulation.json` in a run folder.
 
     Attributes:
-        seed: Keys every random stream of the run. Public data only: whoever knows it can take the noise away.
+        seed: Keys every random stream of the run. Public data only: with the seed, a reader can subtract the noise.
         homes: Home folder of each simulated site, in the order of Flower's partition ids.
     """
 

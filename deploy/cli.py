@@ -18,7 +18,7 @@ from common.display.terminal import Commands, emit, json_option, listen, progres
 from common.errors import Interrupted, StateError
 from common.plan.study_plan import StudyPlan
 from deploy.doctor.cli import doctor, examined_first
-from deploy.install.bundle import bundle
+from deploy.install.offline_bundle import bundle
 from deploy.planning import planner_cli
 from deploy.release import release_cli
 from server.coordinator.cli import server

@@ -95,6 +95,11 @@ def approve(home: Path, plan: StudyPlan, *, approved_by: str) -> None:
     """Record that this hospital agrees to `plan`, identified by its digest. Durable; twice is as once.
 
     A plan that was left is taken up again; one that is paused stays paused until `resume`.
+
+    Args:
+        home: The site's home folder.
+        plan: The plan that is approved.
+        approved_by: Name of the person who approves it.
     """
     try:
         known = Approval.load(home, plan.digest)
@@ -124,7 +129,7 @@ def approved_plan(home: Path, digest: str) -> StudyPlan:
 def smallest_delta(home: Path, plan: StudyPlan | None, others: Iterable[str], *, default: float = 1.0) -> float:
     """Delta at which what several plans have cost together is stated: the smallest of `plan`'s and the others'.
 
-    A larger one would let a plan with a larger delta read the same ledger as less spent. Whatever was booked was
+    A larger one would let a plan with a larger delta read the same ledger as less spent. Everything booked was
     approved before, and no record of it is ever removed, one that was left included; a plan is not built for this, so
     the record of one that an older version approved counts, too. A plan that booked nothing is not asked for here:
     else the approval of one with a tiny delta would end every other study, and leaving it would not help.
@@ -136,7 +141,7 @@ def smallest_delta(home: Path, plan: StudyPlan | None, others: Iterable[str], *,
         default: The result where no plan has a say.
 
     Raises:
-        StateError: A record cannot be read, so nobody can tell.
+        StateError: A record cannot be read, so the smallest delta is unknown.
     """
     asks = () if plan is None else (plan.digest,)
     deltas = [] if plan is None else [plan.privacy.delta]
@@ -149,8 +154,8 @@ def smallest_delta(home: Path, plan: StudyPlan | None, others: Iterable[str], *,
             continue
         except (ValueError, KeyError, TypeError) as error:
             raise StateError(
-                f"the approval of plan {path.parent.name[:12]} cannot be read ({type(error).__name__}), so nobody can "
-                "tell what the studies together have cost. Restore it from the site's backup, or approve the plan again"
+                f"the approval of plan {path.parent.name[:12]} cannot be read ({type(error).__name__}), so the "
+                "total cost of the studies is unknown. Restore it from the site's backup, or approve the plan again"
             ) from error
     return min(deltas, default=default)
 
@@ -163,14 +168,26 @@ def record_of(home: Path, digest: str) -> bytes | None:
 
 
 def keep_record(home: Path, digest: str, record: bytes) -> None:
-    """Write a record durably as it lay in another copy of this home, so that its delta has a say."""
+    """Write a record durably as it lay in another copy of this home, so that its delta has a say.
+
+    Args:
+        home: The site's home folder.
+        digest: Digest of the plan.
+        record: The record's bytes, as the other copy holds them.
+    """
     path = _path(home, digest)
     with told(path):
         write_atomically(path, record, mode=PRIVATE)
 
 
 def pause(home: Path, digest: str | None, *, by: str) -> None:
-    """Answer no more requests of one plan, or of any, until `resume`; raises `PlanRefused` for an unknown plan."""
+    """Answer no more requests of one plan, or of any, until `resume`; raises `PlanRefused` for an unknown plan.
+
+    Args:
+        home: The site's home folder.
+        digest: Digest of the plan; None pauses the whole site.
+        by: Name of the person who pauses it.
+    """
     if digest is None:
         decision = dataclasses.asdict(_decision("paused", by))
         with told(home / "paused.json"):
@@ -180,7 +197,13 @@ def pause(home: Path, digest: str | None, *, by: str) -> None:
 
 
 def resume(home: Path, digest: str | None, *, by: str) -> None:
-    """Undo `pause`. A plan that was left is not taken up again by this; approve it again."""
+    """Undo `pause`. A plan that was left is not taken up again by this; approve it again.
+
+    Args:
+        home: The site's home folder.
+        digest: Digest of the plan; None ends the pause of the whole site.
+        by: Name of the person who resumes it.
+    """
     if digest is None:
         (home / "paused.json").unlink(missing_ok=True)
     elif (known := Approval.load(home, digest)).state == "paused":
@@ -188,7 +211,13 @@ def resume(home: Path, digest: str | None, *, by: str) -> None:
 
 
 def leave(home: Path, digest: str, *, by: str) -> None:
-    """Take the approval of a plan back. What it has cost stays in the ledger."""
+    """Take the approval of a plan back. What it has cost stays in the ledger.
+
+    Args:
+        home: The site's home folder.
+        digest: Digest of the plan.
+        by: Name of the person who leaves the study.
+    """
     if (known := Approval.load(home, digest)).state != "left":
         _decide(home, known, "left", by=by)
 

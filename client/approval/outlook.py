@@ -68,6 +68,13 @@ class Outlook:
     ) -> Self:
         """Look ahead over all studies, or over the plans of one study's name alone.
 
+        Args:
+            home: The site's home folder.
+            plan: The plan that is proposed.
+            booked: What the ledger has booked.
+            others: What other plans still have to cost.
+            study: Name of one study, to count its plans alone; None counts all.
+
         Raises:
             StateError: A record of a plan that trained cannot be read.
         """
@@ -89,7 +96,13 @@ class Outlook:
 
 
 def owed(plan: StudyPlan, booked: Bookings, *, state: State) -> Owed:
-    """What a plan has yet to cost: every round that is not booked, and the verdict."""
+    """What a plan has yet to cost: every round that is not booked, and the verdict.
+
+    Args:
+        plan: The plan.
+        booked: What the ledger has booked.
+        state: The plan's state here.
+    """
     done, rounds = booked.rounds(plan.digest), schedule(plan)
     missing = [step.events for step in rounds if step.number not in done]
     if (verdict := verdict_event(plan)) is not None and len(rounds) + 1 not in done:
@@ -98,7 +111,13 @@ def owed(plan: StudyPlan, booked: Bookings, *, state: State) -> Owed:
 
 
 def others(home: Path, plan: StudyPlan, booked: Bookings) -> tuple[Owed, ...]:
-    """Every other plan that is approved here, was not left, and has something to cost yet."""
+    """Every other plan that is approved here, was not left, and has something to cost yet.
+
+    Args:
+        home: The site's home folder.
+        plan: The plan that is left out.
+        booked: What the ledger has booked.
+    """
     found = (
         owed(approval.plan, booked, state=approval.state)
         for approval in approvals(home)

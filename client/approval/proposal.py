@@ -60,8 +60,8 @@ class Proposal:
             plan: The plan.
             rules: The site's own.
             ledger: Its ledger.
-            over_budget: Let a plan pass beside which other studies cannot all finish; rounds past a limit are then
-                refused when they are asked for, whichever study they are of.
+            over_budget: Let a plan pass with which other studies cannot all finish. Rounds past a limit are then
+                refused on request, in every study.
 
         Raises:
             PlanRefused: The plan lies outside the policy or trains without noise.
@@ -138,8 +138,8 @@ class Proposal:
             *self._noise_lines(),
             f"  costs    a patient epsilon {self.cost:.2f} at delta {plan.privacy.delta:g} in all",
             f"           after each round: {', '.join(f'{r.epsilon_after:.2f}' for r in self.rounds)}",
-            f"           in words: nobody's odds on whether a given patient took part change by more than a factor of "
-            f"{math.exp(self.cost):,.0f}",
+            f"           in words: no reader's odds on whether a given patient took part change by more than a factor "
+            f"of {math.exp(self.cost):,.0f}",
             *self._budget_lines(),
             *self._leaves_lines(),
             *self._utility_lines(),
@@ -298,7 +298,7 @@ class Proposal:
             if those.all_after > limit:
                 names = ", ".join(f"{other.plan.name} ({other.plan.digest[:12]})" for other in self.others)
                 raise BudgetExhausted(
-                    f"study {self.plan.name!r}: beside it, studies that may still run here could not all finish "
+                    f"study {self.plan.name!r}: with it, studies that may still run here could not all finish "
                     f"({names}): {whose} would cost epsilon {those.all_after:.2f} at delta {those.all_delta:g}, past "
                     f"the {limit:.2f} that they may cost together. `wardround site leave` one that is over, agree on "
                     "a smaller `privacy.epsilon` or a larger `privacy.delta`, or approve with --over-budget"

@@ -29,7 +29,7 @@ def table(data: DataPlan) -> dict[str, Any]:
 
 
 def lines(data: DataPlan) -> list[str]:
-    """Every rule as a data steward reads it, and what is written into synthetic images beside."""
+    """Every rule as a data steward reads it, and what is written into synthetic images."""
     return [
         f"  enter    modality {_codes(data.modality)}; body part {_codes(data.body_parts)}; view {_codes(data.views)};",
         f"           {data.min_side} x {data.min_side} pixels or more; grey values {_window(data.window)}",

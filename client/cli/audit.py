@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--canaries", default=1000, show_default=True, type=click.IntRange(100, 100_000), help="How many.")
 @json_option
 def audit_(plan_file: Path, *, home: Path, canaries: int, as_json: bool) -> None:
-    """Audit the trainer on artificial patients under PLAN_FILE: a lower bound of epsilon beside the claimed one.
+    """Audit the trainer on artificial patients under PLAN_FILE: a lower bound of epsilon next to the claimed one.
 
     No scan is read and no budget is spent. Exit code 5 where the trainer does not keep its claim.
     """

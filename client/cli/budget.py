@@ -1,6 +1,6 @@
 """`wardround site init|approve|pause|resume|leave|limit|budget|withdraw|withdrawn`: the data steward's commands.
 
-`COMMANDS` is attached to the `site` group by whoever builds it.
+`deploy.cli` attaches `COMMANDS` to the `site` group.
 """
 
 from pathlib import Path

@@ -77,7 +77,7 @@ def _decision(name: str, told: str) -> click.Command:
     return click.command(name, help=told)(run)
 
 
-quarantine.add_command(_decision("admit", "Let files in: a human has seen that the picture names nobody."))
+quarantine.add_command(_decision("admit", "Let files in: a human has seen that the picture names no person."))
 quarantine.add_command(_decision("drop", "Leave files out for good."))
 
 

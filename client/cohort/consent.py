@@ -1,4 +1,4 @@
-"""Withdrawal of consent: a patient marked withdrawn is in no later round, whatever ids and merges it came under.
+"""Withdrawal of consent: a patient marked withdrawn is in no later round, under any id or merge.
 
 The mark is a row of the ledger (key, time) with a receipt (`client.ledger.receipt`), so it is as durable, and as hard
 to undo unnoticed, as what was spent. The cache is not rewritten: training sees it through `ConsentingCohort`, which has
@@ -29,7 +29,7 @@ from common.errors import CacheCorrupt, CacheMissing, IssuerNeeded
 class ConsentingCohort(Cache):
     """A cache seen without some of its patients; indices run over those who remain.
 
-    It opens no files of its own: whatever a `Cache` answers is asked of the whole one, by the whole one's indices.
+    It opens no files of its own. Each question to the `Cache` goes to the whole one, by the whole one's indices.
     """
 
     def __init__(self, whole: Cache, kept: list[int], *, secret: bytes) -> None:
@@ -71,7 +71,13 @@ class ConsentingCohort(Cache):
     def patients_images(
         self, indices: list[int] | Tensor, k: int, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return at most `k` images of each patient, see `Cache.patients_images`."""
+        """Return at most `k` images of each patient, see `Cache.patients_images`.
+
+        Args:
+            indices: Patients, as indices of this cohort.
+            k: Most images of one patient, above 0.
+            generator: Draws the images of patients who have more than `k`; None takes torch's own.
+        """
         return self._whole.patients_images([self._at(int(i)) for i in indices], k, generator)
 
     def patient_rows(self, i: int) -> range:
@@ -110,6 +116,11 @@ class Release:
 def consenting(whole: Cache, home: Path, withdrawn: Iterable[str]) -> Cache:
     """Return the cache as training may see it: without the patients who were ever known by a key in `withdrawn`.
 
+    Args:
+        whole: The cache with all admitted patients.
+        home: The site's home folder.
+        withdrawn: Patient keys under which consent was withdrawn.
+
     Raises:
         CacheCorrupt: The record that leads from PatientIDs to cached patients is of another generation.
         StateError: What the site remembers of who is who cannot be read.
@@ -127,15 +138,15 @@ def withdraw(home: Path, ledger: Ledger, patient_id: str, *, issuer: str | None 
         home: The site's home.
         ledger: Its ledger.
         patient_id: PatientID as in the DICOM files.
-        issuer: IssuerOfPatientID; "" is every patient of that id, whoever issued it, as far as it is known by the id
+        issuer: IssuerOfPatientID; "" is every patient of that id, of any issuer, as far as it is known by the id
             alone; None is the same, but refused where that may pass over a patient who has left the cache.
 
     Returns:
         Whether the patient is in the cache or in any earlier cohort; a wrong id is marked, too, and is in neither.
 
     Raises:
-        CacheCorrupt: The cache cannot be read, so nobody can tell what else the patient is known by.
-        IssuerNeeded: Nobody is known by the id alone, but somebody who left the cache may be of this id and an issuer.
+        CacheCorrupt: The cache cannot be read, so the patient's other ids are unknown.
+        IssuerNeeded: No patient has the id alone, but one who left the cache may have this id and an issuer.
         LedgerCorrupt: The ledger is an older copy.
         StateError: The disk refuses, or what the site remembers of who is who cannot be read.
     """
@@ -155,8 +166,8 @@ def withdraw(home: Path, ledger: Ledger, patient_id: str, *, issuer: str | None 
     if issuer is None and not known and trained - here - ledger.withdrawn() - people.known.keys():
         raise IssuerNeeded(
             "no patient in the cache or in an earlier round is known by this id alone, but patients of earlier rounds "
-            "have left the cache, and this may be one who was kept under id and issuer; nobody was marked. Name the "
-            "IssuerOfPatientID with `--issuer`, or, where the files name none, `--issuer ''`"
+            "have left the cache, and this may be one who was kept under id and issuer; no patient was marked. Name "
+            "the IssuerOfPatientID with `--issuer`, or, where the files name none, `--issuer ''`"
         )
     ledger.withdraw([keys.full, *sorted(met)])
     receipt.keep(home, ledger)
@@ -192,7 +203,7 @@ def _patients_of(whole: Cache, home: Path, keys: set[str]) -> set[int]:
         return found
     if admission is None or admission.generation != whole.generation:
         raise CacheCorrupt(
-            "the last ingest's record is of another cache; nobody can tell who withdrew. Run `wardround site ingest`"
+            "the last ingest's record is of another cache, so it is unknown who withdrew. Run `wardround site ingest`"
         )
     starts = [whole.patient_rows(i).start for i in range(whole.patients)]
     for record in admission.records:
@@ -204,7 +215,7 @@ def _patients_of(whole: Cache, home: Path, keys: set[str]) -> set[int]:
 def met_before(home: Path) -> list[Person]:
     """Return the patients of a cache from before anything was remembered, by all that its records tell.
 
-    Nobody where there is none, or none that can be read: who they were is then known to nobody.
+    Empty if there is no record, or none that can be read: the patients of before are then unknown.
     """
     if is_remembered(home):
         return []

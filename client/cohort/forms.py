@@ -57,7 +57,7 @@ def form_of(plan: StudyPlan) -> str:
 
 
 def words(settings: Mapping[str, Any]) -> str:
-    """Say settings in words: whatever differs from those of a plan that says nothing, and the size."""
+    """Say settings in words: the size, and each difference from the defaults of a plan."""
     plain = IngestSettings(image_size=1).to_dict()
     size = settings.get("image_size")
     others = (
@@ -88,6 +88,11 @@ def current_generation(home: Path, form: str = "") -> str | None:
 
 def require(home: Path, form: str, *, plan: StudyPlan | None = None) -> str:
     """Return the generation in use of a form ("": of the last ingest).
+
+    Args:
+        home: The site's home folder.
+        form: Digest of the image form.
+        plan: The plan that needs it, for the message; None where no plan is known.
 
     Raises:
         CacheMissing: The home has no cache of this form.

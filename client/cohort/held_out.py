@@ -3,8 +3,8 @@
 Formal guarantee
     Whether a patient is set aside depends on that patient's own ids and the site's secret alone: not on the data, on
     other patients, on the plan's name or on anything a server sends but the share. So adding or removing a patient
-    changes nobody else's part, and the privacy proof of training holds on the rest. A patient set aside at one share is
-    set aside at every larger one. Nobody outside can tell who was: the secret never leaves the site.
+    changes no other patient's part, and the privacy proof of training holds on the rest. A patient set aside at one
+    share is set aside at every larger one. It is secret outside who was: the site's secret never leaves it.
 
     It does not move with the ids: the hash is of the keys that the site first met the patient under
     (`client.cohort.people`), and one that says so is enough. Two ids that turn out to be one person after one was set
@@ -26,7 +26,13 @@ VERDICT: Final = "verdict"
 
 
 def is_held_out(secret: bytes, key: str, share: float) -> bool:
-    """Whether the patient who was first met under this key is set aside, which it is with probability `share`."""
+    """Whether the patient who was first met under this key is set aside, which it is with probability `share`.
+
+    Args:
+        secret: The site's secret.
+        key: The patient's first key.
+        share: Chance of being held out, 0 to 1.
+    """
     word = hmac.digest(secret, b"held out\0" + key.encode(), "sha256")[:8]
     return int.from_bytes(word, "big") < share * 2**64
 
@@ -40,7 +46,7 @@ def split(
         cache: The cohort.
         secret: The site's secret.
         share: Part of the patients to set aside.
-        people: What the site remembers of who is who; None where nobody ever had another id.
+        people: What the site remembers of who is who; None if no patient ever had another id.
         trained: Keys of all who trained in this plan so far.
     """
     if share <= 0:

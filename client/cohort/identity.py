@@ -29,7 +29,7 @@ def site_secret(home: Path) -> bytes:
 
     The file `secret.key` (mode 0600) never leaves the site. With another secret every patient had another key: those
     who withdrew would match no more, and other patients would be set aside. So one that was in use is not replaced:
-    `secret.check` commits to it, and is written beside the secret of an older home when that is next read.
+    `secret.check` commits to it, and is written next to the secret of an older home when that is next read.
 
     Raises:
         StateError: The file does not hold 32 bytes, is not the one of before, or is gone from a home that had one.
@@ -65,12 +65,24 @@ def _in_use(home: Path) -> bool:
 
 
 def patient_key(secret: bytes, patient_id: str, issuer: str = "") -> str:
-    """Return the key of a PatientID and, where present, its issuer; see `Keys.of`."""
+    """Return the key of a PatientID and, where present, its issuer; see `Keys.of`.
+
+    Args:
+        secret: The site's secret.
+        patient_id: PatientID as it stands in a header, a file or a command.
+        issuer: IssuerOfPatientID; "" where none is named.
+    """
     return Keys.of(secret, PatientId.read(patient_id, issuer)).full
 
 
 def trait_key(secret: bytes, kind: str, value: str) -> str:
-    """Return a key (16 hexadecimal digits) of something else that a header says of its patient; "" of nothing."""
+    """Return a key (16 hexadecimal digits) of something else that a header says of its patient; "" of nothing.
+
+    Args:
+        secret: The site's secret.
+        kind: What the value is, "born" for one.
+        value: The value as the header states it; "" for none.
+    """
     word = f"{kind}\0{value}".encode("utf-8", "surrogatepass")
     return hmac.digest(secret, word, "sha256").hex()[:16] if value else ""
 
@@ -104,7 +116,13 @@ class Keys:
 
     @classmethod
     def read(cls, secret: bytes, patient_id: str, issuer: str = "") -> Self:
-        """Return the keys of PatientID and IssuerOfPatientID as they stand in a header, a file or a command."""
+        """Return the keys of PatientID and IssuerOfPatientID as they stand in a header, a file or a command.
+
+        Args:
+            secret: The site's secret.
+            patient_id: PatientID.
+            issuer: IssuerOfPatientID; "" where none is named.
+        """
         now, text, named = cls.of(secret, PatientId.read(patient_id, issuer)), patient_id.strip(), issuer.strip()
         lost = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         before = {_keyed(secret, text), _keyed(secret, lost)}
@@ -135,7 +153,7 @@ class Merges:
 
     @classmethod
     def read(cls, path: Path, secret: bytes) -> Self:
-        """Read `merges.csv` with the columns `patient_id,same_as`; an absent file merges nobody.
+        """Read `merges.csv` with the columns `patient_id,same_as`; an absent file merges no ids.
 
         Raises:
             DataError: The file is not UTF-8 CSV with that header, or a line lacks one of its two ids.

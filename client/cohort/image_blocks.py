@@ -62,7 +62,13 @@ def gathered(cohort: Cache, *, most: int) -> Part:
 
 
 def mean_by_patient(values: NDArray[np.float64], owners: NDArray[np.intp], *, patients: int) -> NDArray[np.float64]:
-    """Mean [patients, ...] over each patient's images of `values` [n, ...]; every patient owns at least one."""
+    """Mean [patients, ...] over each patient's images of `values` [n, ...]; every patient owns at least one.
+
+    Args:
+        values: One row for each image, [n, ...].
+        owners: Index of each image's patient, [n], each from 0 to `patients` - 1.
+        patients: Number of patients.
+    """
     total = np.zeros((patients, *values.shape[1:]))
     np.add.at(total, owners, values)
     counts = np.bincount(owners, minlength=patients)

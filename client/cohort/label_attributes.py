@@ -1,7 +1,7 @@
-"""Which DICOM attributes may say an image's class: a short list, and beside it what the site's own `site.toml` names.
+"""Which DICOM attributes may say an image's class: a short list, and those that the site's own `site.toml` names.
 
-A plan may name any keyword, and its coordinator writes the values it asks for. So the attribute must be one by whose
-values nobody can be picked out. `HARMLESS` are codes (VR CS) from short lists of the standard, which say how an image
+A plan may name any keyword, and its coordinator writes the values it asks for. So no value of the attribute may single
+out a patient. `HARMLESS` are codes (VR CS) from short lists of the standard, which say how an image
 was made, of which part, or the patient's sex: many patients share each value. Free text (StudyDescription) may hold
 anything, and a number (PatientAge) is rarer: whether these are harmless in an archive only its steward can tell, who
 names them in `limits.label_attributes`. What identifies a patient, a person or an object no site may name.

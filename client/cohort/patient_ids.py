@@ -27,7 +27,7 @@ class PatientId:
 
     Attributes:
         id: The id: composed letters (NFC), no blanks or NUL around it.
-        issuer: Who issued it, upper case, one blank between words; "" where nobody is named.
+        issuer: Who issued it, upper case, one blank between words; "" if none is named.
         second: Another issuer that the same header names; "" without one.
     """
 
@@ -51,7 +51,7 @@ class PatientId:
 
     @property
     def damaged(self) -> bool:
-        """Whether letters were lost before the file came here, so that nobody can tell whose id it was."""
+        """Whether letters were lost before the file came here, so that the owner of the id is unknown."""
         return REPLACEMENT in self.id or REPLACEMENT in self.issuer
 
     @property
@@ -61,7 +61,7 @@ class PatientId:
 
     @property
     def placeholder(self) -> bool:
-        """Whether it looks like what stands in for an id: a word for nobody, or one letter or digit repeated."""
+        """Whether it looks like what stands in for an id: a word for no person, or one letter or digit repeated."""
         core = self.loose
         if core in ("", "0") or _NOBODY.fullmatch(core):
             return True

@@ -3,8 +3,8 @@
 Formal guarantee
     What a person is does not move when the ids do. Whether a person is set aside (`client.cohort.held_out`) hangs on
     `draws`, the keys that it was kept under when this site first met it; a later id inherits them, be it by a new line
-    in `merges.csv`, an issuer that the archive begins to send, or another spelling. Whoever was ever one person with
-    somebody who withdrew stays out. A link that is taken back is forgotten in neither respect. All of it follows from
+    in `merges.csv`, an issuer that the archive begins to send, or another spelling. An id that was ever merged
+    with a withdrawn one stays out. A link that is taken back is forgotten in neither respect. All of it follows from
     the person's own ids, never from another person's files.
 
 `people.json` (mode 0600) holds keys only. It is written before the cache that was judged by it comes into use; a crash
@@ -92,7 +92,7 @@ class People:
             })  # fmt: skip
         except (FileNotFoundError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise StateError(
-                f"{path} is gone or cannot be read ({type(error).__name__}), so nobody can tell who is set aside, or "
+                f"{path} is gone or cannot be read ({type(error).__name__}), so it is unknown who is held out, or "
                 "withdrew, under another id. Restore it from the site's newest backup"
             ) from error
 

@@ -100,7 +100,7 @@ def flower(home: DaemonHome, ours: str = "") -> str:
         return ""
     return (
         f"this site runs Flower {ours}, the coordinator {link.get('flower')}; neither side has tried the two with each "
-        "other, so it is refused. Install the newer wardround on whichever side is older"
+        "other, so it is refused. Install the newer wardround on the older side"
     )
 
 

@@ -1,6 +1,6 @@
 """`wardround site join|renew|move|adopt|serve|status`: joining a coordinator, and the daemon that works for it.
 
-`COMMANDS` is attached to the `site` group by whoever builds it.
+`deploy.cli` attaches `COMMANDS` to the `site` group.
 """
 
 from pathlib import Path
@@ -68,7 +68,7 @@ def renew(*, home: Path, out: Path | None, as_json: bool) -> None:
 @click.command()
 @click.argument("address", metavar="HOST[:PORT]")
 @home_option
-@click.option("--unasked", is_flag=True, help="Change it even if nobody answers there yet.")
+@click.option("--unasked", is_flag=True, help="Change it even if no coordinator answers there yet.")
 @json_option
 def move(address: str, *, home: Path, unasked: bool, as_json: bool) -> None:
     """Follow the coordinator to another address, once it has answered there."""

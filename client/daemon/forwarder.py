@@ -222,7 +222,7 @@ def _size(headers: httpx.Headers) -> int:
 
 
 NAME_UNKNOWN, TLS_REFUSED = "NameUnknown", "TLSRefused"
-"""Failures that are told apart from a network that is down: no address for the name, and a refused certificate."""
+"""Failures that are not a network that is down: no address for the name, and a refused certificate."""
 
 
 def why(error: BaseException) -> str:

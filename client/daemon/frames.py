@@ -1,4 +1,4 @@
-"""Length-prefixed frames between runner and zygote, over a socket pair that nobody else holds."""
+"""Length-prefixed frames between runner and zygote, over a socket pair that no other process holds."""
 
 import json
 import socket
@@ -16,7 +16,13 @@ class Closed(Exception):
 
 
 def send(channel: socket.socket, header: dict[str, Any], body: bytes = b"") -> None:
-    """Send a header and a body; raises `Closed`."""
+    """Send a header and a body; raises `Closed`.
+
+    Args:
+        channel: The connected socket.
+        header: JSON types.
+        body: Bytes that follow the header.
+    """
     try:
         for part in (json.dumps(header).encode(), body):
             channel.sendall(_LENGTH.pack(len(part)))

@@ -188,7 +188,7 @@ def _loopback_usable(home: DaemonHome) -> bool:
 
 
 def _make_loopback(home: DaemonHome) -> None:
-    """An authority that signs one certificate and whose key is then forgotten: nobody can make a second."""
+    """An authority that signs one certificate. Its key is then forgotten, so a second one is impossible."""
     authority = pki.make_authority("wardround loopback")
     key = pki.new_key()
     pki.save_key(home.loopback / "server.key", key)
@@ -197,7 +197,7 @@ def _make_loopback(home: DaemonHome) -> None:
 
 
 def paper_of(path: Path) -> Invite | Welcome:
-    """Read an invite or a welcome, whichever the file is; raises `MessageRefused` for anything else."""
+    """Read a file that is an invite or a welcome; raises `MessageRefused` for anything else."""
     try:
         return Invite.load(path)
     except MessageRefused:

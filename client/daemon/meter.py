@@ -99,7 +99,14 @@ class Link:
     _written: float = 0.0
 
     def saw_answer(self, *, method: str, status: int, date: str, flower: str = "") -> None:
-        """Note an answer of the coordinator to a call of `method`."""
+        """Note an answer of the coordinator to a call of `method`.
+
+        Args:
+            method: Name of the Fleet call.
+            status: Status of the HTTP answer.
+            date: Its `Date` header.
+            flower: Version of the coordinator's Flower; "" where it is not said.
+        """
         now, before = time.time(), (self.status, self.flower)
         self.answered, self.answered_up, self.status, self.flower = now, clocks.uptime_s(), status, flower
         if status == 200 and method in ("pull-messages", "send-node-heartbeat", "activate-node"):

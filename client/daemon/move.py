@@ -23,7 +23,7 @@ def move(home: DaemonHome, address: str, *, unasked: bool = False) -> Coordinato
     Args:
         home: The site's home.
         address: "host:port" of the gateway; without a port the present one stays.
-        unasked: Change it even if nobody answers there yet.
+        unasked: Change it even if no coordinator answers there yet.
 
     Raises:
         StateError: It is no address, this site has joined no coordinator, or who answers there is not ours; nothing was
@@ -39,7 +39,7 @@ def move(home: DaemonHome, address: str, *, unasked: bool = False) -> Coordinato
 
 
 def _ask(coordinator: Coordinator, context: ssl.SSLContext, proxy: str) -> None:
-    """Knock once; whatever our gateway answers, it has shown its certificate."""
+    """Send one request; with any answer, our gateway has shown its certificate."""
     try:
         with httpx.Client(verify=context, proxy=proxy or None, trust_env=False, timeout=_TIMEOUT_S) as client:
             client.get(f"https://{coordinator.address}/")

@@ -1,7 +1,7 @@
 """The hospital's executor: takes every task its SuperNode is given, and has the installed client answer it.
 
-It stands where Flower's own executor would unpack the bundle that came with a run and import it. Here the bundle is
-dropped unread, whatever it holds; the message goes to a child process that runs the client as it is installed
+It stands where Flower's own executor would unpack the bundle that came with a run and import it. Here the bundle (FAB)
+is dropped unread; the message goes to a child process that runs the client as it is installed
 (`client.daemon.task`); the child's answer is passed on only if it is one of the four forms that a hospital answers
 in. Everything else - a task of another kind, a child that crashed, ran out of memory or time, an answer of unknown
 form - is answered as a refusal by type, because a SuperNode that gets no answer waits for ever. Each answer has its
@@ -38,7 +38,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
 from client.daemon.home import DaemonHome
-from client.daemon.warm import Warm
+from client.daemon.zygote_handle import ZygoteHandle
 from client.egress.refusals import refused
 from client.site.rules import SitePolicy
 from common.errors import MessageRefused, StateError, WardroundError
@@ -85,7 +85,7 @@ class Runner:
 
     def __init__(self, home: DaemonHome, port: int) -> None:
         self._home, self._address = home, f"127.0.0.1:{port}"
-        self._warm = Warm()
+        self._zygote = ZygoteHandle()
         self._greetings = Rate(burst=GREETINGS, per_s=GREETINGS_PER_S)
         self._acquirer = _client(
             self._address,
@@ -95,7 +95,7 @@ class Runner:
 
     def run(self, ended: Event) -> None:
         """Take and answer tasks until `ended` is set."""
-        self._warm.start()
+        self._zygote.start()
         self._take_up_again()
         while not ended.is_set():
             try:
@@ -105,9 +105,9 @@ class Runner:
                 worked = False
                 ended.wait(0.4)
             if not worked:
-                self._warm.start()
+                self._zygote.start()
                 ended.wait(POLL_S)
-        self._warm.stop()
+        self._zygote.stop()
 
     def _take_one(self) -> bool:
         """Take a task, if there is one, and answer it; return whether there was one."""
@@ -193,9 +193,9 @@ class Runner:
             "memory_mb": policy.resources.memory_mb,
             "seconds": policy.resources.task_minutes * 60,
         }
-        state, answer = self._warm.answer(header, body)
+        state, answer = self._zygote.answer(header, body)
         if state == "crashed":  # once more: what was booked is taken up again, and costs nothing
-            state, answer = self._warm.answer(header, body)
+            state, answer = self._zygote.answer(header, body)
         if state != "done":
             log.warning("the request is refused: %s", state)
             return self._refused(policy.name, _REFUSALS.get(state, "StateError"))
@@ -215,7 +215,12 @@ class Runner:
 def checked(answer: bytes, home: Path, site: str) -> RecordDict:
     """Return a child's answer if it is a refusal, a greeting, a sealed reply or a verdict; else a refusal instead.
 
-    Whatever of these forms the child made is in the egress log of `home` already; a refusal made here is, too.
+    An answer of these forms that the child made is in the egress log of `home` already. So is a refusal made here.
+
+    Args:
+        answer: The child's answer, as bytes.
+        home: The site's home folder.
+        site: The site's name.
     """
     try:
         content = recorddict_from_proto(RecordDictProto.FromString(answer))

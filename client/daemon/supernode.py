@@ -97,7 +97,7 @@ def _unanswered(state: Any) -> bool:
 
 
 def patient(make: Callable[[], Any]) -> Callable[[], Any]:
-    """Wrap Flower's maker of retriers: whatever happens to a connection on loopback is tried again."""
+    """Wrap Flower's maker of retriers, so that every failure of a connection on loopback is retried."""
 
     def made() -> Any:
         invoker = make()
@@ -168,7 +168,13 @@ def adapt(home: DaemonHome) -> None:
 
 
 def command_line(home: DaemonHome, *, forwarder_port: int, runtime_port: int) -> list[str]:
-    """The arguments of `flower-supernode`: our forwarder as SuperLink, no executor of its own, loopback only."""
+    """The arguments of `flower-supernode`: our forwarder as SuperLink, no executor of its own, loopback only.
+
+    Args:
+        home: The daemon's part of the site's home.
+        forwarder_port: Loopback port of our forwarder.
+        runtime_port: Loopback port on which the SuperNode serves its runner.
+    """
     return [
         "flower-supernode",
         *("--superlink", f"127.0.0.1:{forwarder_port}"),

@@ -2,7 +2,7 @@
 
 Loading PyTorch and the client takes seconds; a fork takes milliseconds. This process runs no request itself, opens no
 site, touches no GPU and starts no thread, so a child starts as clean as a new process. It bounds the child's memory and
-time, and says how it ended; whatever happens to the child, this process and the daemon live on.
+time, and says how it ended. This process and the daemon survive every failure of the child.
 """
 
 import contextlib
@@ -112,7 +112,7 @@ def _watch(
     while True:
         ready, _, _ = select.select([reader, channel.fileno()], [], [], _LOOK_S if memory_mb else 1.0)
         if channel.fileno() in ready:
-            raise frames.Closed  # the runner is gone, nobody waits for the answer
+            raise frames.Closed  # the runner is gone, no process waits for the answer
         if reader in ready:
             data = os.read(reader, 1024 * 1024)
             if not data:

@@ -67,6 +67,12 @@ def fragments_of(view: memoryview, start: int, available: int, *, whole: bool) -
 def frames_of(view: memoryview, fragments: list[Span], *, frames: int, rle: bool) -> list[list[Span]]:
     """Return the fragments of each frame.
 
+    Args:
+        view: The encapsulated pixel data.
+        fragments: Where each fragment lies in it.
+        frames: Number of frames that the header declares.
+        rle: Whether the transfer syntax is RLE Lossless.
+
     Raises:
         ScanRefused: `truncated`: fewer streams than frames; `contradictory_header`: more of them.
     """

@@ -60,7 +60,7 @@ def decode(encapsulated: bytes, dataset: Dataset, syntax: UID, *, photometric: s
 
     Raises:
         ScanRefused: `contradictory_header`: the codestream has another size, or its colour cannot be told.
-        Exception: Whatever the decoders raise on a broken stream.
+        Exception: Any error that the decoders raise on a broken stream.
     """
     stream = encapsulated[fragments.STREAM_AT :]
     code = read_codestream(stream)

@@ -1,7 +1,7 @@
 """Several decoder processes behind one iterator: feeds them, watches the clock, replaces the dead.
 
 A process that dies, hangs or breaks the protocol costs the one file it was at; the files that waited behind it go to
-its successor. Results come in any order; whoever needs an order sorts.
+its successor. Results come in any order; a caller that needs an order sorts.
 """
 
 import selectors

@@ -70,7 +70,13 @@ class Outlet:
         return self._jobs.popleft()
 
     def hand_over(self, job: int, picture: NDArray[np.float32], *, aspect: float) -> None:
-        """Put one picture into a free slot, waiting for one where none is."""
+        """Put one picture into a free slot, waiting for one where none is.
+
+        Args:
+            job: Number of the job that the picture is of.
+            picture: [height, width] in [-1, 1].
+            aspect: Height of a pixel over its width.
+        """
         while not self._free:
             if not self._listen():
                 raise SystemExit
@@ -197,7 +203,7 @@ def main() -> None:
 
 
 def _own_stdout() -> TextIO:
-    """Keep the pipe for the protocol; whatever a C library prints goes nowhere."""
+    """Keep the pipe for the protocol; the output of C libraries is discarded."""
     pipe = os.fdopen(os.dup(1), "w", encoding="utf-8")
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)

@@ -30,7 +30,7 @@ class Checked:
 
 
 def check(home: Path) -> Checked:
-    """Read every file of the site's egress log while nobody writes; changes nothing.
+    """Read every file of the site's egress log while no process writes; changes nothing.
 
     Raises:
         OSError: A file cannot be read.

@@ -21,7 +21,7 @@ from client.ledger.receipt import RECEIPT, last_head
 from common.errors import EgressRefused, MessageRefused, SignatureInvalid
 from common.mechanism import utility
 from common.mechanism.moments import release_length
-from common.model.study_model import shared_shapes, trained_shapes
+from common.model.vae import START, shared_shapes
 from common.model.weights import Weights, check, digest
 from common.plan.schedule import Round
 from common.plan.study_plan import StudyPlan
@@ -37,8 +37,7 @@ def allowed_shapes(plan: StudyPlan, phase: str) -> dict[str, tuple[int, ...]]:
     """Name and shape of every array that may leave a site in `phase`."""
     if phase == "sgd":
         paid: dict[str, tuple[int, ...]] = {utility.NAME: (2,)} if plan.privacy.utility_share else {}
-        mine = trained_shapes(plan)
-        return {name: shape for name, shape in shared_shapes(plan).items() if name in mine} | paid
+        return {name: shape for name, shape in shared_shapes(plan).items() if not name.startswith(START)} | paid
     return {"release": (release_length(plan, phase),)}  # type: ignore[arg-type]
 
 
@@ -49,6 +48,14 @@ def allowed_bytes(plan: StudyPlan, phase: str) -> int:
 
 def seal(*, site: str, plan: StudyPlan, step: Round, arrays: Weights, epsilon: float, ledger_head: str) -> TrainReply:
     """Check what a round has computed and return it as the only object that may be stored and sent.
+
+    Args:
+        site: The site's name.
+        plan: The approved plan.
+        step: The round of its schedule.
+        arrays: What the round computed.
+        epsilon: What the plan has cost a patient so far, this round included.
+        ledger_head: Hash of the ledger's newest entry.
 
     Raises:
         EgressRefused: Anything is not exactly what this phase of the approved plan may release.

@@ -1,4 +1,4 @@
-"""The egress log on disk: one durable line for whatever leaves, in files of bounded size, none of which is ever lost.
+"""The egress log on disk: one durable line for each message that leaves, in files of bounded size that are never lost.
 
 `egress.jsonl` is the file in use. One that is full becomes `egress.00001.jsonl`, then 00002 and so on, and its
 successor begins with a line that names it and its SHA-256: what left can be read back to the first day, and a file that

@@ -17,8 +17,8 @@ UNRECORDED = Refused(plan="", site="", reason="StateError")
 cannot be nothing, because a SuperNode that gets no answer waits for ever."""
 
 _TOLD_AS: dict[type[WardroundError], type[WardroundError]] = {CacheMissing: CohortTooSmall}
-"""Types that would say what another one hides. An ingest that admits nobody leaves no cache, one that admits a single
-patient does: told apart, the two would say whether anybody passes the plan's filters."""
+"""Types that would say what another one hides. An ingest that admits no patient leaves no cache, one that admits one
+patient does. Two types would say whether any patient passes the plan's filters."""
 
 
 def reason_of(error: WardroundError) -> str:
@@ -39,7 +39,7 @@ def refused(home: Path, *, reason: str, plan: str = "", site: str = "") -> Refus
     answer = Refused(plan=plan, site=site, reason=reason)
     try:
         record(home, kind="refusal", payload=answer.reason, size=0, keys=["reason"], entry=0)
-    except Exception:  # whatever is wrong with the log: raised here, it would leave as an error of Flower's own
+    except Exception:  # raised here, any fault of the log would leave as an error of Flower's own
         log.exception("a refusal could not be written to the egress log")
         return UNRECORDED
     return answer

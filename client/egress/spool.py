@@ -50,6 +50,11 @@ def find(home: Path, request: TrainRequest) -> Finished | None:
 def keep(home: Path, request: TrainRequest, finished: Finished) -> None:
     """Store a reply durably as the answer to `request`.
 
+    Args:
+        home: The site's home folder.
+        request: What was asked.
+        finished: The reply, with the booking that paid for it.
+
     Raises:
         DiskRefused: The disk refuses, by its kind.
     """

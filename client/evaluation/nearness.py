@@ -78,6 +78,11 @@ def compare(trained: Tensor, held_out: Tensor, synthetic: Tensor) -> Nearness:
     """Compare training with held-out images [n, size, size]; each image stands for itself in the intervals.
 
     A figure is NaN where a side has no image, or none that lacks a twin on the other.
+
+    Args:
+        trained: Images of patients who trained.
+        held_out: Images of held-out patients.
+        synthetic: Images that the candidate drew.
     """
     first, second = unique(trained, apart_from=held_out), unique(held_out, apart_from=trained)
     left, right = trained[first], held_out[second]

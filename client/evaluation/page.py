@@ -22,7 +22,7 @@ SHOWN, COLUMNS, TILE = 12, 6, 96
 
 
 def write_page(figures: dict[str, Any], plan: StudyPlan, candidate: Candidate, held_out: Cache, path: Path) -> None:
-    """Write the page, mode 0600: the verdict, the figures, and held-out scans beside synthetic images.
+    """Write the page, mode 0600: the verdict, the figures, and held-out scans next to synthetic images.
 
     Args:
         figures: From `client.evaluation.figures`, with the outcome.

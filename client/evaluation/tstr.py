@@ -53,12 +53,24 @@ def area(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float
 
 
 def auc(probabilities: NDArray[np.float64], labels: NDArray[np.int64], patients: NDArray[np.intp]) -> Figure:
-    """`area` with its interval over patients."""
+    """`area` with its interval over patients.
+
+    Args:
+        probabilities: Probability of each label, [n, labels].
+        labels: True label of each image, [n].
+        patients: Index of each image's patient, [n].
+    """
     return bootstrap(lambda rows: area(probabilities[rows], labels[rows]), patients)
 
 
 def accuracy(probabilities: NDArray[np.float64], labels: NDArray[np.int64], patients: NDArray[np.intp]) -> Figure:
-    """Share of right answers, with its interval over patients."""
+    """Share of right answers, with its interval over patients.
+
+    Args:
+        probabilities: Probability of each label, [n, labels].
+        labels: True label of each image, [n].
+        patients: Index of each image's patient, [n].
+    """
     right = (probabilities.argmax(1) == labels).astype(np.float64)
     return bootstrap(lambda rows: float(right[rows].mean()), patients)
 

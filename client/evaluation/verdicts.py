@@ -26,6 +26,11 @@ class Finished:
 def find(home: Path, plan: StudyPlan, weights: str) -> Finished | None:
     """The verdict on these weights, None where there is none.
 
+    Args:
+        home: The site's home folder.
+        plan: The plan that has the gate.
+        weights: Digest of the candidate's weights.
+
     Raises:
         StateError: The file is there and cannot be read.
     """
@@ -44,6 +49,12 @@ def find(home: Path, plan: StudyPlan, weights: str) -> Finished | None:
 
 def keep(home: Path, plan: StudyPlan, weights: str, finished: Finished) -> None:
     """Store a settled verdict durably.
+
+    Args:
+        home: The site's home folder.
+        plan: The plan that has the gate.
+        weights: Digest of the candidate's weights.
+        finished: The verdict, with the booking that paid for it.
 
     Raises:
         StateError: The disk refuses.

@@ -12,7 +12,7 @@ Formal guarantee
 
     The reach, the classifier and the images a patient is compared with follow from the candidate alone, and what is
     computed of an image does not even round by who else is there (`client.evaluation.yardstick`), so a vote depends on
-    nobody else. Patients who trained cast no votes on the first two. Every entry lies in [-1, 1], so one
+    no other patient. Patients who trained cast no votes on the first two. Every entry lies in [-1, 1], so one
     patient moves the sum by at most sqrt(3) in L2 norm, and Gaussian noise of standard deviation sigma sqrt(3) on each
     entry makes it one Gaussian event of multiplier sigma, which is booked. What follows is post-processing: an entry
     more than two standard deviations of its noise below 0 is a no, and the first no is the verdict. So a faultless
@@ -47,7 +47,14 @@ MARGIN = 2.0
 
 
 def tally(plan: StudyPlan, candidate: Candidate, trained: Cache, held_out: Cache) -> NDArray[np.float64]:
-    """The sum of all votes [3] before noise. Never leaves the site."""
+    """The sum of all votes [3] before noise. Never leaves the site.
+
+    Args:
+        plan: The approved plan.
+        candidate: The finished model and the images it drew.
+        trained: Patients who trained.
+        held_out: Held-out patients.
+    """
     rules = plan.evaluation
     yardstick, slots = Yardstick.of(candidate), slots_of(plan, candidate)
     reach = torch.from_numpy(rules.reach * radii(yardstick.features.rows.numpy()))
@@ -72,7 +79,14 @@ def tally(plan: StudyPlan, candidate: Candidate, trained: Cache, held_out: Cache
 
 
 def decide(total: NDArray[np.float64], random: SecureRandom, *, sigma: float, labelled: bool) -> str:
-    """Add the booked noise and return "passed" or the type of the first no; without labels nobody votes on utility."""
+    """Add the booked noise and return "passed" or the type of the first no; without labels, none on utility.
+
+    Args:
+        total: The sums of all votes, [3].
+        random: The site's source of noise.
+        sigma: Noise multiplier that was booked.
+        labelled: Whether the plan has labels.
+    """
     spread = sigma * SENSITIVITY
     noised = total + random.normal(total.shape, std=spread)
     for name, value in zip(CRITERIA, noised, strict=True):

@@ -1,8 +1,8 @@
-"""How an image compares with a candidate: the numbers that votes are made of, the same whoever else is there.
+"""How an image compares with a candidate: the numbers that votes are made of, bitwise independent of other patients.
 
 Formal guarantee
     What is measured of an image follows from that image, its label and the candidate alone, to the last bit. A library
-    is free to round it by what stands beside it, and a server can send weights and images by which rounding decides:
+    is free to round it by its batch, and a server can send weights and images by which rounding decides:
     one patient, by being there, would then turn the votes of all others. So every pass has one shape, filled up with
     blank images, and before the first of them it is tried, as in training (`client.mechanism.isolation`), whether
     images keep apart bit for bit: with a model, candidate images and a classifier of random numbers, of just these
@@ -77,7 +77,13 @@ class Yardstick:
 
 
 def shares(cohort: Cache, ballot: Ballot, *, slots: int) -> NDArray[np.float64]:
-    """Share [patients, m] of each patient's images for which something holds, in passes of `slots` images each."""
+    """Share [patients, m] of each patient's images for which something holds, in passes of `slots` images each.
+
+    Args:
+        cohort: The patients and their images.
+        ballot: What is asked of each image.
+        slots: Images of one pass, a public number.
+    """
     size = cohort.image_size
     held: list[NDArray[np.bool_]] = []
     owners = [np.zeros(0, np.intp)]

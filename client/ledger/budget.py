@@ -22,7 +22,7 @@ class StudyAccount:
         booked: Reservations in the ledger, retries included.
         delta: The plan's delta; the site's largest where the plan is gone.
         epsilon: What it has cost a patient so far, at that delta.
-        limit: Most it may cost: the plan's epsilon or the site's limit, whichever is less.
+        limit: Most it may cost: the smaller of the plan's epsilon and the site's limit.
         named: What all plans of its name have cost together, at the smallest delta of them that trained.
         left: What may yet be spent on it, by its own limit and by the site's limit on plans of one name.
     """

@@ -1,4 +1,4 @@
-"""The hospital's privacy ledger: every mechanism ever run on its patients, whatever the study, never forgotten.
+"""The hospital's privacy ledger: every mechanism ever run on its patients, in all studies, never forgotten.
 
 Formal guarantee
     An event is on disk before the first gradient of what it pays for is computed: a crash over-counts, nothing
@@ -95,11 +95,11 @@ class Ledger:
 
         Args:
             entry: What is about to run.
-            permit: Called under the ledger's lock with all that is booked so far; whatever it raises leaves the ledger
+            permit: Called under the ledger's lock with all that is booked so far; if it raises, the ledger stays
                 as it was. Two studies can therefore not both take the last of the budget. It must not open the ledger
                 itself.
-            prepare: Called last before the booking is written, with the number it will have; whatever it raises leaves
-                the ledger as it was. The write may still fail after it.
+            prepare: Called last before the booking is written, with the number it will have; if it raises, the
+                ledger stays as it was. The write may still fail after it.
 
         Raises:
             EgressRefused: A patient of the entry withdrew after the cohort was read.
@@ -115,11 +115,23 @@ class Ledger:
         return self._store.append(decide)[-1].id
 
     def settle(self, number: int, entry: Entry, *, reply_digest: str) -> int:
-        """Note that reservation `number` ended in a reply of this digest. Costs nothing and frees nothing."""
+        """Note that reservation `number` ended in a reply of this digest. Costs nothing and frees nothing.
+
+        Args:
+            number: Number of the reservation.
+            entry: The entry that was reserved.
+            reply_digest: SHA-256 of the finished reply.
+        """
         return self._store.append(lambda _: [_draft("settle", entry, note=f"{number}:{reply_digest}")])[-1].id
 
     def booked(self, plan: str, number: int, request: str) -> list[Row]:
-        """Return every reservation for round `number` of this plan on these weights, oldest first."""
+        """Return every reservation for round `number` of this plan on these weights, oldest first.
+
+        Args:
+            plan: Digest of the plan.
+            number: Number of the round.
+            request: Digest of the weights that were sent.
+        """
         wanted = ("reserve", plan, number, request)
         rows = [row for row in self.rows() if (row.kind, row.plan, row.round, row.note) == wanted]
         return [row for row in rows if row.phase != UTILITY]
@@ -179,7 +191,7 @@ class Ledger:
         return _withdrawn(self.rows())
 
     def consents(self, cohort: str) -> bool:
-        """Whether nobody has withdrawn by now of the cohort of this identity, on which something was booked."""
+        """Whether no patient of this booked cohort has withdrawn by now."""
         rows = self.rows()
         return _withdrawn(rows).isdisjoint(_cohorts(rows).get(cohort, ()))
 
@@ -212,7 +224,13 @@ class Ledger:
         return Bookings.among(self.rows())
 
     def epsilon(self, *, delta: float, plan: str | None = None, extra: tuple[GaussianEvent, ...] = ()) -> float:
-        """Epsilon at `delta` of everything booked (of one plan alone if given), `extra` counted as if booked too."""
+        """Epsilon at `delta` of everything booked (of one plan alone if given), `extra` counted as if booked too.
+
+        Args:
+            delta: The delta at which epsilon is stated.
+            plan: Digest of one plan; None counts all.
+            extra: Events that count as if they were booked.
+        """
         return epsilon([*self.events(plan=plan), *extra], delta=delta)
 
     def head(self) -> str:

@@ -1,10 +1,10 @@
 """Booking what a copy of this ledger holds and this one does not: the union counts, nothing twice, nothing less.
 
 Two copies of a home that both went on have one beginning and two ends. The end of the other is booked here on top of
-this one's, row by row, as spent: what both had stays as it is, so the union is exact, and where nobody can tell it is
-over-counted. A last row, the mark, names the hashes of the rows that were taken over, so that whoever remembers the
-other copy's head finds it here. A copy that was made before the first booking has no row in common with this ledger;
-that it is a copy is told by the site's secret (`client.site.adopt`).
+this one's, row by row, as spent: what both had stays as it is, so the union is exact, and in doubt it is over-counted.
+A last row, the mark, names the hashes of the rows that were taken over, so that a server that remembers the other
+copy's head finds it here. A copy that was made before the first booking has no row in common with this ledger; that it
+is a copy is told by the site's secret (`client.site.adopt`).
 
 The rows that are taken over, by kind
     reserve   as it was; note: `copy:` and the hash it had there, so that no request is taken for booked already
@@ -39,8 +39,8 @@ def require(rows: Sequence[Row], head: str) -> None:
     if head not in ("", GENESIS, *(row.hash for row in rows)) and head not in taken_over(rows):
         raise LedgerBehind(
             f"ledger: it is behind the receipt {head[:12]} of a reply that has left this site or of a withdrawal: "
-            "it is an older copy, or one of two copies that both went on. Nothing is trained. Stop whatever else "
-            "serves this site, and book what the other copy holds with `wardround site adopt --merge ITS_HOME`; "
+            "it is an older copy, or one of two copies that both went on. Nothing is trained. Stop any process that "
+            "also serves this site, and book what the other copy holds with `wardround site adopt --merge ITS_HOME`; "
             "where no copy holds it, retire this data set"
         )
 

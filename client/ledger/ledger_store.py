@@ -2,7 +2,7 @@
 
     ledger.sqlite   the rows; WAL, synchronous=FULL; each row carries the SHA-256 of its content and its predecessor's
     ledger.seal     number of rows, hash of the last one, SHA-256 of ledger.sqlite; replaced atomically
-    ledger.lock     held alone by whoever reads or writes
+    ledger.lock     held alone by each reader or writer
 
 Formal guarantee
     At rest the seal fixes every byte of the file, unused pages and header included, and itself has one valid form; so
@@ -144,7 +144,7 @@ class LedgerStore:
         """Append what `decide` makes of the rows so far; all of it durable on return, or none of it.
 
         Args:
-            decide: Called under the lock. Whatever it raises leaves the ledger as it was.
+            decide: Called under the lock. If it raises, the ledger stays as it was.
 
         Returns:
             The new rows.

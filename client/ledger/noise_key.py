@@ -5,8 +5,8 @@ Formal guarantee
     nothing has been sent; the round is then computed again from the same key on the same weights and patients, which
     is the same draw, not a second one. So a crash needs no new booking, and what an observer can see is one output per
     reservation, whenever and however often the process died. The key is written (mode 0600) in the moment the round
-    is booked and is removed, before the reply may leave, once the reply is stored. It lies beside the cache, which
-    holds the images themselves: whoever can read it has no use for it.
+    is booked and is removed, before the reply may leave, once the reply is stored. It lies next to the cache,
+    which holds the images themselves: a reader of the home has no use for the key.
 
     A key names the reservation it was made for and the images it may meet. Where the booking itself failed, the ledger
     has no such reservation; an earlier one of the same round does not stand in for it, and other images of the same
@@ -42,7 +42,14 @@ class RoundKey:
 
 
 def name_of(plan: str, number: int, request: str, cohort: str) -> str:
-    """Name of the key of round `number`: one for each plan, round, weights (by digest) and data set (by identity)."""
+    """Name of the key of round `number`: one for each plan, round, weights (by digest) and data set (by identity).
+
+    Args:
+        plan: Digest of the plan.
+        number: Number of the round.
+        request: Digest of the weights that were sent.
+        cohort: Identity of the data set.
+    """
     return hashlib.sha256(json.dumps([plan, number, request, cohort]).encode()).hexdigest()[:32]
 
 

@@ -2,7 +2,7 @@
 
 Order
     The other copy's ledger is read from a draft of its own, so that nothing in the other home changes. All of the
-    other copy is read and checked before anything changes here. First comes what it knows beside its ledger
+    other copy is read and checked before anything changes here. First comes what it knows outside its ledger
     (`client.site.home_copy`): a plan's delta must be here before its bookings are. Then what it has booked and this one
     has not is booked here, its withdrawals with it. Keys of rounds under way are removed, because the other copy may
     have sent what was made with one; such a round is booked anew. Only then is the home bound to where it is now.
@@ -74,7 +74,13 @@ def adopt(home: Path, *, by: str, other: Path | None = None) -> Adopted:
 
 
 def in_words(home: Path, found: Adopted, other: Path | None) -> str:
-    """What an adoption changed, as a person reads it."""
+    """What an adoption changed, as a person reads it.
+
+    Args:
+        home: The home that goes on.
+        found: What the adoption found.
+        other: The other copy that was merged; None for none.
+    """
     words = [f"{home} goes on here" if found.moved else f"{home} is where it was bound already"]
     if other is not None:
         words.append(f"{found.booked} reservations and {found.withdrawn} withdrawals of {other} are booked")
@@ -89,7 +95,7 @@ def _bound(home: Path, *, by: str) -> bool:
 
 
 def _rows(home: Path, other: Path) -> list[Row]:
-    """Every row of the other copy's ledger, read from a draft beside this one's."""
+    """Every row of the other copy's ledger, read from a draft next to this one's."""
     if other.resolve() == home.resolve():
         raise StateError(f"{other} is this very home. Name the home of the other copy")
     if not (other / "ledger.sqlite").exists():

@@ -1,4 +1,4 @@
-"""What another copy of a home knows beside its ledger: who is who, which plans it knew, which pictures it dropped.
+"""What another copy of a home knows outside its ledger: who is who, which plans it knew, which pictures it dropped.
 
 Everything is read and checked before anything is changed here. The stricter of two decisions holds: a plan that was
 paused or left in one copy is so here, and a picture that was dropped in one stays out.
@@ -96,7 +96,7 @@ def _records(home: Path, other: Path, digests: Iterable[str]) -> dict[str, bytes
         record = record_of(other, digest)
         if record is None:
             raise StateError(
-                f"{other} has booked for plan {digest}, and neither home has a record of it, so nobody can tell at "
+                f"{other} has booked for plan {digest}, and neither home has a record of it, so it is unknown at "
                 "which delta the total is to be stated. Nothing was changed. Approve that plan here again, or put "
                 f"approved/{digest} back from a backup; then merge again"
             )

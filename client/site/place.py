@@ -1,4 +1,4 @@
-"""Where a site's home is bound: one place on one machine, so that a copy of it does not serve beside the original.
+"""Where a site's home is bound: one place on one machine, so that a copy does not serve in addition to the original.
 
 `place.json` is written where the home is first used and holds what tells this folder from every copy: machine, boot,
 device, and the inodes of the home and of a file in it that is never replaced. Within one boot, device and inodes are
@@ -120,7 +120,7 @@ def _read(home: Path) -> list[dict[str, Any]]:
         return list(found)
     except (ValueError, KeyError, TypeError, IndexError, FileNotFoundError) as error:
         raise StateError(
-            f"{home / PLACE} cannot be read ({type(error).__name__}), so nobody can tell whether this home is a copy. "
+            f"{home / PLACE} cannot be read ({type(error).__name__}), so it is unknown whether this home is a copy. "
             "If no other copy serves, remove that file and run `wardround site adopt`"
         ) from error
 

@@ -37,7 +37,14 @@ class Spent:
 
     @classmethod
     def of(cls, home: Path, plan: StudyPlan, booked: Bookings, *, extra: Sequence[GaussianEvent] = ()) -> Self:
-        """What is booked, `extra` counted as if booked for `plan`, too; raises `StateError` as `smallest_delta`."""
+        """What is booked, `extra` counted as if booked for `plan`, too; raises `StateError` as `smallest_delta`.
+
+        Args:
+            home: The site's home folder.
+            plan: The plan that `extra` is of.
+            booked: What the ledger has booked.
+            extra: Events that count as if they were booked.
+        """
         named = smallest_delta(home, plan, booked.plans(study=plan.name))
         whole = smallest_delta(home, plan, booked.plans())
         return cls(
@@ -56,7 +63,7 @@ def round_of(plan: StudyPlan, number: int) -> Round:
 
 
 def inside(policy: SitePolicy, plan: StudyPlan) -> None:
-    """Refuse a plan that asks for more than this hospital ever grants, whatever is left of its budget.
+    """Refuse a plan that asks for more than this hospital ever grants, with any budget left.
 
     Raises:
         PlanRefused: The plan's delta is above the site's, or its labels come from an attribute not allowed here.
@@ -75,7 +82,12 @@ def inside(policy: SitePolicy, plan: StudyPlan) -> None:
 
 
 def enough(policy: SitePolicy, plan: StudyPlan, *, patients: int) -> None:
-    """Refuse a cohort under the site's own minimum or the plan's, whichever is larger; every request is measured so.
+    """Refuse a cohort under the larger minimum, the site's own or the plan's; every request is checked so.
+
+    Args:
+        policy: The site's limits.
+        plan: The approved plan.
+        patients: Size of the cohort.
 
     Raises:
         CohortTooSmall: Too few patients.

@@ -29,7 +29,7 @@ class Limits:
             trained here.
         max_delta: Largest delta a plan may state.
         min_patients: Smallest cohort that may train at all.
-        label_attributes: DICOM keywords that a plan may take labels from, beside
+        label_attributes: DICOM keywords that a plan may take labels from, in addition to
         `client.cohort.label_attributes.HARMLESS`.
     """
 

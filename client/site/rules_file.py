@@ -31,7 +31,7 @@ max_epsilon_total = {limits.max_epsilon_total}
 max_delta = {limits.max_delta}
 # Fewest patients that may train at all.
 min_patients = {limits.min_patients}
-# DICOM attributes that a plan may take labels from, beside codes that many patients share (Modality, PatientSex ...).
+# DICOM attributes that a plan may take labels from, besides codes that many patients share (Modality, PatientSex ...).
 # Name free text or numbers only where no value of them picks anybody out, e.g. ["StudyDescription"].
 label_attributes = {label_attributes}
 
@@ -124,7 +124,7 @@ def lower(home: Path, *, study: float | None, total: float | None) -> Limits:
 
 
 def _with(text: str, key: str, value: float) -> str:
-    """Set one key below `[limits]`, line ends as they are; the layout is checked by whoever reads the result."""
+    """Set one key below `[limits]`, line ends as they are; the reader of the result checks the layout."""
     end = "\r\n" if "\r\n" in text else "\n"
     line = f"{key} = {value!r}"
     if re.search(rf"(?m)^{key}\s*=", text):

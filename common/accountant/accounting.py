@@ -27,7 +27,7 @@ from common.errors import PlanError
 LEAST_LOSS_DELTA = 1e-8
 """Least delta at which loss distributions are asked: they are sums of floating-point numbers."""
 MOST_KINDS = 128
-"""Most different sampled mechanisms that are told apart; of more, similar ones count as the worst of them."""
+"""Most different sampled mechanisms that are kept distinct; of more, similar ones count as the worst of them."""
 LEAST_SIGMA, MOST_SIGMA = 1e-3, 1e100
 """Less noise than the first counts as none, and more than the second as the second: so that squares are numbers."""
 MOST_STEPS = 10**8

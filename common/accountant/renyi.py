@@ -2,7 +2,7 @@
 
     P is what a step releases with the patient, Q without: P = (1 - q) N(0, σ²) + q N(1, σ²), Q = N(0, σ²). The moment
     of order α is log E_Q[(P/Q)^α]. It is integrated by the trapezoid rule, which errs by less than 1e-16 on functions
-    this smooth (Trefethen & Weideman 2014), for all orders at once. The steps add up, whatever they are.
+    this smooth (Trefethen & Weideman 2014), for all orders at once. Steps of all kinds add up.
 
 Source:
     Mironov, Talwar & Zhang 2019 (1908.10530) for the moment, Balle et al. 2020 (1905.09982, theorem 21) for epsilon.
@@ -26,7 +26,7 @@ _NEAR, _FAR = 11, 64
 _TAIL = 14.0
 """Deviations that the integral goes beyond the outermost peak: less than 1e-40 of a peak lies there."""
 _MOST_POINTS = 1 << 16
-"""Points of the longest integral. An order that needs more is bounded as if nobody were left out."""
+"""Points of the longest integral. An order that needs more is bounded as if every patient were drawn."""
 
 
 def bound(steps: Iterable[Step], *, delta: float) -> float:
@@ -41,7 +41,13 @@ def bound(steps: Iterable[Step], *, delta: float) -> float:
 
 @functools.lru_cache(maxsize=4096)
 def moments(sigma: float, rate: float, orders: tuple[float, ...]) -> Floats:
-    """Return log E_Q[(P/Q)^α] for each order α, negative ones too; a bound where the integral would be too long."""
+    """Return log E_Q[(P/Q)^α] for each order α, negative ones too; a bound where the integral would be too long.
+
+    Args:
+        sigma: Noise multiplier.
+        rate: Sampling rate, above 0 and at most 1.
+        orders: Orders α.
+    """
     alphas = np.array(orders)
     whole: Floats = alphas * (alphas - 1) / (2 * sigma**2)
     if rate == 1:

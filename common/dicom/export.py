@@ -1,4 +1,4 @@
-"""Synthetic DICOM: images of nobody, marked so that no one can take them for a patient's.
+"""Synthetic DICOM: images of no patient, marked so that they cannot be taken for a patient's.
 
 The writer takes pixels, a label and where they come from. It has no argument through which an attribute of a
 real scan could enter, and no date of any day, so the same arguments give the same bytes.
@@ -118,7 +118,17 @@ def synthetic_bytes(
     provenance: Provenance,
     edition: Edition = "current",
 ) -> bytes:
-    """Return the DICOM file that `write_synthetic` writes; arguments and errors as there."""
+    """Return the DICOM file that `write_synthetic` writes; arguments and errors as there.
+
+    Args:
+        pixels: As for `write_synthetic`, like all others.
+        modality: DICOM Modality code.
+        body_part: BodyPartExamined.
+        label: Label of the image.
+        index: Its index within the draw of that label.
+        provenance: Where the image comes from.
+        edition: Edition of the standard that validators know.
+    """
     if pixels.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"pixels must be uint8 or uint16, not {pixels.dtype}")
     if index < 0:
@@ -156,6 +166,14 @@ def identity(
 
     An archive joins what has one PatientID or one UID. So all of them derive from study, release, seed, index, label
     and the pixels themselves: another release or another picture is another made-up patient.
+
+    Args:
+        pixels: The image's pixels.
+        modality: DICOM Modality code.
+        body_part: BodyPartExamined.
+        label: Label of the image.
+        index: Its index within the draw of that label.
+        provenance: Where the image comes from.
     """
     bound = (
         f"differential privacy per patient: epsilon {provenance.epsilon:.4g}, delta {provenance.delta:.3g}"

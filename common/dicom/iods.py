@@ -105,7 +105,7 @@ _REGIONS = {
     "HAND": ("85562004", "Hand"),
     "HEAD": ("69536005", "Head"),
 }
-"""SNOMED CT codes of BodyPartExamined (PS3.16 annex L), which Digital X-Ray wants beside the plain name."""
+"""SNOMED CT codes of BodyPartExamined (PS3.16 annex L), which Digital X-Ray wants in addition to the plain name."""
 
 
 def derive_uid(*parts: str) -> str:
@@ -160,7 +160,13 @@ def new_image(modality: str, *, body_part: str, image_uid: str, series_uid: str,
 
 
 def coded(value: str, meaning: str, *, scheme: str) -> Dataset:
-    """Return a code sequence item (PS3.3 table 8.8-1)."""
+    """Return a code sequence item (PS3.3 table 8.8-1).
+
+    Args:
+        value: CodeValue.
+        meaning: CodeMeaning.
+        scheme: CodingSchemeDesignator.
+    """
     item = Dataset()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
     return item

@@ -1,7 +1,7 @@
 r"""How data is shown: a file name, a header's text or a message is read by a person and never obeyed by what shows it.
 
-A terminal obeys escape codes, and text that runs from right to left can hide what a line says. Whatever is not
-printable is therefore written as Python writes it: `\x1b`, `\u202e`, `\n`.
+A terminal obeys escape codes, and text that runs from right to left can hide what a line says. So text that
+is not printable is written as Python writes it: `\x1b`, `\u202e`, `\n`.
 """
 
 import logging

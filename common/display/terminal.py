@@ -1,7 +1,7 @@
 """How every command speaks to a person or a script: tables, progress bars, `--json`, one-line errors, exit codes.
 
 The one door to the terminal: no other module prints. Everything that goes through it is shown and never obeyed,
-whoever wrote it (`common.display.plain`).
+from any author (`common.display.plain`).
 """
 
 import json
@@ -107,7 +107,13 @@ def listen(*, verbose: bool) -> None:
 def emit(
     result: dict[str, Any], *, as_json: bool, text: Callable[[], str] | Callable[[], Iterable[Sheet | str]]
 ) -> None:
-    """Print a command's one result: `result` as JSON, or the text or tables that a person reads."""
+    """Print a command's one result: `result` as JSON, or the text or tables that a person reads.
+
+    Args:
+        result: The result in JSON types.
+        as_json: Whether `--json` was given.
+        text: Makes the text or the tables; called only where they are shown.
+    """
     if as_json:
         say(json.dumps(result, sort_keys=True))
         return
@@ -120,7 +126,13 @@ def emit(
 
 
 def say(text: str, *, err: bool = False, nl: bool = True) -> None:
-    """Print text of our own, data and all, on stdout or stderr; only line ends in it are obeyed."""
+    """Print text of our own, data and all, on stdout or stderr; only line ends in it are obeyed.
+
+    Args:
+        text: The text, data and all.
+        err: Whether it goes to stderr.
+        nl: Whether a line end follows.
+    """
     click.echo(_encodable(plain_lines(text), err=err), err=err, nl=nl)
 
 
@@ -135,7 +147,14 @@ def confirm(question: str) -> bool:
 
 
 def track(items: Iterable[_T], *, description: str, total: int, quiet: bool = False) -> Iterator[_T]:
-    """Yield `items` behind a progress bar on stderr; no bar where stderr is not a terminal or `quiet` is set."""
+    """Yield `items` behind a progress bar on stderr; no bar where stderr is not a terminal or `quiet` is set.
+
+    Args:
+        items: What is worked on.
+        description: What the bar says.
+        total: Number of items.
+        quiet: Whether no bar is shown.
+    """
     with progress(quiet=quiet) as bar:
         task = bar.add_task(description, total=total)
         for item in items:

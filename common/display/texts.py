@@ -1,4 +1,4 @@
-"""Text that people write and other programs save: UTF-8, with or without a byte-order mark, whatever the locale."""
+"""Text that people write and other programs save: UTF-8, with or without a byte-order mark, in every locale."""
 
 import codecs
 from pathlib import Path

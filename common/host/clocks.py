@@ -7,7 +7,7 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def uptime_s() -> float:
-    """Seconds since this machine was booted, the same in all its processes; nobody can set it."""
+    """Seconds since this machine was booted, the same in all its processes; it cannot be set."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 

@@ -1,7 +1,7 @@
-"""What a disk refuses, told apart: full, locked, read-only, no permission, no locks; each has its type and its cure.
+"""What a disk refuses, by kind: full, locked, read-only, no permission, no locks; each has its type and its cure.
 
-None of these says that a file is damaged. Whoever restored an older copy because of one of them would lose what was
-written since, so no message here advises it.
+None of these says that a file is damaged. A restore of an older copy because of one of them would lose what
+was written since, so no message here advises it.
 """
 
 import errno

@@ -1,7 +1,7 @@
-"""Files that outlast a crash: there whole or not at all, and readable by nobody else from their first byte on.
+"""Files that outlast a crash: there whole or not at all, and readable by their owner alone from their first byte on.
 
-A file is filled under a draft's name, synced and moved to its place, and then its folder is synced. So a reader, and
-whoever starts after a crash or a power cut, finds the old content or the new one. A draft's name is hidden, ends in
+A file is filled under a draft's name, synced and moved to its place, and then its folder is synced. So a reader, also
+after a crash or a power cut, finds the old content or the new one. A draft's name is hidden, ends in
 `.draft` and is used once: neither another writer nor a draft that a killed one left behind is in the way of a write.
 """
 
@@ -27,7 +27,7 @@ def write_atomically(path: Path, content: bytes, *, mode: int | None = None) -> 
     Args:
         path: The file; its folder is made where it is missing, with mode 0700 if `mode` is given.
         content: All of it.
-        mode: Permissions, whatever the umask and an older file have; None leaves them to the umask, as for any file.
+        mode: Permissions, for any umask and any older file; None leaves them to the umask, as for any file.
 
     Raises:
         OSError: The disk refuses; the old file stays.
@@ -43,7 +43,7 @@ def write_once(path: Path, content: bytes, *, mode: int = PRIVATE) -> bool:
     Args:
         path: The file; its folder is made where it is missing, with mode 0700.
         content: All of it.
-        mode: Permissions, whatever the umask.
+        mode: Permissions, for any umask.
 
     Returns:
         Whether this writer won; either way the file is there when this returns, and outlasts a power cut.
@@ -68,7 +68,7 @@ def new_file(path: Path, *, mode: int | None = None) -> Iterator[BinaryIO]:
 
     Args:
         path: A name in a folder that exists.
-        mode: Permissions, whatever the umask; None leaves them to it.
+        mode: Permissions, for any umask; None leaves them to it.
 
     Raises:
         FileExistsError: The name is taken, be it by a link that leads nowhere.
@@ -83,7 +83,7 @@ def new_file(path: Path, *, mode: int | None = None) -> Iterator[BinaryIO]:
 
 
 def keep_private(path: Path) -> None:
-    """Leave rights on a file or folder to its owner alone, whatever it had; nothing happens where there is none.
+    """Leave rights on a file or folder to its owner alone; nothing happens where there is none.
 
     Raises:
         OSError: It belongs to somebody else, or its file system refuses.
@@ -134,7 +134,7 @@ def _make_folder(folder: Path, mode: int) -> None:
 
 @contextmanager
 def _drafted(path: Path, content: bytes, mode: int | None) -> Iterator[Path]:
-    """Yield a synced draft beside `path` that holds `content`; what is left of it at the end is removed."""
+    """Yield a synced draft next to `path` that holds `content`; what is left of it at the end is removed."""
     _make_folder(path.parent, 0o777 if mode is None else 0o700)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}{DRAFT}")
     try:

@@ -83,7 +83,7 @@ class HealthServer:
         return self
 
     def stop(self) -> None:
-        """Say NOT_SERVING to whoever watches, then close the port."""
+        """Say NOT_SERVING to every watcher, then close the port."""
         self._ended.set()
         self._servicer.enter_graceful_shutdown()
         self._server.stop(grace=0.5).wait()
@@ -150,7 +150,7 @@ def ask(port: int, services: tuple[str, ...] = (OVERALL,), *, timeout_s: float =
         timeout_s: Longest wait for one answer, seconds.
 
     Returns:
-        By service "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN", or "UNREACHABLE" when nobody answers.
+        By service "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN", or "UNREACHABLE" without an answer.
     """
     options = (("grpc.enable_http_proxy", 0),)
     with grpc.insecure_channel(f"{_LOOPBACK}:{port}", options=options) as channel:

@@ -1,4 +1,4 @@
-"""Lock files: hold one alone, waiting for whoever has it or refusing with the caller's own error.
+"""Lock files: hold one alone, waiting for its holder or refusing with the caller's own error.
 
 A lock is `flock` on a file that is made where it is missing and never removed. It ends with the `with` block, and with
 the process, however that ends. Threads of one process exclude each other, too: each opens the file for itself. A child

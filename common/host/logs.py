@@ -6,7 +6,7 @@ Rule
     an address of this machine or one short word of lower-case letters, digits and dashes that our code gave; any other
     text - an exception's, a path's, a tag's - is withheld. Of a traceback the types and places in code remain. Other
     libraries format what they like into their messages, so of theirs only level, logger and place remain.
-    Withholding is by what may stay, not by what must go: a name that nobody thought of is withheld too.
+    Withholding is by what may stay, not by what must go: an unforeseen name is withheld too.
 """
 
 import builtins
@@ -78,6 +78,11 @@ def set_up(folder: Path, name: str, *, level: int = logging.INFO) -> None:
     """Send this process's whole log to `folder/name.jsonl`, and nowhere else.
 
     One process writes one file; a supervised child logs to its standard error instead (`set_up_child`).
+
+    Args:
+        folder: Folder of the logs; made where it is missing.
+        name: Name of the process.
+        level: Least level that is written.
     """
     _install(PrivateFile(folder / f"{name}.jsonl"), level)
 
@@ -98,7 +103,7 @@ def own_lines(line: str) -> str:
 
 
 def flower_lines(line: str) -> str:
-    """Return a line of Flower's own log without whatever in it looks like a path, a quotation or an error's text.
+    """Return a line of Flower's own log without anything that looks like a path, a quotation or an error's text.
 
     For processes that never see a scan (SuperNode, SuperLink).
     """

@@ -14,7 +14,7 @@ _Result = TypeVar("_Result")
 def in_order(
     function: Callable[[_Item], _Result], items: Iterable[_Item], *, workers: int | None = None
 ) -> Iterator[_Result]:
-    """Yield `function(item)` of each item in order, some items ahead of whoever takes them.
+    """Yield `function(item)` of each item in order, some items ahead of the consumer.
 
     Each worker computes with one thread of PyTorch: whole batches side by side need no thread to wait for another,
     while one batch split over the cores waits at every layer, and waits long on a machine that has other work.
@@ -25,7 +25,7 @@ def in_order(
         workers: Calls at once; None takes PyTorch's number of threads. With 1, all happens in the caller's thread.
 
     Raises:
-        Exception: Whatever `items` or `function` raises, at the place where its result would have come.
+        Exception: Any error that `items` or `function` raises, at the place where its result would have come.
     """
     threads = torch.get_num_threads()
     workers = threads if workers is None else workers

@@ -12,7 +12,7 @@ def user_name(uid: int | None = None) -> str:
     """Name of a user, `uid-NUMBER` where the system knows none, as under OpenShift.
 
     Args:
-        uid: Number of the user; None is whoever runs this process, as the environment may name them.
+        uid: Number of the user; None is the user of this process, as the environment may name it.
     """
     try:
         return getpass.getuser() if uid is None else pwd.getpwuid(uid).pw_name
@@ -29,7 +29,7 @@ def require_owner(home: Path) -> None:
     try:
         owner = home.stat().st_uid
     except OSError:
-        return  # not there, or not to be seen: whoever opens it says so
+        return  # not there, or not to be seen: the code that opens it says so
     if owner != os.geteuid():
         name = user_name(owner)
         raise NotPermitted(

@@ -180,7 +180,7 @@ class Supervisor:
     def _call(self, function: Callable[..., None], *arguments: Any) -> None:
         try:
             function(*arguments)
-        except Exception as error:  # noqa: BLE001 - the children matter more than whoever watches them
+        except Exception as error:  # noqa: BLE001 - the children matter more than their watchers
             log.warning("a watcher of the supervisor failed: %s", type(error).__name__)
 
     @contextlib.contextmanager

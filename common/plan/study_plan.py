@@ -129,12 +129,12 @@ class StudyPlan:
         """A denoiser needs a covariance of each class, an image that folds into its grid, and no encoder's rounds."""
         if not self.model.denoiser:
             return
-        beside, cell = "beside model.denoiser", 2 * folding(self.data.image_size)
-        require(self.model.covariance == "class", "model.covariance", f'"class" {beside}', self.model.covariance)
+        with_, cell = "with model.denoiser", 2 * folding(self.data.image_size)
+        require(self.model.covariance == "class", "model.covariance", f'"class" {with_}', self.model.covariance)
         size = self.data.image_size
-        require(size % cell == 0, "data.image_size", f"a multiple of {cell} {beside}", size)
-        require(self.training.federated == "all", "training.federated", f'"all" {beside}', self.training.federated)
-        require(self.release.texture == 0, "release.texture", f"0 {beside}, which draws it", self.release.texture)
+        require(size % cell == 0, "data.image_size", f"a multiple of {cell} {with_}", size)
+        require(self.training.federated == "all", "training.federated", f'"all" {with_}', self.training.federated)
+        require(self.release.texture == 0, "release.texture", f"0 {with_}, which draws it", self.release.texture)
 
     def _check_covariance(self) -> None:
         """A covariance for each class needs classes, rounds that learn it, and arrays that fit a message."""

@@ -15,7 +15,7 @@ _LONGEST_NAME = 200
 class WarmPlan:
     """How the coordinator warms the nets up; read only where `privacy.phases` begins with "warm".
 
-    It happens at the coordinator, on public images, above whatever start the moments phase has left: no hospital takes
+    It happens at the coordinator, on public images, above the start that the moments phase has left: no hospital takes
     part, no patient's image enters, and it costs no budget.
 
     Attributes:

@@ -25,11 +25,11 @@ _MEANINGS = {
     NotRun.NOT_SIMULATED: "The coordinator of real hospitals holds neither trainer nor patients to try it on; each "
     "hospital audits its own trainer with `wardround site audit`.",
     NotRun.BEFORE_RELEASE: "It is part of a release, and this page was written when the last round ended.",
-    NotRun.SWITCHED_OFF: "Whoever made this release switched it off.",
+    NotRun.SWITCHED_OFF: "The maker of this release switched it off.",
     NotRun.NO_NOISE: "The study ran without noise, so there is no claim to test.",
     NotRun.NO_GRADIENT_PHASE: "The plan trains in closed form alone; this audit sees the gradient phase.",
     NotRun.NO_CLOSED_FORM: "The plan has no closed form, from which the light shadow models are made.",
-    NotRun.NOBODY_SET_ASIDE: "The plan sets no patient aside, so there is nobody to tell those who trained from.",
+    NotRun.NOBODY_SET_ASIDE: "The plan holds out no patient, so there is none to compare with those who trained.",
     NotRun.TOO_FEW_PATIENTS: "Half of the patients are too few for a shadow model under the plan's noise.",
 }
 

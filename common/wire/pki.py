@@ -88,6 +88,12 @@ def issue_server(
 def issue_client(authority: Authority, request: Request, site: str, *, days: int = LEAF_DAYS) -> Certificate:
     """Issue the client certificate a site asked for. The name is the issuer's to give: `site`, never the request's.
 
+    Args:
+        authority: The coordinator's authority.
+        request: What the site sent.
+        site: Name that the certificate bears.
+        days: How long it is valid.
+
     Raises:
         StateError: `site` is no site name, or the request is not signed by its own key or not on P-384.
     """
@@ -142,6 +148,11 @@ def revoked_serials(text: str) -> list[int]:
 
 def require_issued(certificate: Certificate, authority: Certificate, *, what: str) -> None:
     """Refuse a certificate that `authority` did not sign or that is not valid now.
+
+    Args:
+        certificate: The certificate in question.
+        authority: The authority's own certificate.
+        what: What it is, for the message.
 
     Raises:
         StateError: It is foreign, expired or not valid yet; `what` names it in the message.

@@ -1,8 +1,8 @@
 """Ed25519 signatures over folders and records: what was signed, by which key, and whether anything was altered since.
 
 A signed folder holds `manifest.json` (SHA-256 and size of every signed file, and the signer's public key) and
-`manifest.sig` (the signature over the manifest's exact bytes, base64). Whoever knows the signer's fingerprint from
-another channel gives it as `trusted`; without it, a check shows that nothing was altered since *somebody* signed.
+`manifest.sig` (the signature over the manifest's exact bytes, base64). A caller that knows the signer's fingerprint
+from another channel gives it as `trusted`; without it, a check shows that nothing was altered since *somebody* signed.
 
 Source:
     RFC 8032 (Ed25519), RFC 8785's aim: one canonical form (JSON, sorted keys, no blanks).
@@ -78,6 +78,12 @@ def canonical(record: dict[str, Any]) -> bytes:
 def verify(record: dict[str, Any], signature: str, *, public: str, what: str) -> None:
     """Refuse a record that was not signed by this key exactly as it is.
 
+    Args:
+        record: JSON types.
+        signature: The signature, base64.
+        public: The public key, base64.
+        what: What was signed, for the message.
+
     Raises:
         SignatureInvalid: Altered record, altered signature, or another key.
     """
@@ -95,6 +101,11 @@ def verify(record: dict[str, Any], signature: str, *, public: str, what: str) ->
 
 def sign_folder(folder: Path, names: Iterable[str], key: Key) -> None:
     """Sign the named files of `folder`: write the manifest, then its signature.
+
+    Args:
+        folder: The folder.
+        names: Names of the files in it that are signed.
+        key: The signing key.
 
     Raises:
         OSError: A named file is not there.

@@ -13,7 +13,18 @@ PASSED = "passed"
 
 def signed(key: Key, *, plan: str, candidate: str, site: str, outcome: str, epsilon: float, delta: float,
            ledger_head: str) -> Verdict:  # fmt: skip
-    """Return a site's verdict under its key; the arguments are `Verdict`'s fields."""
+    """Return a site's verdict under its key; the arguments are `Verdict`'s fields.
+
+    Args:
+        key: The site's signing key.
+        plan: Digest of the plan.
+        candidate: Digest of the candidate.
+        site: The site's name.
+        outcome: "passed" or the type of the no.
+        epsilon: What the plan has cost a patient, the verdict included.
+        delta: The delta of that epsilon.
+        ledger_head: Hash of the ledger's newest entry.
+    """
     bare = Verdict(plan=plan, candidate=candidate, site=site, outcome=outcome, epsilon=epsilon, delta=delta,
                    ledger_head=ledger_head, public=key.public, signature="")  # fmt: skip
     return dataclasses.replace(bare, signature=key.sign(_content(bare)))
@@ -21,6 +32,11 @@ def signed(key: Key, *, plan: str, candidate: str, site: str, outcome: str, epsi
 
 def verified(verdict: Verdict, *, plan: str, candidate: str) -> Verdict:
     """Return the verdict if it is one on this candidate of this plan, signed by the key it names.
+
+    Args:
+        verdict: What the site sent.
+        plan: Digest of the plan.
+        candidate: Digest of the candidate.
 
     Raises:
         SignatureInvalid: Altered, on something else, or of an outcome that does not exist.

@@ -1,4 +1,4 @@
-"""Images of an import source, one by one, whatever its form: arrays, class folders, tables, DICOM.
+"""Images of an import source, one by one, in any form: arrays, class folders, tables, DICOM.
 
 An item knows its patient, its label and how to read it; nothing is read before it is asked for.
 """

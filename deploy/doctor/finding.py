@@ -39,12 +39,25 @@ def ok(check: str, finding: str) -> Finding:
 
 
 def warning(check: str, finding: str, fix: str) -> Finding:
-    """It works for now."""
+    """It works for now.
+
+    Args:
+        check: Name of the check.
+        finding: What is true.
+        fix: What to do next.
+    """
     return Finding(check=check, level="warning", finding=finding, fix=fix)
 
 
 def failure(check: str, finding: str, fix: str, *, blocks: bool = False) -> Finding:
-    """It does not work, or must not."""
+    """It does not work, or must not.
+
+    Args:
+        check: Name of the check.
+        finding: What is true.
+        fix: What to do next.
+        blocks: Whether `serve` must not start with it.
+    """
     return Finding(check=check, level="failure", finding=finding, fix=fix, blocks=blocks)
 
 

@@ -12,7 +12,7 @@ EXPIRES_SOON_DAYS = 30.0
 
 
 def modes(home: Path, private: Iterable[Path]) -> Iterator[Finding]:
-    """Whether secrets can be read by their owner alone, and the home be written by nobody else."""
+    """Whether secrets can be read, and the home be written, by their owner alone."""
     found = False
     for path in private:
         if path.exists() and path.stat().st_mode & 0o077:
@@ -29,7 +29,7 @@ def modes(home: Path, private: Iterable[Path]) -> Iterator[Finding]:
 
 
 def certificate(what: str, path: Path, authority: Path, *, renew: str, key: Path | None = None) -> Iterator[Finding]:
-    """Whether a certificate is of our authority, valid now and for a while, and for the key beside it.
+    """Whether a certificate is of our authority, valid now and for a while, and for the key that lies with it.
 
     Args:
         what: Names it in the table.

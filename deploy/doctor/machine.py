@@ -117,7 +117,7 @@ def listeners(allowed: Sequence[int] = (), *, processes: Sequence[psutil.Process
                 yield failure(
                     "listeners", f"{process.name()} (process {process.pid}) listens on {connection.laddr.ip}:"
                     f"{connection.laddr.port}, beyond this machine",
-                    "Stop it; Ray and the SuperLink have no login and run whatever they are sent",
+                    "Stop it; Ray and the SuperLink have no login and run any code that they are sent",
                 )  # fmt: skip
     if not found:
         yield ok("listeners", "nothing of Flower, Ray or wardround listens beyond loopback")

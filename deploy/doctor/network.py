@@ -63,7 +63,7 @@ def flower(theirs: str, ours: str = "") -> Iterator[Finding]:
     else:
         yield failure(
             "Flower", f"{said}: not tried with each other as far as this version knows",
-            "Install the newer wardround on whichever side is older; `site status` shows whether it is refused",
+            "Install the newer wardround on the older side; `site status` shows whether it is refused",
         )  # fmt: skip
 
 
@@ -111,7 +111,7 @@ def _why_not(way: Way, error: Exception, through: str) -> Iterator[Finding]:
 
 
 def _stranger(way: Way) -> str | None:
-    """Issuer of the certificate that is shown at the address, "" if it is our authority, None if nobody answers."""
+    """Issuer of the certificate that is shown at the address, "" if it is our authority, None without an answer."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
@@ -121,8 +121,8 @@ def _stranger(way: Way) -> str | None:
         return None
     try:
         pki.require_issued(shown, way.authority, what="the gateway's certificate")
-    except Exception:  # noqa: BLE001 - whatever is wrong with it, it is not ours
-        return shown.issuer.rfc4514_string()[:80] or "nobody"
+    except Exception:  # noqa: BLE001 - with any fault, it is not ours
+        return shown.issuer.rfc4514_string()[:80] or "an unnamed issuer"
     return ""
 
 

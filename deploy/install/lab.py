@@ -313,7 +313,13 @@ class Lab:
         return [name for name, site in self.status()["sites"].items() if site["connection"] == "online"]
 
     def wait(self, what: str, happened: Callable[[], bool], *, patience_s: float = _NO_PATIENCE_S) -> None:
-        """Poll until it has happened; raises `StateError` when it does not in time, or a daemon has ended."""
+        """Poll until it has happened; raises `StateError` when it does not in time, or a daemon has ended.
+
+        Args:
+            what: What is waited for, in words.
+            happened: Whether it has happened.
+            patience_s: Longest wait in seconds.
+        """
         end = time.monotonic() + patience_s
         while not happened():
             for party in [self.coordinator, *self.sites]:

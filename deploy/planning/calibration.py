@@ -22,7 +22,7 @@ from client.cohort.cache import Cache
 from client.mechanism import moments
 from client.mechanism.randomness import SecureRandom
 from client.mechanism.trainer import PatientTrainer
-from common.model.study_model import initial
+from common.model.vae import initial
 from common.plan.schedule import Round, schedule
 from common.plan.study_plan import StudyPlan
 
@@ -53,7 +53,13 @@ class Calibration:
     threads: int
 
     def seconds(self, plan: StudyPlan, step: Round, patients: int) -> float:
-        """Estimate one round of `plan` at a site of `patients` patients, network and server left out."""
+        """Estimate one round of `plan` at a site of `patients` patients, network and server left out.
+
+        Args:
+            plan: The plan.
+            step: The round of its schedule.
+            patients: Size of the cohort.
+        """
         if step.phase != "sgd":
             return self.moment_seconds[step.phase] * patients
         sampled = step.event.sample_rate * patients
@@ -97,7 +103,13 @@ class PracticeCohort:
     def patients_images(
         self, indices: list[int] | Tensor, k: int, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """At most `k` images of each patient, as `Cache.patients_images`."""
+        """At most `k` images of each patient, as `Cache.patients_images`.
+
+        Args:
+            indices: Patients.
+            k: Most images of one patient.
+            generator: Draws the images; None takes torch's own.
+        """
         chosen = [int(i) for i in indices]
         images = self.images[chosen][:, :k]
         return images, self.labels[chosen][:, :k], torch.ones(len(chosen), images.shape[1])

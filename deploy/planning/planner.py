@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.mechanism.moments import sensitivity
-from common.model.study_model import trained_shapes
+from common.model.vae import START, shapes
 from common.plan.schedule import Phase, Round, schedule
 from common.plan.study_plan import MAX_EPSILON, StudyPlan
 from deploy.planning.calibration import Calibration
@@ -141,6 +141,11 @@ def signal_to_noise(plan: StudyPlan, step: Round, patients: int) -> float:
     scatters  n / C over s sqrt(2 m), as for subspace, for one class's m x m matrix
     sgd       E steps of q n C each, which add up, over sigma C sqrt(d) each, which add up by their squares
 
+    Args:
+        plan: The plan.
+        step: The round of its schedule.
+        patients: Size of the cohort.
+
     Returns:
         Infinity where there is no noise.
     """
@@ -165,7 +170,7 @@ def signal_to_noise(plan: StudyPlan, step: Round, patients: int) -> float:
 
 def trained_values(plan: StudyPlan) -> int:
     """Number of weights that the gradient phase trains."""
-    return sum(math.prod(shape) for shape in trained_shapes(plan).values())
+    return sum(math.prod(shape) for name, shape in shapes(plan).items() if not name.startswith(START))
 
 
 def _round(plan: StudyPlan, step: Round, patients: int) -> RoundForecast:

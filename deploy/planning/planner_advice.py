@@ -18,7 +18,7 @@ stand out from the same noise, and needs no release of the prior. It is proposed
 where a class of an even share would show at least eight clear directions at the smallest base. Base and latents are
 then those of one class.
 
-Latents. The closed form fills them up with the lowest frequencies beside the clear directions, so a latent is worth
+Latents. The closed form fills them up with the lowest frequencies after the clear directions, so a latent is worth
 keeping while the variance along it, of all classes together, is twice the noise that the last release of the prior has
 on that one value. Below that the closed form takes it for 0 (`server.model.shrinkage.falling`), and the latent would
 only add to the noise of the classes' covariances.
@@ -39,7 +39,7 @@ from deploy.planning.planner import signal_to_noise
 _WORTH = 4.0
 """Signal to noise of all gradient rounds together from which they are worth their budget."""
 _SHARES = (0.9, 0.7)
-"""Parts of epsilon for the moments, the largest first, that are tried beside a gradient phase."""
+"""Parts of epsilon for the moments, the largest first, that are tried with a gradient phase."""
 _BASES = (8, 12, 16, 20, 24, 28, 32)
 _LATENTS = (4, 64)
 _LEADING, _FALL, _FILLED = 0.5, 1.5, 0.75

@@ -10,7 +10,7 @@ from common.errors import OutputInUse
 
 @contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
-    """Yield a hidden folder beside `out` to fill; it becomes `out` when the block ends well, else it goes.
+    """Yield a hidden folder next to `out` to fill; it becomes `out` when the block ends well, else it goes.
 
     Args:
         out: Folder to create; may exist if it is empty.

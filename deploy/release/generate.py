@@ -81,6 +81,12 @@ def generate(
 def shares(decoder: Decoder, count: int, *, labels: tuple[str, ...], mix: Mix) -> dict[str, int]:
     """Return how many images of each label make the set; whole numbers that add up, largest remainders first.
 
+    Args:
+        decoder: The released decoder.
+        count: Number of images of the whole set.
+        labels: Labels that were asked for; none means all.
+        mix: By prevalence or balanced.
+
     Raises:
         PlanError: A label that the study does not have.
     """

@@ -34,7 +34,7 @@ class _Exported(nn.Module):
         found = {
             "latent": torch.randn((count, self.model.latent_size), generator=generator),
             "label": torch.full((count,), index, dtype=torch.int64),
-            "component": torch.arange(count) % self.model.components,
+            "component": torch.arange(count) % self.model.start.components,
         }
         if self.model.refines:
             found["detail"] = torch.randn((count, self.model.size, self.model.size), generator=generator)
@@ -54,6 +54,11 @@ def export(bundle: Path, out: Path, *, trusted: str = "") -> dict[str, Any]:
     label's weights. A generator with a denoiser also takes `detail` [n, size, size] float32, standard normal. The
     output `image` is [n, 1, size, size] float32 in [-1, 1]. Study, digests, labels and the weights of each label's
     components (JSON) are in the file's metadata.
+
+    Args:
+        bundle: The release bundle.
+        out: The ONNX file to write.
+        trusted: Fingerprint of the signer; "" accepts any signer.
 
     Returns:
         The file, and the largest difference from PyTorch on 32 latents of each label.
@@ -98,7 +103,7 @@ def export(bundle: Path, out: Path, *, trusted: str = "") -> dict[str, Any]:
 def _to_onnx(module: _Exported, path: Path) -> None:
     batch = torch.export.Dim("batch", min=1)
     inputs = module.inputs(2, 0, torch.Generator().manual_seed(0))
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of libraries that nobody asked for
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of libraries that we do not use
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations, which we can do nothing about
         torch.onnx.export(

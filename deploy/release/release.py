@@ -95,7 +95,7 @@ def release(
 
 
 def site_figures(run: Path, candidate: str) -> dict[str, Any]:
-    """What the simulated sites computed about a candidate, marked as such; empty where nobody was set aside.
+    """What the simulated sites computed about a candidate, marked as such; empty if no patient was held out.
 
     Raises:
         StateError: A site's figures cannot be read.
@@ -116,7 +116,7 @@ def site_figures(run: Path, candidate: str) -> dict[str, Any]:
 
 
 def _add_second_opinion(study: Study, run: Path, sites: dict[str, Any]) -> None:
-    """Put "fidelity_lite" beside each simulated site's figures: kernel distance and manifolds in other features."""
+    """Add "fidelity_lite" to each simulated site's figures: kernel distance and manifolds in other features."""
     setup = SimulationSetup.load(run / SETUP)
     candidate = candidate_of(study.plan, study.released)
     order = torch.randperm(len(candidate.images), generator=torch.Generator().manual_seed(0))[:SECOND_OPINION_IMAGES]

@@ -54,7 +54,14 @@ def release(run: Path, out: Path | None, *, second_opinion: bool, canaries: int,
 
 
 def make(run: Path, out: Path, *, quiet: bool, **options: Any) -> "Bundle":
-    """Call `deploy.release.release.release` behind a progress bar; `options` are its own."""
+    """Call `deploy.release.release.release` behind a progress bar.
+
+    Args:
+        run: Folder of the finished run.
+        out: Folder of the bundle.
+        quiet: Whether no bar is shown.
+        **options: Keywords of `deploy.release.release.release`.
+    """
     from deploy.release.release import release as publish
 
     with progress(quiet=quiet) as bar:

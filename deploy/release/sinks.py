@@ -55,12 +55,23 @@ class Sink(Protocol):
     """Takes images of one label in order."""
 
     def add(self, label: str, indices: Sequence[int], images: NDArray[np.uint8]) -> None:
-        """Write images [n, size, size] that have these indices within the draw of `label`."""
+        """Write images of one label.
+
+        Args:
+            label: Label of the images.
+            indices: Their indices within its draw, [n].
+            images: Pixels, [n, size, size].
+        """
 
 
 @contextmanager
 def open_sink(folder: Path, form: Format, what: SetForm) -> Iterator[Sink]:
     """Open `folder` for a set of images; the set is complete when the block ends well.
+
+    Args:
+        folder: Folder of the set.
+        form: DICOM, PNG, NIfTI or npz.
+        what: What all images of the set have in common.
 
     Raises:
         StateError: NIfTI was asked for and the extra `nifti` is not installed.

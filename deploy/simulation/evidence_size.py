@@ -1,4 +1,4 @@
-"""How much a simulation's release shows beyond its sites' figures where nobody says otherwise; light to import."""
+"""How much a simulation's release shows beyond its sites' figures by default; light to import."""
 
 CANARIES = 1000
 """Artificial patients of the audit of its mechanism; 0 switches it off."""

@@ -72,7 +72,15 @@ class LocalGrid(Grid):  # type: ignore[misc]
         group_id: str,
         ttl: float | None = None,
     ) -> Message:
-        """Build a message; kept for the interface, our server builds its own."""
+        """Build a message; kept for the interface, our server builds its own.
+
+        Args:
+            content: What is sent.
+            message_type: Flower's name of the kind of message.
+            dst_node_id: The node that it is for.
+            group_id: Flower's group of messages.
+            ttl: Seconds that it is valid; None for Flower's default.
+        """
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:

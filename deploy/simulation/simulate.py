@@ -105,6 +105,12 @@ def prepare(
 def start(run: Path, *, engine: Engine = "inprocess", ray_address: str | None = None, workers: int = 0) -> None:
     """Run or resume the prepared study in `run` to its release.
 
+    Args:
+        run: Folder of the prepared run.
+        engine: In-process, or Flower's engine on Ray.
+        ray_address: A running Ray cluster; None starts one.
+        workers: Processes of the engine; 0 for as many as there are processors.
+
     Raises:
         StateError: Nothing was prepared there.
         StudyStopped: The study could not go on; it can be resumed.
@@ -172,7 +178,7 @@ def flower_command(run: Path) -> str:
 def found_site(home: Path, plan: StudyPlan, *, seed: int, admit: Callable[[], T]) -> T:
     """Set up one simulated hospital: policy, secret, admitted cohort, approval; return what `admit` did.
 
-    Its policy allows the plan's label attribute, as whoever simulates has the data at hand, unless no site ever may.
+    Its policy allows the plan's label attribute, unless no site ever may: a user of a simulation has the data.
 
     Args:
         home: Folder to create; its name becomes the site's.
@@ -213,7 +219,7 @@ def _make_site(
 
 
 def _refuse_unused_labels(plan: StudyPlan, homes: Sequence[Path]) -> None:
-    """Refuse a plan with a label that no patient of any site has: whoever simulates has all the labels at hand.
+    """Refuse a plan with a label that no patient of any site has: the user of a simulation has all the labels at hand.
 
     Raises:
         LabelsError: There is such a label.

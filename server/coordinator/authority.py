@@ -13,7 +13,7 @@ RENEW_DAYS = 30
 
 
 def save(folder: Path, authority: Authority) -> None:
-    """Write a new authority; raises `StateError` when there is one, whatever state it is in."""
+    """Write a new authority; raises `StateError` when there is one, in any state."""
     if folder.exists() and any(folder.iterdir()):
         raise StateError(f"{folder} holds an authority. It is never made anew: every hospital trusts that one")
     pki.save_key(folder / "ca.key", authority.key)
@@ -34,7 +34,13 @@ def load(folder: Path) -> Authority:
 
 
 def is_due(folder: Path, name: str, hosts: Sequence[str]) -> bool:
-    """Whether the certificate of one of our servers is absent or damaged, expires soon or lacks a name."""
+    """Whether the certificate of one of our servers is absent or damaged, expires soon or lacks a name.
+
+    Args:
+        folder: Folder of the certificate and its key.
+        name: Name of the server's files.
+        hosts: Names and addresses that the certificate must hold.
+    """
     try:
         certificate = pki.load_certificate(folder / f"{name}.crt")
     except StateError:
@@ -44,7 +50,14 @@ def is_due(folder: Path, name: str, hosts: Sequence[str]) -> bool:
 
 
 def renew_server(authority: Authority, folder: Path, name: str, hosts: Sequence[str]) -> None:
-    """Make a certificate of one of our servers anew, and its key where there is none."""
+    """Make a certificate of one of our servers anew, and its key where there is none.
+
+    Args:
+        authority: The coordinator's authority.
+        folder: Folder of the certificate and its key.
+        name: Name of the server's files.
+        hosts: Names and addresses that the certificate holds.
+    """
     key_file = folder / f"{name}.key"
     key = pki.load_key(key_file) if key_file.exists() else pki.new_key()
     certificate = pki.issue_server(authority, key.public_key(), hosts)
@@ -53,7 +66,13 @@ def renew_server(authority: Authority, folder: Path, name: str, hosts: Sequence[
 
 
 def write_revoked(authority: Authority, path: Path, serials: Iterable[int]) -> None:
-    """Write the list of revoked certificates, PEM; for the gateway and for any reverse proxy in its place."""
+    """Write the list of revoked certificates, PEM; for the gateway and for any reverse proxy in its place.
+
+    Args:
+        authority: The coordinator's authority.
+        path: File of the list.
+        serials: Serial numbers of the revoked certificates.
+    """
     write_atomically(path, pki.pem(pki.revoke(authority, serials)).encode(), mode=PUBLIC)
 
 

@@ -178,7 +178,7 @@ def prepare(plan: Path, *, root: Path, warm_data: Path | None, as_json: bool) ->
 @_home
 @json_option
 def resume(study: str, *, root: Path, as_json: bool) -> None:
-    """Go on with STUDY from its last checkpoint, whatever ended it."""
+    """Resume STUDY from its last checkpoint, after any end."""
     from server.coordinator import studies
     from server.coordinator.control import SuperLink
     from server.coordinator.home import Home

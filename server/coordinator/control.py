@@ -27,7 +27,7 @@ from server.coordinator.home import Home
 
 _LATEST_RUNS = 200
 LOOPBACK = "127.0.0.1,localhost"
-"""Never asked through a proxy, whatever the environment says."""
+"""Never asked through a proxy, for any environment."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -303,7 +303,7 @@ def _draft(root: Path) -> Iterator[Path]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback address that nobody uses now."""
+    """Ports of the loopback address that no process uses now."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:

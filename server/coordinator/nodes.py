@@ -30,7 +30,7 @@ class Node:
         node_key: Its SuperNode's public key, OpenSSH form; "" before it is enrolled.
         verdict_key: Public key of its verdicts, 64 hex digits; "" where it was enrolled before these were recorded.
         certificate: Its client certificate, PEM; "" before it is enrolled.
-        previous: The certificate before its last renewal, PEM; accepted beside the new one until it expires.
+        previous: The certificate before its last renewal, PEM; accepted in addition to the new one until it expires.
         revoked_serials: Serial numbers (hex) of certificates that must not be accepted any more.
         retired_keys: Node keys it must not use again; the SuperLink refuses them for ever, too.
         changed: When the state last changed, UTC.

@@ -116,7 +116,13 @@ def _plain(line: str) -> str:
 
 
 def checks(home: Home, supervisor: Supervisor, steward: Steward) -> dict[str, Callable[[], str]]:
-    """Health by service; each returns "" or the reason."""
+    """Health by service; each returns "" or the reason.
+
+    Args:
+        home: The coordinator's home.
+        supervisor: What keeps the child processes running.
+        steward: What the coordinator does by itself.
+    """
 
     def running() -> str:
         stopped = [name for name, state in supervisor.state().items() if state["pid"] is None]

@@ -91,7 +91,13 @@ def text(found: dict[str, Any]) -> str:
 
 
 def process_log(home: Home, name: str, lines: int) -> Iterable[str] | None:
-    """Last lines of a process's own log; None when `name` is no process."""
+    """Last lines of a process's own log; None when `name` is no process.
+
+    Args:
+        home: The coordinator's home.
+        name: Name of the process.
+        lines: Number of lines.
+    """
     if name not in _PROCESSES:
         return None
     path = home.root / "logs" / ("serve.jsonl" if name == "serve" else f"{name}.log")
@@ -104,6 +110,11 @@ def process_log(home: Home, name: str, lines: int) -> Iterable[str] | None:
 
 def study_log(home: Home, name: str, *, follow: bool) -> Iterator[str]:
     """The log of a study's newest run.
+
+    Args:
+        home: The coordinator's home.
+        name: Name of the study.
+        follow: Whether to go on as lines are written.
 
     Raises:
         StateError: No run of such a study is known, or the SuperLink does not answer.

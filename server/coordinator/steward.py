@@ -76,7 +76,7 @@ class Steward:
     def reconcile(self, link: SuperLink) -> dict[str, str]:
         """Register enrolled keys, shut revoked ones out; return the connection state by site.
 
-        A key that no record knows is left alone: the gateway lets nobody use it, and a registration taken back can
+        A key that no record knows is left alone: the gateway lets no site use it, and a registration taken back can
         never be made again, so a lost record must not cost a site its key.
         """
         nodes, wanted, retired = self._records()

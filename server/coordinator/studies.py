@@ -81,6 +81,11 @@ def all_studies(home: Home) -> list[Path]:
 def start(home: Home, link: "SuperLink", name: str) -> int:
     """Submit a run for study `name`, which goes on from its last checkpoint; return the run's id.
 
+    Args:
+        home: The coordinator's home.
+        link: Our SuperLink.
+        name: Name of the study.
+
     Raises:
         StateError: There is no such study, it is finished, or a run of it is under way.
     """

@@ -1,7 +1,7 @@
 """The one door to the outside: TLS with client certificates, behind which lies `POST /v1/fleet/*` and nothing else.
 
-Flower's open-source SuperLink has no accounts: whoever reaches its port owns it. So it listens on loopback, and a
-request passes here only if
+Flower's open-source SuperLink has no accounts: any process that reaches its port controls it. So it listens on
+loopback, and a request passes here only if
     its connection brought a certificate of our authority that is in force for an enrolled site,
     it is a POST to one of the fleet paths a SuperNode needs, registering itself not among them,
     the node key it is signed by is the one recorded for that very site (the SuperLink checks the signature itself)

@@ -54,7 +54,15 @@ def interval_chart(
 def curve_chart(
     *, key: str, title: str, description: str, across: tuple[str, str], series: Sequence[tuple[str, Sequence[float]]]
 ) -> Markup:
-    """Draw up to two curves over a shared range; arguments as above, `across` names the two ends of the axis."""
+    """Draw up to two curves over a shared range; arguments as above, `across` names the two ends of the axis.
+
+    Args:
+        key: Name of the chart inside the document.
+        title: What a screen reader announces.
+        description: The chart in a sentence.
+        across: Words for the two ends of the axis.
+        series: Name and values of each curve.
+    """
     if not series:
         return Markup("")
     values = [value for _, curve in series for value in curve]

@@ -1,10 +1,10 @@
 """The heads of a site's ledger that its counted replies named, remembered over all studies of a coordinator.
 
-A site's ledger is one chain, so whoever has it knows every head it ever named. A site that does not know one was put
+A site's ledger is one chain, so its holder knows every head it ever named. A site that does not know one was put
 back to an older copy, or is one of two copies that both went on; asked with that head it says so itself, and refuses.
-So each request carries one, whichever study the request is of and whichever study's reply named it: in each study by
-turns the newest, and the last of each other study. What one copy named, the other is thus asked for, whoever was
-last. A head that a site refused is what the study asks it with from then on, until it answers: two copies end
+So each request of any study carries one, which a reply of any study named: in each study by
+turns the newest, and the last of each other study. So the heads of one copy are asked of the other, in
+any order. A head that a site refused is what the study asks it with from then on, until it answers: two copies end
 within a few requests each, and go on once one of them has booked what the other spent.
 
     heads/SITE.json   the verdict key that the site had then; by study the last head, newest last, the number of
@@ -79,7 +79,13 @@ class Heads:
             return others[turn // 2 % len(others)] if turn % 2 and others else newest
 
     def refused(self, site: str, *, sent: str, reason: str) -> None:
-        """Remember a head that `site` does not know, to ask it with that again."""
+        """Remember a head that `site` does not know, to ask it with that again.
+
+        Args:
+            site: Name of the site.
+            sent: The head that it was sent.
+            reason: Type of its refusal.
+        """
         if sent and reason in _UNKNOWN and self._folder.is_dir():
             with self._alone():
                 record = self._read(site)
@@ -122,7 +128,7 @@ class Heads:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StateError(
                 f"{path} cannot be read ({type(error).__name__}). Take it away, and call {site}: until it has answered "
-                "once more, nobody notices whether its ledger is an older copy"
+                "once more, an older copy of its ledger goes unnoticed"
             ) from error
         if known.verdict_key not in ("", key):
             log.info("a site was enrolled anew with another home; its ledger begins anew")

@@ -30,7 +30,7 @@ _RESERVED_BYTES = 16 * 1024
 ROOM_BYTES = 64 * 1024 * 1024
 """Free space with which a study that stopped at a full disk goes on by itself."""
 _PATIENCE_S = 30.0
-"""How long to wait for the study: whoever held it may be about to die."""
+"""How long to wait for the study: its holder may be about to die."""
 
 State = Literal["prepared", "running", "paused", "interrupted", "completed"]
 
@@ -64,7 +64,7 @@ def read(folder: Path) -> Progress:
 
 
 def goes_on_by_itself(folder: Path) -> bool:
-    """Whether a study that no process runs waits for nobody: it was cut off, or its full disk has room again."""
+    """Whether a study that no process runs waits for no person: it was cut off, or its full disk has room again."""
     where = read(folder)
     if where.state == "paused" and where.reason == DiskFull.__name__:
         return shutil.disk_usage(folder).free >= ROOM_BYTES

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 SCHEMA = 2
 SIGNING_KEY = "signing/coordinator.key"
-"""The key, below a study's folder, that its bundle is signed with; made on first use where nobody put one there."""
+"""The key, below a study's folder, that its bundle is signed with; made on first use if there is none."""
 RELEASE_SEED = 1
 """Seed of the images that a study writes by itself. Public: the decoder is, too."""
 _SHEET = 18
@@ -55,7 +55,7 @@ def publish(
         verdicts: Checked verdicts by site; every site's yes is needed where the plan has a gate.
         out: Folder of the bundle, which then holds the bundle alone; None takes the study's folder, with `synthetic/`.
         evaluation: Raw figures by site, of a simulation on public data; None leaves them out.
-        audit: What an audit of a simulation's own mechanism found, or why there was none; None knows why.
+        audit: What an audit of a simulation's own mechanism found, or why there was none. None: not reported.
 
     Raises:
         VerdictMissing: A site has not judged the candidate; nothing was written.
@@ -77,7 +77,15 @@ def publish(
 
 
 def build_card(study: Study, decoder: Decoder, folder: Path, *, verdicts: Verdicts, simulated: bool) -> dict[str, Any]:
-    """Return the model card: what was trained, on whose receipts, at which cost. Plain JSON types."""
+    """Return the model card: what was trained, on whose receipts, at which cost. Plain JSON types.
+
+    Args:
+        study: The finished study.
+        decoder: Its decoder.
+        folder: Folder of the bundle.
+        verdicts: Checked verdicts by site.
+        simulated: Whether the study was a simulation.
+    """
     privacy = study.plan.privacy
     spent = epsilon_by_site(study, verdicts)
     return {
@@ -111,7 +119,7 @@ def epsilon_by_site(study: Study, verdicts: Verdicts) -> dict[str, float]:
 
 
 def _write_synthetic(study: Study, decoder: Decoder, verdicts: Verdicts) -> dict[str, Any]:
-    """Write the plan's own images, whole set or none: built beside, then put in place. Returns what was screened."""
+    """Write the plan's own images, whole set or none: a draft, then a rename. Returns what was screened."""
     spent = max(epsilon_by_site(study, verdicts).values())
     provenance = provenance_of(study.plan, decoder, epsilon=spent, seed=RELEASE_SEED)
     draft = study.folder / ".synthetic.draft"
@@ -137,7 +145,14 @@ def _write_synthetic(study: Study, decoder: Decoder, verdicts: Verdicts) -> dict
 
 
 def provenance_of(plan: Any, decoder: Decoder, *, epsilon: float, seed: int) -> Provenance:
-    """What every synthetic image states about where it comes from."""
+    """What every synthetic image states about where it comes from.
+
+    Args:
+        plan: The plan.
+        decoder: The released decoder.
+        epsilon: The largest epsilon of any site.
+        seed: Seed of the draw.
+    """
     return Provenance(
         study=plan.name,
         plan_digest=plan.digest,

@@ -1,4 +1,4 @@
-"""Whose key a verdict must bear: the public key that each site was enrolled with, beside the study."""
+"""Whose key a verdict must bear: the public key that each site was enrolled with, in the study's folder."""
 
 import json
 from pathlib import Path

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from common.errors import CheckpointCorrupt, OutputInUse
 from common.host.files import sync_folder, write_atomically
-from common.model.study_model import initial, shared_shapes
+from common.model.vae import initial, shared_shapes
 from common.model.weights import Weights, check, digest, read, write
 from common.plan.schedule import Phase
 from common.plan.study_plan import StudyPlan
@@ -134,8 +134,13 @@ class Study:
     def save(self, record: RoundRecord, weights: Weights, memory: Weights | None = None) -> None:
         """Take the round's result over and make it durable.
 
-        The checkpoint is written beside, whole, and renamed into place; whatever moment the process dies at, the
-        study goes on from this round or from the one before.
+        The checkpoint is written as a draft, whole, and renamed into place. If the process dies at
+        any moment, the study resumes from this round or from the one before.
+
+        Args:
+            record: What happened in the round.
+            weights: The new global weights.
+            memory: What the strategy remembers; None for nothing.
         """
         self.weights, self.memory = weights, memory or {}
         self.records.append(record)

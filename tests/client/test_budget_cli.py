@@ -254,7 +254,7 @@ def test_a_plan_with_a_larger_delta_does_not_make_the_total_read_lower(home: Pat
     record = path.read_text()
     for spoilt in ("{}", record.replace("1e-06", "NaN"), record.replace("1e-06", "0.0")):
         path.write_text(spoilt)
-        with pytest.raises(StateError, match="nobody can tell"):
+        with pytest.raises(StateError, match="total cost of the studies is unknown"):
             hospital.train(Site.open(home), request(loose, 1))
     set_policy(home, total=10)
     Proposal.weigh(strict, SitePolicy.load(home), ledger)  # which is how its record is made whole

@@ -8,7 +8,7 @@ from packaging.requirements import Requirement
 
 from common.wire import flower_version
 from common.wire.flower_version import listed, minor, shown, speak, tried
-from deploy.install.bundle import pins
+from deploy.install.offline_bundle import pins
 from server.gateway.peers import words
 
 ROOT = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import StateError
-from deploy.install.bundle import CONSTRAINTS, OURS, ROOT, needed, pins, requirements
+from deploy.install.offline_bundle import CONSTRAINTS, OURS, ROOT, needed, pins, requirements
 
 
 def wheel(folder: Path, name: str, version: str, *, content: str = "") -> Path:
@@ -100,7 +100,7 @@ def installed(folder: Path) -> Path:
 def repacked(place: Path, out: Path) -> subprocess.CompletedProcess[str]:
     out.mkdir(exist_ok=True)
     words = (
-        "from pathlib import Path; from deploy.install import bundle; "
+        "from pathlib import Path; from deploy.install import offline_bundle as bundle; "
         f"print(bundle.repack('wardround', Path({str(out)!r})))"
     )
     return subprocess.run(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.install.bundle import CONSTRAINTS, OURS, ROOT
+from deploy.install.offline_bundle import CONSTRAINTS, OURS, ROOT
 from server.gateway.gateway import PATHS
 
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))

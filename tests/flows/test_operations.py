@@ -16,7 +16,7 @@ import pytest
 
 from common.host import launch
 from deploy.data.demo_data import write_demo_hospitals
-from deploy.install.bundle import ROOT
+from deploy.install.offline_bundle import ROOT
 from server.coordinator.home import free_ports
 
 DOCUMENT = ROOT / "docs" / "operations.md"

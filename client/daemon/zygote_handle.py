@@ -1,4 +1,4 @@
-"""The runner's end of the zygote: start it, hand it a request, get an answer or how it failed, start it again."""
+"""The runner's handle of the zygote: starts it, hands it a request, returns the answer or the failure, restarts it."""
 
 import logging
 import os
@@ -14,8 +14,8 @@ log = logging.getLogger(__name__)
 CRASHED = "crashed"
 
 
-class Warm:
-    """A zygote that is there when it is needed. It dies with the process that holds this."""
+class ZygoteHandle:
+    """The handle of a zygote that runs when it is needed. The zygote ends with the process that holds this handle."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None

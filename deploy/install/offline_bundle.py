@@ -33,7 +33,7 @@ CONSTRAINTS = ROOT / "deploy" / "constraints.txt"
 OURS = "wardround[ocr]"
 """What every documented way installs: text in pictures is looked for, unless a hospital says no."""
 _UNPACKED = ("INSTALLER", "REQUESTED", "RECORD", "direct_url.json")
-"""What an installer writes beside a wheel's own files."""
+"""What an installer writes in addition to a wheel's own files."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _INSTALL = """\
 #!/bin/sh
@@ -169,7 +169,7 @@ def repack(name: str, folder: Path) -> Path:
 
 
 def _of_the_wheel(file: importlib.metadata.PackagePath) -> bool:
-    """Whether a file came in the wheel: no script that was made beside it, no byte code, nothing of the installer's."""
+    """Whether a file came in the wheel: no script that was made for it, no byte code, nothing of the installer's."""
     installers = file.parts[0].endswith(".dist-info") and file.parts[-1] in _UNPACKED
     return ".." not in file.parts and "__pycache__" not in file.parts and not installers
 
