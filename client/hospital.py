@@ -28,7 +28,7 @@ from client.site import place, policy
 from client.site.site import Site
 from common.accountant.accounting import GaussianEvent
 from common.errors import MessageRefused, PlanRefused, StateError
-from common.model.vae import model_of, shared_shapes, trained
+from common.model.study_model import model_of, shared_shapes, trained
 from common.model.weights import Weights, check, digest
 from common.plan.schedule import Round, schedule, verdict_event
 from common.plan.study_plan import StudyPlan
@@ -313,4 +313,4 @@ def _compute(site: Site, plan: StudyPlan, step: Round, weights: Weights, entry: 
         divisor_patients=divisor,
         device=site.device(),
     ).run()
-    return trained(model.arrays()) | released
+    return trained(plan, model.arrays()) | released

@@ -69,10 +69,10 @@ CLASSES = [
     ),
     Mutation(
         name="trainer: a start of its own for each class is an unknown layer",
-        file="client/mechanism/trainer.py",
-        at="_KNOWN",
-        old="nn.Identity, LinearStart, ClassStart)",
-        new="nn.Identity, LinearStart)",
+        file="common/model/generator.py",
+        at="Generator",
+        old="= (LinearStart, ClassStart)",
+        new="= (LinearStart,)",
         tests=(APART + "::test_such_weights_of_a_start_by_class_move_the_sum_by_one_clip_norm_at_most",),
     ),
     Mutation(

@@ -21,7 +21,7 @@ from client.ledger.receipt import RECEIPT, last_head
 from common.errors import EgressRefused, MessageRefused, SignatureInvalid
 from common.mechanism import utility
 from common.mechanism.moments import release_length
-from common.model.vae import START, shared_shapes
+from common.model.study_model import shared_shapes, trained_shapes
 from common.model.weights import Weights, check, digest
 from common.plan.schedule import Round
 from common.plan.study_plan import StudyPlan
@@ -37,7 +37,8 @@ def allowed_shapes(plan: StudyPlan, phase: str) -> dict[str, tuple[int, ...]]:
     """Name and shape of every array that may leave a site in `phase`."""
     if phase == "sgd":
         paid: dict[str, tuple[int, ...]] = {utility.NAME: (2,)} if plan.privacy.utility_share else {}
-        return {name: shape for name, shape in shared_shapes(plan).items() if not name.startswith(START)} | paid
+        mine = trained_shapes(plan)
+        return {name: shape for name, shape in shared_shapes(plan).items() if name in mine} | paid
     return {"release": (release_length(plan, phase),)}  # type: ignore[arg-type]
 
 

@@ -16,8 +16,8 @@ from client.mechanism.randomness import SecureRandom
 from client.site.site import Site
 from common.host.files import PRIVATE, write_atomically
 from common.model.output_screening import Screening
+from common.model.study_model import model_with
 from common.model.synthesis import Decoder
-from common.model.vae import initial
 from common.model.weights import Weights
 from common.plan.schedule import verdict_event
 from common.plan.study_plan import StudyPlan
@@ -104,9 +104,7 @@ def candidate_of(plan: StudyPlan, weights: Weights) -> Candidate:
         for indices, pixels in screening.draw(label, plan.evaluation.images_per_label, seed=CANDIDATE_SEED):
             images.append(torch.from_numpy(pixels).to(torch.float32) / 127.5 - 1.0)
             labels.append(torch.full((len(indices),), index, dtype=torch.int64))
-    model = initial(plan)
-    model.load_arrays({**model.arrays(), **weights})  # the plan's own encoder where the sites share none
     drawn, classes = torch.cat(images), torch.cat(labels)
     names = plan.data.labels
     classifier = Classifier(drawn, classes, classes=len(names)) if names else None
-    return Candidate(decoder.digest, model.eval(), drawn, classes, classifier)
+    return Candidate(decoder.digest, model_with(plan, weights).eval(), drawn, classes, classifier)

@@ -37,7 +37,7 @@ from client.mechanism.trainer import PatientTrainer
 from common.accountant.accounting import epsilon
 from common.errors import PlanError
 from common.model.generator import Generator
-from common.model.vae import initial
+from common.model.study_model import initial
 from common.plan.schedule import Round, schedule
 from common.plan.study_plan import StudyPlan
 

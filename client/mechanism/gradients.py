@@ -135,7 +135,7 @@ def book_keep_pass(
 
     Args:
         layout: The model's trainable parameters.
-        loss: `common.model.vae.Vae.loss` of that model.
+        loss: `common.model.generator.Generator.loss` of that model.
         images: As in `client.mechanism.patient_views.Pass`.
         labels: As there.
         noise: As there.

@@ -26,7 +26,7 @@ from torch import Tensor
 from client.mechanism.gradients import Layout, book_keep_pass
 from client.mechanism.patient_views import most_slots, slots_of
 from common.model.generator import Generator
-from common.model.vae import initial
+from common.model.study_model import initial
 from common.plan.study_plan import StudyPlan
 
 log = logging.getLogger(__name__)
@@ -68,10 +68,9 @@ def errors(
 
 
 def _scores(model: Generator, images: Tensor, slots: int) -> Tensor:
-    """What chooses each image's component, [slots, m]; beside the choice it would show in nothing that a pass keeps."""
-    if model.start.components == 1:  # nothing is chosen
-        return images.new_zeros(slots, 0)
-    return model.start.scores(images.flatten(1), model.observation_std).view(slots, -1)
+    """What the model chooses by for each patient's images, [slots, m]; see `Generator.choices`."""
+    scores = model.choices(images)
+    return scores.view(slots, scores.numel() // slots)
 
 
 @functools.lru_cache(maxsize=64)

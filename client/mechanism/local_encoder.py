@@ -18,7 +18,7 @@ from pathlib import Path
 from common.errors import CheckpointCorrupt, MessageRefused
 from common.host.disk import told
 from common.host.files import PRIVATE
-from common.model.vae import encoder_arrays, initial
+from common.model.study_model import encoder_arrays, initial
 from common.model.weights import Weights, check, read, write
 from common.plan.study_plan import StudyPlan
 
@@ -38,7 +38,7 @@ def for_round(home: Path, plan: StudyPlan, number: int) -> Weights:
     """
     if plan.training.federated == "all":
         return {}
-    public = encoder_arrays(initial(plan).arrays())
+    public = encoder_arrays(plan, initial(plan).arrays())
     for path in reversed(_stored(home, plan)):
         if int(path.stem) >= number:
             continue
@@ -54,7 +54,7 @@ def for_round(home: Path, plan: StudyPlan, number: int) -> Weights:
 
 def apart(plan: StudyPlan, made: Weights) -> tuple[Weights, Weights]:
     """What of a round's arrays is to leave, and the encoder that stays; nothing of the latter where it is shared."""
-    encoder = {} if plan.training.federated == "all" else encoder_arrays(made)
+    encoder = {} if plan.training.federated == "all" else encoder_arrays(plan, made)
     return {name: array for name, array in made.items() if name not in encoder}, encoder
 
 

@@ -50,6 +50,7 @@ from common.mechanism.moments import (
     release_length,
     sensitivity,
 )
+from common.model.closed_form import closed_form
 from common.model.weights import Weights
 from common.plan.schedule import Round
 from common.plan.study_plan import StudyPlan
@@ -91,7 +92,7 @@ def _subspace(
     plan: StudyPlan, weights: Weights, images: NDArray[np.float32], labels: NDArray[np.int64], share: Array
 ) -> Array:
     size, base = plan.data.image_size, plan.model.base
-    centre = coefficients(weights["start.mean"].reshape(1, size, size), base=base)
+    centre = coefficients(closed_form(weights)["mean"].reshape(1, size, size), base=base)
     deviations = clip((coefficients(images, base=base) - centre) / plan.privacy.deviation_clip, 1.0)
     scatter = (deviations * share[:, None]).T @ deviations
     return np.append(pack_matrix(scatter), COUNT_WEIGHT * share.sum())
@@ -134,7 +135,7 @@ def _scatters(
     plan: StudyPlan, weights: Weights, images: NDArray[np.float32], labels: NDArray[np.int64], share: Array
 ) -> Array:
     size, base = plan.data.image_size, plan.model.base
-    centres = coefficients(weights["start.mean"].reshape(-1, size, size), base=size)
+    centres = coefficients(closed_form(weights)["mean"].reshape(-1, size, size), base=size)
     spectra = coefficients(images, base=size)
     rows = []
     for index, centre in enumerate(centres):
@@ -149,8 +150,9 @@ def _scatters(
 
 def _latents(plan: StudyPlan, weights: Weights, images: NDArray[np.float32]) -> Array:
     """The images' coordinates in units of the clip, [n, k], each row clipped to norm 1 and made of its image alone."""
-    offsets = images.reshape(len(images), -1).astype(np.float64) - weights["start.mean"]
-    basis = weights["start.basis"].astype(np.float64)
+    start = closed_form(weights)
+    offsets = images.reshape(len(images), -1).astype(np.float64) - start["mean"]
+    basis = start["basis"].astype(np.float64)
     return clip(np.stack([np.einsum("d,dk->k", offset, basis) for offset in offsets]) / pixel_unit(plan), 1.0)
 
 
@@ -171,7 +173,7 @@ def _held(plan: StudyPlan, weights: Weights, latents: Array, labels: NDArray[np.
     A row is of its image alone, non-negative and sums to 1, or is zero where the server's numbers make no sense.
     """
     components, unit = plan.model.components, pixel_unit(plan)
-    start = {name: weights[f"start.{name}"].astype(np.float64) for name in ("centre", "factor", "gain", "evidence")}
+    start = {name: array.astype(np.float64) for name, array in closed_form(weights).items()}
     held = np.zeros((len(latents), len(start["centre"])))
     with np.errstate(all="ignore"):  # whatever numbers the server sent
         for row, label in enumerate(labels.tolist()):

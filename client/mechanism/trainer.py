@@ -40,11 +40,10 @@ from client.mechanism.randomness import SecureRandom
 from common.accountant.accounting import GaussianEvent
 from common.errors import PlanRefused
 from common.model.generator import Generator
-from common.model.linear_start import ClassStart, LinearStart
 from common.plan.study_plan import StudyPlan
 
-_KNOWN = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.GroupNorm, nn.GELU, nn.Identity, LinearStart, ClassStart)
-"""Layers that treat every image on its own and draw nothing: all that this project's model is made of."""
+_KNOWN = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.GroupNorm, nn.GELU, nn.Identity)
+"""PyTorch's layers that treat every image on its own and draw nothing; a generator names its own (`layers`)."""
 
 
 class PatientOptimizer(DPOptimizer):  # type: ignore[misc]
@@ -128,7 +127,7 @@ class PatientTrainer:
         Raises:
             PlanRefused: The model has a buffer or a layer that is not known to keep patients apart.
         """
-        refuse_unsafe(model)
+        refuse_unsafe(model, own=model.layers)
         self.model = model.to(device).train()
         self.cache = cache
         self.device = device
@@ -206,8 +205,13 @@ def keep_heap() -> None:
     torch.empty(31 << 20, dtype=torch.uint8)
 
 
-def refuse_unsafe(model: nn.Module) -> None:
+def refuse_unsafe(model: nn.Module, *, own: tuple[type[nn.Module], ...] = ()) -> None:
     """Refuse a model whose per-patient gradients might not be of that patient alone.
+
+    Args:
+        model: The model to train.
+        own: Layers that its generator names as its own (`common.model.generator.Generator.layers`). None of PyTorch's
+            becomes known by it, and none with an array that gradients train.
 
     Raises:
         PlanRefused: The model has a buffer (running statistics, codebooks) or a layer that is not one of the few known
@@ -216,7 +220,14 @@ def refuse_unsafe(model: nn.Module) -> None:
     if buffers := [name for name, _ in model.named_buffers()]:
         raise PlanRefused(f"the model has the buffer {buffers[0]!r}; anything updated from data outside the clip leaks")
     for name, module in model.named_modules():
-        if next(module.children(), None) is None and type(module) not in _KNOWN:
+        if next(module.children(), None) is None and not _is_known(module, own):
             raise PlanRefused(
                 f"the model's layer {name!r} ({type(module).__name__}) is not known to keep patients apart"
             )
+
+
+def _is_known(layer: nn.Module, own: tuple[type[nn.Module], ...]) -> bool:
+    if type(layer) in _KNOWN:
+        return True
+    theirs = type(layer).__module__.startswith("torch.") or any(p.requires_grad for p in layer.parameters())
+    return type(layer) in own and not theirs

@@ -1,11 +1,23 @@
-"""The generator that a study trains: what every kind of it can do, whatever its nets are."""
+"""The protocol that every generator of a study keeps: its arrays, its loss, its draw, its layers.
+
+A plan chooses a generator (`common.model.study_model`). Trainer, egress, aggregation, evaluation, release and export
+know a generator by this class alone. The names of its nets and of its arrays stay in this room.
+
+    arrays    `arrays`, `load_arrays`; `encoder` and `decoder` say what each is for; gradients train those that require
+              a gradient
+    loss      `loss`, for the trainer and the warm-up; `choices`, `reconstruct`, `noise_size`
+    draw      `decode_latents`, `refine`; `class_shares`, `component_shares`, `texture`
+    layers    `layers`, for the trainer's list of layers that keep patients apart
+    export    a graph of `decode_latents` and `refine`, for one input of each draw
+"""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from common.model.linear_start import LinearStart
+from common.model.linear_start import ClassStart, LinearStart
 from common.model.weights import Weights
 from common.plan.study_plan import StudyPlan
 
@@ -14,14 +26,22 @@ class Generator(nn.Module, ABC):
     """A linear start and the nets above it. Built only from a plan: nothing else decides its shape.
 
     Attributes:
+        encoder: Prefixes of the arrays that read an image and draw none. They stay at the sites where a plan federates
+            the decoder alone.
+        decoder: Prefixes of the arrays that drawing needs; a release holds these alone.
+        layers: Layers of its own that treat every image on its own and draw nothing, leaves without a trained array.
         start: The closed form of the moments phase; gradients leave it alone.
         size: Pixels on an image's side.
         latent_size: Length k of a latent vector.
         classes: Number of classes, 1 without labels.
+        components: Number of components of each class's prior.
         noise_size: Standard normal draws that the loss of one image takes.
         refines: Whether `refine` changes a picture.
     """
 
+    encoder: ClassVar[tuple[str, ...]] = ()
+    decoder: ClassVar[tuple[str, ...]]
+    layers: ClassVar[tuple[type[nn.Module], ...]] = (LinearStart, ClassStart)
     start: LinearStart
     noise_size: int
     refines: bool = False
@@ -29,7 +49,7 @@ class Generator(nn.Module, ABC):
     def __init__(self, plan: StudyPlan) -> None:
         super().__init__()
         self.size, self.latent_size = plan.data.image_size, plan.model.latent
-        self.classes = max(1, len(plan.data.labels))
+        self.classes, self.components = max(1, len(plan.data.labels)), plan.model.components
         self.observation_std = plan.model.observation_std
 
     @abstractmethod
@@ -62,6 +82,13 @@ class Generator(nn.Module, ABC):
         del labels, noise
         return pictures
 
+    def choices(self, images: Tensor) -> Tensor:
+        """Scores by which `loss` and `reconstruct` choose for each image, [n, m]; m is 0 where they choose nothing.
+
+        A choice shows rounding only where scores tie, so a trial that patients are kept apart compares the scores too.
+        """
+        return images.new_zeros(len(images), 0)
+
     def fixed_noise(self, count: int) -> Tensor:
         """Draws [count, noise_size] that never change, for a loss that is compared between images."""
         return torch.zeros(count, self.noise_size)
@@ -69,6 +96,19 @@ class Generator(nn.Module, ABC):
     def one_hot(self, labels: Tensor) -> Tensor:
         """[n] int64 -> [n, C] float32; written so that it runs under `torch.func.vmap`, unlike `F.one_hot`."""
         return (labels[:, None] == torch.arange(self.classes, device=labels.device)).to(torch.float32)
+
+    def class_shares(self) -> Tensor:
+        """Noised shares of the classes, [C] float64, none below 0; all 0 where no moments phase has run."""
+        return self.start.frequency.detach().double().clamp(min=0)
+
+    def component_shares(self, index: int) -> Tensor:
+        """The same of the components of the class with this index, [J] float64."""
+        mine = slice(index * self.components, (index + 1) * self.components)
+        return self.start.weight.detach()[mine].double().clamp(min=0)
+
+    def texture(self, index: int) -> Tensor:
+        """Standard deviations of the cosine coefficients that latents of this class leave out, pixel units."""
+        return self.start.texture_of(index).detach()
 
     def arrays(self) -> Weights:
         """Every parameter as a float32 array by name, a copy."""

@@ -10,6 +10,10 @@ from torch import Tensor, nn
 
 from common.plan.study_plan import StudyPlan
 
+PREFIX = "start."
+"""Prefix of the arrays that the moments phase sets and gradients leave alone: a generator's part is so called."""
+DRAWING = tuple(PREFIX + n for n in ("mean", "basis", "centre", "factor", "frequency", "texture", "weight"))
+"""The arrays that drawing needs; the others read images."""
 _LEAST_ERROR = 1e-3
 """Least error, image units in [-1, 1], that the closed form admits to: a start of zeros knows nothing."""
 

@@ -15,11 +15,9 @@ from torch import Tensor
 
 from common.model.denoiser import Denoiser, drawing_levels, levels
 from common.model.generator import Generator
-from common.model.linear_start import ClassStart, start_of
+from common.model.linear_start import DRAWING, ClassStart, start_of
 from common.plan.study_plan import StudyPlan
 
-PREFIX = "refiner."
-"""Prefix of the denoiser's arrays."""
 _MEASURED = 0.2
 """Noise on an image that the model is asked to reconstruct."""
 
@@ -27,6 +25,7 @@ _MEASURED = 0.2
 class RefinedVae(Generator):
     """A linear VAE by class, and the denoiser that gradients train."""
 
+    decoder = (*DRAWING, "refiner.")
     start: ClassStart
     refines = True
 

@@ -14,24 +14,13 @@ from torch import Tensor
 from common.errors import CheckpointCorrupt, PlanError
 from common.mechanism.moments import cosine_images
 from common.model.generator import Generator
-from common.model.refined import PREFIX
-from common.model.vae import initial
+from common.model.study_model import initial, model_with, released
 from common.model.weights import Weights, digest, read, write
 from common.plan.reader import build
 from common.plan.study_plan import StudyPlan
 
 BATCH = 64
 """Images decoded at once. Fixed, so that a seed gives the same pixels whatever the count."""
-_START = tuple(f"start.{n}" for n in ("mean", "basis", "centre", "factor", "frequency", "texture", "weight"))
-
-
-def decoder_arrays(weights: Weights) -> Weights:
-    """The arrays of a model that generation needs; the encoder is left behind."""
-    return {
-        name: array
-        for name, array in weights.items()
-        if name in _START or name.startswith(("decode.", "decodeL.", PREFIX))
-    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +53,8 @@ class Decoder:
     @classmethod
     def of(cls, plan: StudyPlan, weights: Weights) -> Self:
         """Take the decoder out of a model's weights."""
-        arrays = decoder_arrays(weights)
-        model = initial(plan)
-        model.load_arrays({**model.arrays(), **arrays})
-        return cls(plan, model.eval(), digest(arrays))
+        arrays = released(plan, weights)
+        return cls(plan, model_with(plan, arrays).eval(), digest(arrays))
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -77,14 +64,14 @@ class Decoder:
             plan = build(StudyPlan, json.loads(metadata["plan"]), what="decoder", error=PlanError)
         except (KeyError, ValueError, PlanError) as error:
             raise CheckpointCorrupt(f"{path}: not a decoder of this software ({type(error).__name__})") from error
-        expected = decoder_arrays(initial(plan).arrays())
+        expected = released(plan, initial(plan).arrays())
         if {n: a.shape for n, a in arrays.items()} != {n: a.shape for n, a in expected.items()}:
             raise CheckpointCorrupt(f"{path}: its arrays are not those of its plan's decoder")
         return cls.of(plan, arrays)
 
     def save(self, path: Path) -> None:
         """Write the decoder with its plan; `load` undoes it."""
-        write(decoder_arrays(self.model.arrays()), path, metadata={"plan": json.dumps(self.plan.to_dict())})
+        write(released(self.plan, self.model.arrays()), path, metadata={"plan": json.dumps(self.plan.to_dict())})
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -166,7 +153,7 @@ class Decoder:
 
     def prevalence(self) -> dict[str, float]:
         """Share of each label as the study's noised class counts say, sum 1; even where there was no such phase."""
-        shares = self.model.start.frequency.detach().double().clamp(min=0)
+        shares = self.model.class_shares()
         if not float(shares.sum()) > 0:
             shares = torch.ones(len(self.labels)).double()
         return dict(zip(self.labels, (shares / shares.sum()).tolist(), strict=True))
@@ -180,15 +167,14 @@ class Decoder:
 
     def component_weights(self, index: int) -> Tensor:
         """Shares of the label's components, sum 1; the first has all where there was no such phase."""
-        count = self.plan.model.components
-        shares = self.model.start.weight.detach()[index * count : (index + 1) * count].double().clamp(min=0)
+        shares = self.model.component_shares(index)
         if not float(shares.sum()) > 0:
-            shares = torch.eye(count, dtype=torch.float64)[0]
+            shares = torch.eye(len(shares), dtype=torch.float64)[0]
         return shares / shares.sum()
 
     def _texture(self, index: int, generator: torch.Generator) -> Callable[[], Tensor]:
         """What the latents leave out, drawn from its spectrum: [BATCH, size, size] in pixel units, once called."""
-        deviations = self.model.start.texture_of(index).numpy().astype(np.float64) * self.plan.release.texture
+        deviations = self.model.texture(index).numpy().astype(np.float64) * self.plan.release.texture
         drawn = torch.randn((BATCH, len(deviations)), generator=generator, dtype=torch.float64).numpy()
 
         def images() -> Tensor:

@@ -1,4 +1,4 @@
-"""The one model of a study: a class-conditional variational autoencoder around a linear start.
+"""The generator of most plans: a class-conditional variational autoencoder around a linear start.
 
     decoder(u, c, j) = mean + V (m_cj + L_cj u) + net(u, c)        u ~ N(0, I) for every component j of every class c
     encoder(x, c) = G_cj (V'(x - mean) - m_cj) + net(x, c)         j: the component of c that explains x best
@@ -12,7 +12,6 @@ convolutional blocks or, where the plan has `model.hidden`, multilayer perceptro
 GroupNorm between convolutions: a patient's gradient may depend on that patient's images alone. No buffers.
 """
 
-import functools
 import itertools
 import math
 
@@ -22,19 +21,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from common.model.generator import Generator
-from common.model.linear_start import start_of
-from common.model.refined import RefinedVae
-from common.model.weights import Weights
+from common.model.linear_start import DRAWING, start_of
 from common.plan.study_plan import StudyPlan
-
-START = "start."
-"""Prefix of the arrays that the moments phase sets and gradients leave alone."""
-_ENCODER = ("encode.", "mu.", "logvar.")
-"""Prefixes of the encoder's arrays, which stay at the sites where a plan federates the decoder alone."""
 
 
 class Vae(Generator):
     """A variational autoencoder: the residual nets are those of `model.channels` or `model.hidden`."""
+
+    encoder = ("encode.", "mu.", "logvar.")
+    decoder = (*DRAWING, "decode.", "decodeL.")
 
     def __init__(self, plan: StudyPlan) -> None:
         super().__init__(plan)
@@ -62,9 +57,15 @@ class Vae(Generator):
 
     def decode_latents(self, latent: Tensor, labels: Tensor, components: Tensor | None = None) -> Tensor:
         """See `Generator`."""
-        number = labels * self.start.components + (0 if components is None else components)
-        cells = torch.arange(self.classes * self.start.components, device=labels.device)
+        number = labels * self.components + (0 if components is None else components)
+        cells = torch.arange(self.classes * self.components, device=labels.device)
         return self._draw(latent, self.one_hot(labels), (number[:, None] == cells).to(torch.float32))
+
+    def choices(self, images: Tensor) -> Tensor:
+        """Log-densities of each image under every component of every class; see `Generator`."""
+        if self.components == 1:
+            return super().choices(images)
+        return self.start.scores(images.flatten(1), self.observation_std)
 
     def _components(self, images: Tensor, labels: Tensor) -> Tensor:
         return self.start.explain(images.flatten(1), self.one_hot(labels), self.observation_std)
@@ -104,50 +105,6 @@ class Vae(Generator):
         """Decode the posterior mean; see `Generator`."""
         chosen, component = self.one_hot(labels), self._components(images, labels)
         return self._draw(self._posterior(images, chosen, component)[0], chosen, component)
-
-
-def model_of(plan: StudyPlan) -> Generator:
-    """Build the plan's model, with weights drawn from PyTorch's global generator."""
-    return RefinedVae(plan) if plan.model.denoiser else Vae(plan)
-
-
-def initial(plan: StudyPlan) -> Generator:
-    """Build the model of round 0: random weights that depend on the plan alone and are no secret."""
-    generator_state = torch.random.get_rng_state()
-    try:
-        torch.manual_seed(int(plan.digest[:15], 16))
-        return model_of(plan)
-    finally:
-        torch.random.set_rng_state(generator_state)
-
-
-def shapes(plan: StudyPlan) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every array of the plan's model."""
-    return dict(_shapes(plan))
-
-
-def shared_shapes(plan: StudyPlan) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every array that the coordinator and the sites share: all, or all but the encoder's."""
-    if plan.training.federated == "all":
-        return shapes(plan)
-    return {name: shape for name, shape in shapes(plan).items() if not name.startswith(_ENCODER)}
-
-
-def encoder_arrays(weights: Weights) -> Weights:
-    """The arrays of the encoder alone."""
-    return {name: array for name, array in weights.items() if name.startswith(_ENCODER)}
-
-
-def trained(weights: Weights) -> Weights:
-    """Those of the arrays that a gradient round trains: all but the closed-form start."""
-    return {name: array for name, array in weights.items() if not name.startswith(START)}
-
-
-@functools.lru_cache(maxsize=64)
-def _shapes(plan: StudyPlan) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """Building the model to ask is most of a tiny round's time, and a round asks many times."""
-    with torch.device("meta"):
-        return tuple((name, tuple(value.shape)) for name, value in model_of(plan).named_parameters())
 
 
 _Nets = tuple[nn.Module, nn.Module, tuple[int, ...], tuple[int, ...]]

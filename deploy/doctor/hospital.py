@@ -270,7 +270,7 @@ def compute(root: Path, *, memory_mb: float | None = None) -> Iterator[Finding]:
 
 def needed_mb(plan: StudyPlan) -> float:
     """A round's memory by rule of thumb, MiB: copies of the model, and activations of the images that pass at once."""
-    from common.model.vae import shapes
+    from common.model.study_model import shapes
 
     values = sum(_size(shape) for shape in shapes(plan).values())
     side, activations = plan.data.image_size, 0

@@ -22,7 +22,7 @@ from client.cohort.cache import Cache
 from client.mechanism import moments
 from client.mechanism.randomness import SecureRandom
 from client.mechanism.trainer import PatientTrainer
-from common.model.vae import initial
+from common.model.study_model import initial
 from common.plan.schedule import Round, schedule
 from common.plan.study_plan import StudyPlan
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.mechanism.moments import sensitivity
-from common.model.vae import START, shapes
+from common.model.study_model import trained_shapes
 from common.plan.schedule import Phase, Round, schedule
 from common.plan.study_plan import MAX_EPSILON, StudyPlan
 from deploy.planning.calibration import Calibration
@@ -170,7 +170,7 @@ def signal_to_noise(plan: StudyPlan, step: Round, patients: int) -> float:
 
 def trained_values(plan: StudyPlan) -> int:
     """Number of weights that the gradient phase trains."""
-    return sum(math.prod(shape) for name, shape in shapes(plan).items() if not name.startswith(START))
+    return sum(math.prod(shape) for shape in trained_shapes(plan).values())
 
 
 def _round(plan: StudyPlan, step: Round, patients: int) -> RoundForecast:

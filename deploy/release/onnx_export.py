@@ -34,7 +34,7 @@ class _Exported(nn.Module):
         found = {
             "latent": torch.randn((count, self.model.latent_size), generator=generator),
             "label": torch.full((count,), index, dtype=torch.int64),
-            "component": torch.arange(count) % self.model.start.components,
+            "component": torch.arange(count) % self.model.components,
         }
         if self.model.refines:
             found["detail"] = torch.randn((count, self.model.size, self.model.size), generator=generator)

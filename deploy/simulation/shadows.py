@@ -22,7 +22,7 @@ from client.mechanism.randomness import SecureRandom
 from client.site.site import Site
 from common.errors import PlanError
 from common.host.ordered import in_order
-from common.model.vae import initial, model_of
+from common.model.study_model import initial, model_with
 from common.model.weights import Weights
 from common.plan.schedule import schedule
 from common.plan.study_plan import StudyPlan
@@ -86,7 +86,7 @@ def attack(
             f"shadows, not {shadows}. Ask for none"
         )
     begin = initial(plan).arrays()
-    target = _losses(plan, {**begin, **weights}, pools)  # the plan's own encoder where the sites share none
+    target = _losses(plan, weights, pools)
     halves = list(_halves(pools, shadows, seed))
     found = []
     for values in in_order(
@@ -143,6 +143,5 @@ def _train(plan: StudyPlan, weights: Weights, pools: list[Pool], chosen: Mask, s
 
 
 def _losses(plan: StudyPlan, weights: Weights, pools: list[Pool]) -> NDArray[np.float64]:
-    model = model_of(plan)
-    model.load_arrays(weights)
+    model = model_with(plan, weights)
     return np.concatenate([losses(model, pool.cache) for pool in pools])

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from common.mechanism import utility
-from common.model.vae import trained
+from common.model.study_model import trained
 from common.model.weights import Weights
 from common.plan.aggregation import ROBUST
 from common.plan.schedule import Round
@@ -41,7 +41,7 @@ class Aggregation:
         most = quarantine.bound(plan, step, weights)
         self._beside: SideBySide | None = None
         if step.phase == "sgd":
-            mine = trained(weights)
+            mine = trained(plan, weights)
             reach = {name: most + float(np.abs(array).max(initial=0.0)) for name, array in mine.items()}
             if plan.aggregation.strategy in ROBUST:
                 reach = {}

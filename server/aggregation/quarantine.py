@@ -11,7 +11,7 @@ from common.accountant.accounting import GaussianEvent
 from common.errors import MessageRefused
 from common.mechanism import utility
 from common.mechanism.moments import release_length, sensitivity
-from common.model.vae import trained
+from common.model.study_model import trained
 from common.model.weights import Weights
 from common.plan.schedule import Round
 from common.plan.study_plan import StudyPlan
@@ -79,8 +79,8 @@ def check_reply(plan: StudyPlan, step: Round, weights: Weights, reply: TrainRepl
         raise Quarantined(WRONG_COST, "the reply states a privacy cost that this plan does not allow")
     if step.phase == "sgd":
         paid = {utility.NAME: (2,)} if step.utility is not None else {}
-        _check_arrays(reply.arrays, {name: array.shape for name, array in trained(weights).items()} | paid)
-        size = math.sqrt(sum(_squares(reply.arrays[name], array) for name, array in trained(weights).items()))
+        _check_arrays(reply.arrays, {name: array.shape for name, array in trained(plan, weights).items()} | paid)
+        size = math.sqrt(sum(_squares(reply.arrays[name], array) for name, array in trained(plan, weights).items()))
         if step.utility is not None and _squares(reply.arrays[utility.NAME]) > most_utility(plan, step.utility) ** 2:
             raise Quarantined(TOO_LARGE, "the reply's utility release is larger than any hospital's")
     else:
@@ -104,7 +104,7 @@ def bound(plan: StudyPlan, step: Round, weights: Weights) -> float:
     """
     if step.phase != "sgd":
         return _most(plan, sensitivity(plan, step.phase), step.event, length=release_length(plan, step.phase))
-    training, values = plan.training, sum(array.size for array in trained(weights).values())
+    training, values = plan.training, sum(array.size for array in trained(plan, weights).values())
     way = training.local_steps * training.learning_rate * math.sqrt(values)
     if training.optimizer == "sgd":
         way *= 1.0 + 10.0 * plan.privacy.clip_norm

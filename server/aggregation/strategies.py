@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import StudyStopped
-from common.model.vae import trained
+from common.model.study_model import trained
 from common.model.weights import Weights
 from common.plan.schedule import Phase
 from common.plan.study_plan import StudyPlan
@@ -38,7 +38,8 @@ def memory_shapes(plan: StudyPlan, weights: Weights, *, rounds: int) -> dict[str
         rounds: Gradient rounds done; before the first there is nothing to remember.
     """
     kinds = _KINDS.get(plan.aggregation.strategy, ()) + ((EMA,) if plan.training.ema else ())
-    return {kind + name: array.shape for kind in kinds for name, array in trained(weights).items()} if rounds else {}
+    mine = trained(plan, weights) if rounds else {}
+    return {kind + name: array.shape for kind in kinds for name, array in mine.items()}
 
 
 def advance(
@@ -63,7 +64,7 @@ def advance(
     if phase != "sgd":
         return average, memory
     weights, kept = dict(average), dict(memory)
-    for name, value in trained(average).items():
+    for name, value in trained(plan, average).items():
         with np.errstate(over="ignore", invalid="ignore"):  # refused below, with words
             weights[name] = _moved(plan, name, before[name], value, kept, rounds)
         if plan.training.ema:

@@ -13,6 +13,7 @@ import numpy as np
 
 from common.errors import StudyStopped
 from common.mechanism.moments import COUNT_WEIGHT, Array, cosine_basis, sensitivity, unpack_matrix
+from common.model.closed_form import with_closed_form
 from common.model.weights import Weights
 from common.plan.schedule import Round
 from common.plan.study_plan import StudyPlan
@@ -47,8 +48,7 @@ def absorb(plan: StudyPlan, step: Round, weights: Weights, total: Array, *, site
         "means": _means,
         "scatters": _scatters,
     }[step.phase]
-    start = form(plan, weights, total, noise)
-    return {**weights, **{f"start.{name}": value.astype(np.float32) for name, value in start.items()}}
+    return with_closed_form(weights, form(plan, weights, total, noise))
 
 
 def _mean(plan: StudyPlan, _: Weights, total: Array, noise: float) -> dict[str, Array]:

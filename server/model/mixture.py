@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 
 from common.mechanism.moments import COUNT_WEIGHT, Array, pixel_unit, triangle, unpack_matrix
+from common.model.closed_form import closed_form
 from common.model.weights import Weights
 from common.plan.study_plan import StudyPlan
 from server.model.shrinkage import falling, shrunk
@@ -156,7 +157,8 @@ def _left_within(whole: Array, centres: Array, weights: Array) -> Array:
 
 def carried(weights: Weights) -> dict[str, Array]:
     """The components as the global weights hold them, in float64."""
-    return {name: weights[f"start.{name}"].astype(np.float64) for name in ("centre", "factor", "weight")}
+    start = closed_form(weights)
+    return {name: start[name].astype(np.float64) for name in ("centre", "factor", "weight")}
 
 
 def described(plan: StudyPlan, covariances: Array, weights: Array) -> dict[str, Array]:

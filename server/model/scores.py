@@ -5,7 +5,7 @@ import math
 import torch
 
 from common.images.phantoms import public_phantoms
-from common.model.vae import encoder_arrays, initial, model_of
+from common.model.study_model import model_with
 from common.model.weights import Weights
 from common.plan.study_plan import StudyPlan
 
@@ -18,8 +18,7 @@ def utility(plan: StudyPlan, weights: Weights) -> float:
     The phantoms are the same for every study and round; no site's image enters. Where the encoder stays at the sites,
     the plan's initial one reads the phantoms, so that the curve says little in a study without moments.
     """
-    model = model_of(plan)
-    model.load_arrays({**encoder_arrays(initial(plan).arrays()), **weights})
+    model = model_with(plan, weights)
     images, labels = public_phantoms(PHANTOMS, size=plan.data.image_size, labels=max(1, len(plan.data.labels)))
     with torch.no_grad():
         return math.sqrt(float((model.eval().reconstruct(images, labels) - images).square().mean()))

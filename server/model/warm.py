@@ -29,8 +29,7 @@ from torch import Tensor
 from common.errors import CheckpointCorrupt, MessageRefused, StudyStopped
 from common.host.files import write_atomically
 from common.model.generator import Generator
-from common.model.refined import RefinedVae
-from common.model.vae import model_of, shapes
+from common.model.study_model import model_of, shapes
 from common.model.weights import Weights, check, read, write
 from common.plan.canonical import canonical
 from common.plan.schedule import schedule
@@ -84,7 +83,6 @@ def up(plan: StudyPlan, folder: Path, weights: Weights) -> Weights:
     model = model_of(plan)
     model.load_arrays(weights)
     if plan.warm.studies:
-        assert isinstance(model, RefinedVae)
         found = warm_denoiser.read(plan, model, images, labels)
         write_atomically(folder / GUARD, json.dumps(_in_json(found)).encode())
     else:

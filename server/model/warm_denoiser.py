@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from common.model.denoiser import LEAST_LEVEL, MOST_LEVEL
+from common.model.generator import Generator
 from common.model.refined import RefinedVae
 from common.plan.study_plan import StudyPlan
 from server.model.prior_guard import Guarded, guarded
@@ -31,7 +32,7 @@ _MEMORY = 0.99
 """Of the moving average of the weights, which is what is kept."""
 
 
-def read(plan: StudyPlan, model: RefinedVae, images: Tensor, labels: Tensor) -> Guarded:
+def read(plan: StudyPlan, model: Generator, images: Tensor, labels: Tensor) -> Guarded:
     """Train the model's denoiser above rehearsed studies, and silence it where the hospitals' moments speak against it.
 
     Args:
@@ -40,6 +41,7 @@ def read(plan: StudyPlan, model: RefinedVae, images: Tensor, labels: Tensor) -> 
         images: [n, 1, size, size] in [-1, 1], public.
         labels: [n], kinds of image.
     """
+    assert isinstance(model, RefinedVae)  # the plan says so: `warm.studies` needs `model.denoiser`
     stage = Stage(plan, images, labels)
     studies = [stage.rehearse(number) for number in range(plan.warm.studies)]
     log.info("%d studies were rehearsed on %d public images, no budget", len(studies), len(images))

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from common.errors import CheckpointCorrupt, OutputInUse
 from common.host.files import sync_folder, write_atomically
-from common.model.vae import initial, shared_shapes
+from common.model.study_model import initial, shared_shapes
 from common.model.weights import Weights, check, digest, read, write
 from common.plan.schedule import Phase
 from common.plan.study_plan import StudyPlan

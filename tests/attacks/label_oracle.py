@@ -22,7 +22,7 @@ from client.admission.ingest import ingest
 from client.admission.settings import IngestSettings
 from client.site import policy
 from common.errors import NoUsableScans
-from common.model.vae import initial
+from common.model.study_model import initial
 from common.plan.study_plan import StudyPlan
 from common.wire.messages import Hello, HelloReply, Refused, TrainReply, TrainRequest, read_reply
 from tests.client.besieged import Daemon

@@ -21,7 +21,7 @@ from client.mechanism.randomness import SecureRandom
 from client.mechanism.trainer import PatientTrainer
 from common.accountant.accounting import GaussianEvent
 from common.model.generator import Generator
-from common.model.vae import initial
+from common.model.study_model import initial
 from common.plan.study_plan import DataPlan, ModelPlan, PrivacyPlan, StudyPlan, TrainingPlan
 from tests.client.cohorts import small_cohort
 

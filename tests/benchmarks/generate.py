@@ -26,8 +26,8 @@ import torch
 from common.dicom.iods import new_image, set_pixels
 from common.host.ordered import in_order
 from common.images.pixels import unit_to_uint8
+from common.model.study_model import initial
 from common.model.synthesis import BATCH, Decoder
-from common.model.vae import initial
 from common.plan.study_plan import StudyPlan
 from common.wire.release_bundle import Bundle, seal_bundle
 from common.wire.signing import Key

@@ -12,7 +12,7 @@ from client.admission.settings import IngestSettings
 from client.app import app
 from client.ledger.ledger import Ledger
 from client.site import policy
-from common.model.vae import initial
+from common.model.study_model import initial
 from common.model.weights import Weights
 from common.plan.study_plan import StudyPlan
 from common.wire.messages import Hello, HelloReply, Refused, TrainReply, TrainRequest, read_reply

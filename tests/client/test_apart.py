@@ -17,7 +17,8 @@ from client.mechanism import isolation
 from client.mechanism.utility import patient_sum
 from common.mechanism.utility import SENSITIVITY
 from common.model.linear_start import LinearStart
-from common.model.vae import Vae, initial
+from common.model.study_model import initial
+from common.model.vae import Vae
 from common.plan.study_plan import StudyPlan
 from tests.client.cohorts import small_cohort, small_plan
 from tests.client.test_trainer import clipped_sum, trainer

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from client.mechanism import isolation
 from common.model.refined import RefinedVae
-from common.model.vae import initial
+from common.model.study_model import initial
 from common.plan.study_plan import ModelPlan, StudyPlan
 from tests.client.cohorts import small_cohort, small_plan
 from tests.client.test_gradients import COUNTS, agree, images_of

@@ -16,7 +16,7 @@ from client.evaluation.figures import figures
 from client.evaluation.membership import lira, losses
 from common.images.encoder import features
 from common.images.phantoms import public_phantoms
-from common.model.vae import initial
+from common.model.study_model import initial
 from tests.client.cohorts import small_cohort, small_plan
 
 SIZE, COUNT = 32, 240

@@ -15,7 +15,7 @@ from torch.nn import functional
 from client.mechanism.gradients import BookKept, DenseGradients, Layout, book_keep, clip_factors, clipped_sum
 from client.mechanism.gradients_layers import Owners
 from common.errors import PlanRefused
-from common.model.vae import initial
+from common.model.study_model import initial
 from tests.client.cohorts import small_plan
 
 COUNTS = ((3, 1), (3, 2), (2, 9))

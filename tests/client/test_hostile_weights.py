@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, RecordDict
 
-from common.model.vae import initial
+from common.model.study_model import initial
 from common.model.weights import Weights
 from common.plan.schedule import schedule
 from common.wire.messages import Refused, TrainReply

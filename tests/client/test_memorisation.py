@@ -11,7 +11,8 @@ from client.evaluation.judge import candidate_of
 from client.evaluation.membership import loss_attack, losses
 from client.mechanism.randomness import SecureRandom
 from client.mechanism.trainer import PatientTrainer
-from common.model.vae import Vae, initial
+from common.model.study_model import initial
+from common.model.vae import Vae
 from common.plan.schedule import schedule
 from common.plan.study_plan import StudyPlan
 from tests.client.cohorts import small_cohort

@@ -13,7 +13,7 @@ from client.mechanism import moments
 from client.mechanism.moments import patient_sum, release
 from client.mechanism.randomness import SecureRandom
 from common.mechanism.moments import COUNT_WEIGHT, clip, coefficients, release_length, sensitivity, triangle
-from common.model.vae import initial
+from common.model.study_model import initial
 from common.model.weights import Weights
 from common.plan.privacy import LEAST_CLIP
 from common.plan.schedule import Phase, Round, schedule

@@ -13,7 +13,7 @@ from client.ledger import noise_key
 from client.mechanism import local_encoder
 from client.site.site import Site
 from common.errors import EgressRefused, MessageRefused, PlanError, StateError
-from common.model.vae import encoder_arrays, initial, shapes, shared_shapes
+from common.model.study_model import encoder_arrays, initial, shapes, shared_shapes
 from common.model.weights import digest
 from common.plan.schedule import schedule, whole_cost
 from common.plan.study_plan import StudyPlan
@@ -48,7 +48,7 @@ def test_the_cost_and_the_noise_are_those_of_the_whole_model() -> None:
 
 
 def test_what_is_shared_is_the_model_without_any_array_of_the_encoder() -> None:
-    encoder = encoder_arrays(initial(PLAN).arrays())
+    encoder = encoder_arrays(PLAN, initial(PLAN).arrays())
     assert {name.split(".")[0] for name in encoder} == {"encode", "mu", "logvar"}
     assert {name.split(".")[0] for name in shared_shapes(PLAN)} == {"decode", "decodeL", "start"}
     assert set(shared_shapes(PLAN)) | set(encoder) == set(shapes(PLAN))
@@ -85,7 +85,7 @@ def test_the_encoder_goes_on_from_round_to_round_and_a_lost_one_starts_from_the_
     """In a simulation, where the draws are the same: what differs is where the encoder began."""
     train(home, FIRST.number, seed=3)
     assert stored(home) == [f"{FIRST.number:05d}"]
-    public = encoder_arrays(initial(PLAN).arrays())
+    public = encoder_arrays(PLAN, initial(PLAN).arrays())
     kept = local_encoder.for_round(home, PLAN, SECOND.number)
     assert digest(kept) != digest(public)
     assert digest(local_encoder.for_round(home, PLAN, FIRST.number)) == digest(public)
@@ -103,7 +103,7 @@ def test_a_damaged_encoder_counts_as_lost(home: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(bytes(content))
-    public = encoder_arrays(initial(PLAN).arrays())
+    public = encoder_arrays(PLAN, initial(PLAN).arrays())
     assert digest(local_encoder.for_round(home, PLAN, SECOND.number)) == digest(public)
     assert set(train(home, SECOND.number).arrays) == set(egress.allowed_shapes(PLAN, "sgd"))
 
@@ -162,7 +162,7 @@ def test_a_crash_before_the_encoder_is_stored_costs_the_encoder_and_nothing_else
 
 
 def test_only_the_newest_encoders_are_kept(home: Path) -> None:
-    public = encoder_arrays(initial(PLAN).arrays())
+    public = encoder_arrays(PLAN, initial(PLAN).arrays())
     for number in range(1, 6):
         local_encoder.keep(home, PLAN, number, public)
     assert stored(home) == ["00004", "00005"]

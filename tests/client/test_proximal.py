@@ -11,7 +11,7 @@ from client.cohort.cache import Cache
 from client.mechanism.randomness import SecureRandom
 from client.mechanism.trainer import PatientTrainer
 from common.accountant.accounting import GaussianEvent
-from common.model.vae import initial
+from common.model.study_model import initial
 from tests.client.cohorts import small_cohort, small_plan
 
 pytestmark = pytest.mark.usefixtures("one_thread")

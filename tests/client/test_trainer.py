@@ -14,7 +14,8 @@ from client.mechanism.randomness import SecureRandom
 from client.mechanism.trainer import PatientTrainer, refuse_unsafe
 from common.accountant.accounting import GaussianEvent
 from common.errors import PlanRefused
-from common.model.vae import Vae, initial
+from common.model.study_model import initial
+from common.model.vae import Vae
 from common.plan.study_plan import StudyPlan
 from tests.client.cohorts import small_cohort, small_plan
 
@@ -314,6 +315,19 @@ class _Subclassed(nn.Linear):
 def test_a_model_that_mixes_patients_or_keeps_state_is_refused(layer: Callable[[], nn.Module]) -> None:
     with pytest.raises(PlanRefused):
         refuse_unsafe(nn.Sequential(nn.Linear(2, 2), layer()))
+
+
+class _Shift(nn.Module):
+    def __init__(self, *, trained: bool) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(2), requires_grad=trained)
+
+
+def test_a_generators_own_layer_is_known_unless_it_is_pytorchs_or_gradients_train_it() -> None:
+    refuse_unsafe(nn.Sequential(nn.Linear(2, 2), _Shift(trained=False)), own=(_Shift,))
+    for layer in (_Shift(trained=True), nn.BatchNorm1d(2, affine=False, track_running_stats=False), nn.Dropout(0.1)):
+        with pytest.raises(PlanRefused, match="not known to keep patients apart"):
+            refuse_unsafe(nn.Sequential(nn.Linear(2, 2), layer), own=(type(layer),))
 
 
 def test_the_trainer_refuses_such_a_model_before_any_patient_is_read(tmp_path: Path) -> None:

@@ -31,8 +31,8 @@ from common.errors import (
     StateError,
     by_name,
 )
+from common.model.study_model import initial
 from common.model.synthesis import Decoder
-from common.model.vae import initial
 from common.model.weights import digest
 from common.plan.schedule import schedule, verdict_event
 from common.plan.study_plan import StudyPlan

@@ -23,7 +23,8 @@ from client.evaluation.tstr import Classifier
 from client.evaluation.yardstick import Yardstick
 from common.images.encoder import Encoder
 from common.model.linear_start import LinearStart
-from common.model.vae import Vae, initial
+from common.model.study_model import initial
+from common.model.vae import Vae
 from common.plan.evaluation import EvaluationPlan
 from common.plan.study_plan import StudyPlan
 from tests.client.cohorts import small_cohort, small_plan

@@ -13,8 +13,8 @@ from common.model.denoiser import LEAST_LEVEL, MOST_LEVEL, drawing_levels, level
 from common.model.folding import folding
 from common.model.linear_start import ClassStart
 from common.model.refined import RefinedVae
+from common.model.study_model import initial
 from common.model.synthesis import Decoder
-from common.model.vae import initial
 from common.plan.study_plan import StudyPlan
 
 TEXT = """

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from common.mechanism.moments import cosine_basis, cosine_images
+from common.model.study_model import initial
 from common.model.synthesis import Decoder
-from common.model.vae import initial
 from common.plan.study_plan import StudyPlan
 
 PLAN = StudyPlan.parse('name = "drawn"\n[data]\nimage_size = 28\n[model]\nlatent = 2\nchannels = [4, 8]\nbase = 4\n')

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from common.model.vae import START, initial, shapes
+from common.model.linear_start import PREFIX as START
+from common.model.study_model import initial, shapes
 from common.plan.study_plan import StudyPlan
 
 CONVOLUTIONS, PERCEPTRONS = "channels = [8, 16]", "channels = []\nhidden = [40, 20]"

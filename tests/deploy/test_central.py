@@ -11,7 +11,9 @@ import torch
 from client.mechanism import moments
 from client.mechanism.trainer import PatientTrainer
 from client.site.site import Site
-from common.model.vae import START, Vae, initial
+from common.model.linear_start import PREFIX as START
+from common.model.study_model import initial
+from common.model.vae import Vae
 from common.model.weights import Weights, digest
 from common.plan.schedule import schedule
 from common.simulation import SimulationSetup

@@ -9,7 +9,7 @@ import pytest
 
 from client.cohort.identity import site_secret
 from common.errors import PlanError
-from common.model.vae import encoder_arrays, initial
+from common.model.study_model import encoder_arrays, initial
 from common.plan.study_plan import StudyPlan
 from common.simulation import SimulationSetup
 from common.wire.not_run import NotRun, not_run
@@ -149,7 +149,7 @@ def test_an_attack_on_a_simulations_sites_names_each_and_all_with_intervals(tmp_
 def test_a_model_whose_encoder_stays_at_the_sites_is_attacked_with_the_plans_own(tmp_path: Path) -> None:
     study = StudyPlan.parse(PLAN.replace("[training]", '[training]\nfederated = "decoder"') + "enabled = false\n")
     sites, whole = pools(tmp_path, study, patients=60), initial(study).arrays()
-    shared = {name: array for name, array in whole.items() if name not in encoder_arrays(whole)}
+    shared = {name: array for name, array in whole.items() if name not in encoder_arrays(study, whole)}
     assert attack(study, shared, sites, shadows=2, seed=0) == attack(study, whole, sites, shadows=2, seed=0)
 
 

@@ -16,7 +16,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from common.mechanism import utility
 from common.mechanism.moments import release_length, triangle
-from common.model.vae import START
+from common.model.linear_start import PREFIX as START
 from common.model.weights import Weights
 from common.plan.schedule import schedule
 from common.plan.study_plan import StudyPlan

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.model.vae import initial
+from common.model.study_model import initial
 from common.model.weights import Weights, digest
 from common.plan.schedule import Round, schedule
 from common.plan.study_plan import StudyPlan

@@ -20,8 +20,8 @@ from common.mechanism.moments import (
     release_length,
     sensitivity,
 )
+from common.model.study_model import initial
 from common.model.synthesis import Decoder
-from common.model.vae import initial
 from common.model.weights import Weights
 from common.plan.schedule import schedule
 from common.plan.study_plan import StudyPlan

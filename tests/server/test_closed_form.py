@@ -14,8 +14,8 @@ from client.mechanism.randomness import SecureRandom
 from common.errors import StudyStopped
 from common.mechanism.moments import coefficients, cosine_basis, pack_matrix, release_length, sensitivity
 from common.model.output_screening import Screening
+from common.model.study_model import initial
 from common.model.synthesis import Decoder
-from common.model.vae import initial
 from common.model.weights import Weights
 from common.plan.schedule import schedule
 from common.plan.study_plan import StudyPlan

@@ -8,7 +8,7 @@ import pytest
 from common.errors import PlanError
 from common.mechanism import utility
 from common.mechanism.moments import COUNT_WEIGHT, Array, detail_bands, pack_matrix, sensitivity
-from common.model.vae import initial
+from common.model.study_model import initial
 from common.plan.schedule import Phase, Round, schedule
 from common.plan.study_plan import StudyPlan
 from common.wire.messages import TrainReply, TrainRequest

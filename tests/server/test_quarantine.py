@@ -8,7 +8,7 @@ import pytest
 from flwr.app import Array, ConfigRecord, RecordDict
 
 from common.mechanism.moments import triangle
-from common.model.vae import initial
+from common.model.study_model import initial
 from common.plan.schedule import schedule
 from common.wire.messages import TrainReply, TrainRequest
 from server.aggregation import quarantine

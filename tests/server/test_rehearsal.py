@@ -14,7 +14,7 @@ from common.errors import PlanError
 from common.mechanism.moments import sensitivity
 from common.model.linear_start import ClassStart
 from common.model.refined import RefinedVae
-from common.model.vae import initial
+from common.model.study_model import initial
 from common.model.weights import Weights
 from common.plan.schedule import schedule
 from common.plan.study_plan import StudyPlan

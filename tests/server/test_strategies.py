@@ -14,8 +14,9 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedMedian, FedTrim
 from flwr.supercore.task_identity import TaskIdentity
 
 from common.errors import CheckpointCorrupt, PlanError, QuorumLost, StudyStopped
+from common.model.linear_start import PREFIX as START
+from common.model.study_model import initial, trained
 from common.model.synthesis import Decoder
-from common.model.vae import START, initial, trained
 from common.model.weights import Weights, digest
 from common.plan.schedule import Round, schedule
 from common.plan.study_plan import StudyPlan
@@ -107,12 +108,12 @@ def test_three_rounds_come_to_what_flowers_own_strategy_makes_of_them(tmp_path: 
     for done, step in enumerate(step for step in schedule(plan) if step.phase == "sgd"):
         given = replies(plan, step, weights)
         # Flower's bias correction in FedAdam counts one round more than has been: it is told one less.
-        theirs = flowers_step(own, done, trained(weights), given)
+        theirs = flowers_step(own, done, trained(plan, weights), given)
         average = joined(plan, step, weights, given, tmp_path)
         weights, memory = strategies.advance(
             plan, step.phase, before=weights, average=average, memory=memory, rounds=done
         )
-        assert set(theirs) == set(trained(weights))
+        assert set(theirs) == set(trained(plan, weights))
         for name, value in theirs.items():
             np.testing.assert_allclose(weights[name], value, rtol=2e-5, atol=2e-7, err_msg=name)
         assert {name: value.shape for name, value in memory.items()} == strategies.memory_shapes(
@@ -199,7 +200,7 @@ def test_the_released_decoder_is_the_corrected_average_over_rounds_and_sites_tra
     decay, last = 0.6, after[-4:]
     shares = np.array([decay ** (3 - i) * (1 - decay) for i in range(4)]) / (1 - decay**4)
     assert shares.sum() == pytest.approx(1.0)
-    for name in trained(study.weights):
+    for name in trained(study.plan, study.weights):
         expected = sum(share * weights[name].astype(np.float64) for share, weights in zip(shares, last, strict=True))
         np.testing.assert_allclose(study.released[name], expected, rtol=1e-5, atol=1e-8, err_msg=name)
     raw, averaged = (Decoder.of(study.plan, weights).digest for weights in (study.weights, study.released))
@@ -237,7 +238,7 @@ def test_a_memory_that_is_damaged_or_of_another_round_is_refused(tmp_path: Path,
 def test_a_step_that_leaves_the_finite_numbers_stops_the_study_and_saves_nothing() -> None:
     plan = StudyPlan.parse(text("fedavgm"))
     before = initial(plan).arrays()
-    high = {name: np.full_like(array, 3e38) for name, array in trained(before).items()}
+    high = {name: np.full_like(array, 3e38) for name, array in trained(plan, before).items()}
     memory = {strategies.MOMENTUM + name: value for name, value in high.items()}
     with pytest.raises(StudyStopped, match=r"not finite.*server_learning_rate"):
         strategies.advance(plan, "sgd", before=before, average=before | high, memory=memory, rounds=1)

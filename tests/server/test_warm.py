@@ -11,7 +11,8 @@ import torch
 from flwr.app import RecordDict
 
 from common.errors import CheckpointCorrupt, DataError, PlanError, QuorumLost, StudyStopped
-from common.model.vae import START, initial, trained
+from common.model.linear_start import PREFIX as START
+from common.model.study_model import initial, trained
 from common.model.weights import Weights, digest
 from common.plan.schedule import schedule, whole_cost
 from common.plan.study_plan import StudyPlan
@@ -74,13 +75,13 @@ def test_a_warm_phase_stands_first_and_never_alone(phases: str) -> None:
 
 def test_after_the_moments_the_nets_are_warmed_above_the_start_which_stays_as_it_was(tmp_path: Path) -> None:
     study = begin(tmp_path)
-    cold = trained(study.weights)
+    cold = trained(study.plan, study.weights)
     asked, after = run_heard(study)
     for weights in asked[:3]:
-        assert same(trained(weights), cold)  # the moments need no nets
+        assert same(trained(study.plan, weights), cold)  # the moments need no nets
     warmed = asked[3]
     assert same(warmed, after[2])
-    assert not same(trained(warmed), cold)
+    assert not same(trained(study.plan, warmed), cold)
     assert all(np.abs(warmed[START + name]).max() > 0 for name in ("mean", "basis"))
     unwarmed = {**warmed, **cold}
     again = warm.up(study.plan, tmp_path, unwarmed)
