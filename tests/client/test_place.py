@@ -73,11 +73,11 @@ def test_a_copy_of_a_home_neither_greets_nor_trains_nor_serves_and_the_original_
 def test_a_daemon_on_a_copy_refuses_before_it_starts_anything(home: Path) -> None:
     train(home)
     twin = copy_of(home)
-    (twin / "ledger.sqlite").chmod(0o640)
+    (twin / "site.toml").chmod(0o640)
     run = CliRunner().invoke(main, ["site", "serve", "--home", str(twin)])
     assert (run.exit_code, "not where it was bound" in run.output) == (StateError.exit_code, True)
     assert not (twin / "daemon").exists()
-    assert (twin / "ledger.sqlite").stat().st_mode & 0o777 == 0o640, "nothing was changed, rights included"
+    assert (twin / "site.toml").stat().st_mode & 0o777 == 0o640, "nothing was changed, rights included"
 
 
 def test_a_home_that_was_renamed_or_whose_machine_was_booted_again_is_where_it_was(home: Path) -> None:
