@@ -1,1 +1,1 @@
-"""Admission: what a radiology archive holds goes into the training cache, or is left out with its reason."""
+"""Admission: each file of a folder enters the training cache or is left out with its reason."""

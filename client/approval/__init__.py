@@ -1,1 +1,1 @@
-"""Approvals: what a plan would do here, in plain words, what it will cost, and what the steward decided."""
+"""Approvals: what a plan would do here, what it will cost, and what the steward decided. Nothing runs without one."""

@@ -1,1 +1,1 @@
-"""The cohort: who is who, whose images are cached, who is held out, who withdrew. Only this room reads patient ids."""
+"""The cohort: patients, cached images, held-out patients, withdrawals. The only room that reads patient ids."""

@@ -1,1 +1,1 @@
-"""What runs all the time at a hospital: SuperNode, runner and forwarder, kept up by `wardround site serve`."""
+"""The hospital's daemon: SuperNode, runner and forwarder, kept running by `wardround site serve`."""

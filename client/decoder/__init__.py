@@ -1,1 +1,1 @@
-"""Decoding of compressed frames in child processes that a bad file may crash or stall."""
+"""The decoder of compressed frames, in child processes that a bad file may crash or stall."""

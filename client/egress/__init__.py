@@ -1,1 +1,1 @@
-"""The one door out: schema, finiteness, log, and the store of finished replies. Nothing else may send."""
+"""The one door out: schema, finiteness, log, and the store of finished replies. No other room may send."""

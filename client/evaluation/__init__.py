@@ -1,1 +1,1 @@
-"""Judging a candidate at the site: figures for the steward's eyes, and one noised verdict for everybody else's."""
+"""The evaluation of a candidate at the site: raw figures for the steward, and one noised verdict that leaves."""

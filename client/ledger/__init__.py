@@ -1,1 +1,1 @@
-"""The privacy ledger and what depends on it: bookings, the budget, the noise key of a round under way."""
+"""The privacy ledger and what depends on it: bookings, budget, receipts, the noise key of a round under way."""

@@ -1,1 +1,1 @@
-"""Pulling and receiving studies from a hospital's PACS into a folder."""
+"""DICOM studies pulled or received from a hospital's PACS into a folder, bounded in bytes and seconds."""

@@ -1,1 +1,1 @@
-"""One hospital's home folder: its rules (site.toml), its place, its owner, its rights. All rooms may use it."""
+"""One hospital's home folder: its rules (site.toml), place, owner and rights. All rooms may use it."""

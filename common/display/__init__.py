@@ -1,1 +1,1 @@
-"""What a person reads: terminal output, HTML pages, text files; data is escaped here."""
+"""What a person reads: terminal output, HTML pages, text files. Data is escaped here and nowhere else."""

@@ -1,1 +1,1 @@
-"""The machine below a process: files, locks, clocks, disks, child processes, health. Knows no study."""
+"""The machine below a process: files, locks, clocks, disks, child processes, health. Depends on no study."""

@@ -1,1 +1,1 @@
-"""The study plan: its tables, its reader, its canonical form and the rounds that follow from it. Sees common alone."""
+"""The study plan: its tables, reader, canonical form and the rounds that follow. Imports `common` alone."""

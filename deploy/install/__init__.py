@@ -1,1 +1,1 @@
-"""What a machine without internet needs, and a whole deployment on one machine for tests."""
+"""The offline bundle for a machine without internet, and a whole deployment on one machine for tests."""

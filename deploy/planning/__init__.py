@@ -1,1 +1,1 @@
-"""What a plan costs and buys, before anybody agrees to it. Public numbers alone."""
+"""Planning: what a plan costs and buys before a hospital approves it, from public numbers alone."""

@@ -1,1 +1,1 @@
-"""The coordinator: its home, its authority, the gateway that hospitals reach, and the daemons behind it."""
+"""The coordinator's daemon: its home, its authority, its record of each site, and Flower's processes."""

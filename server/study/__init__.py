@@ -1,1 +1,1 @@
-"""A study on the coordinator's disk: checkpoints, progress, who signs, and the release."""
+"""A study on the coordinator's disk: checkpoints, progress, signers, and the release. All writes are atomic."""
