@@ -84,7 +84,7 @@ class RoundLine:
         replied: Sites whose reply was checked and averaged.
         missing: Site to the type name of the reason it is not in the model.
         epsilon: Spent, after this round, by a site that joined all rounds so far.
-        utility: Root mean square error of the global model on public phantoms, image units in [-1, 1]; NaN if
+        phantom_error: Root mean square error of the global model on public phantoms, image units in [-1, 1]; NaN if
             it was not measured.
         seconds: Duration of the round.
         site_error: Error at the sites and its standard deviation, from noised sums, image units; None if not paid for.
@@ -95,7 +95,7 @@ class RoundLine:
     replied: tuple[str, ...]
     missing: dict[str, str]
     epsilon: float
-    utility: float
+    phantom_error: float
     seconds: float
     site_error: tuple[float, float] | None = None
 
@@ -168,7 +168,7 @@ def render_report(data: ReportData) -> str:
             seconds=sum(line.seconds for line in data.rounds),
             sheets={label: image_sheet(images, words=words) for label, images in data.images.items()},
             epsilon_chart=_epsilon_chart(data),
-            utility_chart=_utility_chart(data.rounds),
+            phantom_chart=_phantom_chart(data.rounds),
             participation=_participation(data),
             reasons=_reasons(data),
             sections=_plan_sections(data.plan),
@@ -294,20 +294,20 @@ def _epsilon_chart(data: ReportData) -> str:
     )
 
 
-def _utility_chart(rounds: Sequence[RoundLine]) -> str:
-    measured = [line for line in rounds if math.isfinite(line.utility)]
+def _phantom_chart(rounds: Sequence[RoundLine]) -> str:
+    measured = [line for line in rounds if math.isfinite(line.phantom_error)]
     if not measured:
         return ""
     first, last = measured[0], measured[-1]
     return round_chart(
         RoundChart(
-            key="utility-chart",
+            key="phantom-chart",
             title="Error on public phantoms by round",
-            description=f"Root mean square error goes from {first.utility:.3f} in round {first.number} "
-            f"to {last.utility:.3f} in round {last.number}; lower is better.",
+            description=f"Root mean square error goes from {first.phantom_error:.3f} in round {first.number} "
+            f"to {last.phantom_error:.3f} in round {last.number}; lower is better.",
             unit="RMSE",
             rounds=[line.number for line in rounds],
-            values=[line.utility for line in rounds],
+            values=[line.phantom_error for line in rounds],
             bands=_bands(rounds),
         )
     )

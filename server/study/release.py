@@ -181,7 +181,7 @@ def _report_data(study: Study, decoder: Decoder, card: dict[str, Any]) -> Report
                 replied=tuple(sorted(r.replied)),
                 missing=r.missing,
                 epsilon=max(receipt.epsilon for receipt in r.replied.values()),
-                utility=r.utility,
+                phantom_error=r.utility,
                 seconds=r.seconds,
                 site_error=None
                 if r.site_error is None or r.site_error_std is None

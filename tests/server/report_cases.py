@@ -67,7 +67,7 @@ def a_round(number: int, **changes: Any) -> RoundLine:
         replied=("harbour", "hill", "valley"),
         missing={},
         epsilon=min(7.9, 1.3 * number),
-        utility=0.4 / number,
+        phantom_error=0.4 / number,
         seconds=30.0 * number,
     )
     return dataclasses.replace(line, **changes)

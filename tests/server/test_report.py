@@ -113,7 +113,9 @@ def test_a_study_without_rounds_sites_images_or_notes_still_has_a_report() -> No
 
 
 def test_values_that_were_not_measured_are_left_out_and_not_drawn() -> None:
-    page = read(rounds=[a_round(1, utility=math.nan), a_round(2, utility=0.3), a_round(3, utility=math.inf)])
+    page = read(
+        rounds=[a_round(1, phantom_error=math.nan), a_round(2, phantom_error=0.3), a_round(3, phantom_error=math.inf)]
+    )
     assert "nan" not in page.text.lower().replace("provenance", "").split()
     assert len(page.all("circle")) == 1
 
