@@ -91,7 +91,7 @@ class ConsentingCohort(Cache):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Release:
+class SentReply:
     """One reply that a patient's scans went into.
 
     Attributes:
@@ -174,13 +174,13 @@ def withdraw(home: Path, ledger: Ledger, patient_id: str, *, issuer: str | None 
     return known
 
 
-def releases_with(ledger: Ledger, keys: Iterable[str]) -> list[Release]:
+def releases_with(ledger: Ledger, keys: Iterable[str]) -> list[SentReply]:
     """Every booked round whose cohort held a patient of one of these keys, oldest first."""
     rows = ledger.rows()
     finished = {int(row.note.partition(":")[0]) for row in rows if row.kind == "settle"}
     containing = {identity for identity, members in ledger.cohorts().items() if members & set(keys)}
     return [
-        Release(entry=row.id, time=row.time, study=row.study, plan=row.plan, round=row.round, phase=row.phase,
+        SentReply(entry=row.id, time=row.time, study=row.study, plan=row.plan, round=row.round, phase=row.phase,
                 finished=row.id in finished)
         for row in rows
         if row.kind == "reserve" and row.cohort in containing and row.phase != UTILITY
