@@ -1,12 +1,17 @@
-"""Long journeys first, so that no worker is left alone with one at the end; and what many tests ask for."""
+"""Heavy files first, so that all workers end together; slow tests marked; and what many tests ask for."""
 
 from collections.abc import Iterator
 
 import pytest
 
+from tests import tiers
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: "tests/flows/" not in item.nodeid)
+    for item in items:
+        if tiers.is_slow(item.nodeid):
+            item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: ("tests/flows/" not in item.nodeid, -tiers.seconds_of(item.nodeid.partition("::")[0])))
 
 
 @pytest.fixture
