@@ -221,7 +221,7 @@ def _named(record: FileRecord, facts: Facts, patient: PatientId, secret: bytes) 
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Keep torch from spinning threads beside the decoder processes."""
+    """Keep torch from starting threads next to the decoder processes."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

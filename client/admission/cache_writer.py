@@ -1,4 +1,4 @@
-"""Writes a generation of the training cache: all or nothing, whatever is killed or full in between."""
+"""Writes a generation of the training cache atomically: a kill or a full disk leaves the old one or the new one."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""What lies in a folder: every file once, in a fixed order, with links and devices told apart before anything opens."""
+"""What lies in a folder: every file once, in a fixed order, with links and devices recognised before anything opens."""
 
 import os
 import stat

@@ -50,7 +50,7 @@ class Need:
     def make(self, home: Path, plan: StudyPlan) -> dict[str, Any]:
         """Make the cache, and return the account of the ingest; raises what `ingest` does."""
         if self.folder is None:
-            raise CacheMissing(f"nobody can tell which folder of scans {home} is made of. Name it: "
+            raise CacheMissing(f"it is unknown from which folder of scans {home} is made. Name it: "
                                    "`wardround site ingest FOLDER`")  # fmt: skip
         from client.admission.ingest import ingest  # torch takes seconds to load
 

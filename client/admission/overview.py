@@ -205,6 +205,11 @@ def _demands(cache: Cache, inside: list[FileRecord], plan: StudyPlan) -> Iterabl
 def write_page(view: View, home: Path, path: Path) -> None:
     """Write the view as one self-contained page, mode 0600, with a contact sheet.
 
+    Args:
+        view: The cohort in numbers.
+        home: The site's home folder.
+        path: File of the page.
+
     Raises:
         CacheCorrupt: The cache fails its check.
     """

@@ -35,7 +35,7 @@ class FileRecord:
         name: Path relative to the folder.
         stamp: Size, modification and change time (ns), inode.
         reason: What reading it alone came to: a reason code, "" for pictures that can be used.
-        bare: Key of its PatientID alone; "" where the header is unreadable or names nobody.
+        bare: Key of its PatientID alone; "" where the header is unreadable or names no patient.
         full: Key of PatientID and issuer; `bare` where no issuer is named.
         second: Key of the id and a second issuer that the header names; "" without one.
         was: Keys that earlier versions knew the same patient by (`client.cohort.identity.Keys`).
@@ -133,7 +133,7 @@ class IngestSummary:
         reused: Files that had not changed since the last ingest and were not read again.
         contradictory_patients: Patients with an image that has two labels.
         doubts: Doubt code -> number of patients or ids that the steward should look at.
-        looked_for_text: Whether text was looked for in pictures that their header calls clean; None where nobody knows.
+        looked_for_text: Whether text was looked for in pictures that their header calls clean; None if unknown.
     """
 
     files: int
@@ -158,7 +158,15 @@ class IngestSummary:
         concerns: Mapping[str, Concern] | None = None,
         looked_for_text: bool | None = None,
     ) -> Self:
-        """Count records that have their verdicts."""
+        """Count records that have their verdicts.
+
+        Args:
+            records: Record of every file.
+            patients: Patients in the cache.
+            reused: Files that were not read again.
+            concerns: Concern by doubt code.
+            looked_for_text: Whether text was looked for; None if unknown.
+        """
         out = [(record.name, str(record.verdict)) for record in records if record.verdict]
         reasons: dict[str, int] = {}
         for _, reason in out:
@@ -187,8 +195,8 @@ class Admission:
     Attributes:
         folder: What was ingested.
         generation: The cache generation that came of it.
-        reading: Digest of all that the reading of a file depends on beside the file.
-        judging: Digest of all that verdicts depend on beside the files.
+        reading: Digest of all that the reading of a file depends on except the file.
+        judging: Digest of all that outcomes depend on except the files.
         patients: Patients in the cache.
         records: Every file, sorted by name.
         concerns: Doubt code -> what it is about.

@@ -29,7 +29,13 @@ def groups_of(dataset: Dataset, frame: int) -> list[Dataset]:
 
 
 def value_in(dataset: Dataset, groups: list[Dataset], keyword: str) -> Any:
-    """Return an attribute from the frame's groups, else from the top level, else None."""
+    """Return an attribute from the frame's groups, else from the top level, else None.
+
+    Args:
+        dataset: The enhanced object.
+        groups: The frame's own groups, then the shared ones.
+        keyword: Keyword of the attribute.
+    """
     for group in groups:
         section = value_of(group, SECTIONS[keyword])
         if section and value_of(section[0], keyword) is not None:

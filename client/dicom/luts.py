@@ -25,7 +25,7 @@ _TABLE = "PaletteColorLookupTable"
 def read_lut(item: Dataset, *, signed: bool) -> Lut:
     """Return the look-up table of a sequence item.
 
-    The entries are unsigned, whatever their VR says. A table that declares 16 bits and uses fewer has the range that it
+    The entries are unsigned, for every VR. A table that declares 16 bits and uses fewer has the range that it
     uses: 16 is the size of its words, and makers of radiographs write 12-bit entries into them.
 
     Args:

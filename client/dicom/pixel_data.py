@@ -145,7 +145,7 @@ def decoded_frames(header: Header, facts: Facts) -> Iterator[Frame]:
 
 
 def _guarded(decode: Callable[[], Frame]) -> Frame:
-    """Decode one frame; whatever a decoder raises becomes a refusal."""
+    """Decode one frame; every error of a decoder becomes a refusal."""
     try:
         return decode()
     except ScanRefused:

@@ -21,7 +21,7 @@ _PAGE_SERIES = re.compile(
 )
 """In SeriesDescription the same words are a hint that a human decides on."""
 _SLIDE_LABELS = frozenset({"LABEL", "OVERVIEW"})
-"""Pictures of the glass slide's label, where the patient's name is written, alone or beside the tissue."""
+"""Pictures of the glass slide's label, where the patient's name is written, alone or next to the tissue."""
 _COLOURS = ("RGB", "YBR", "PALETTE", "HSV", "ARGB", "CMYK", "XYB")
 """Starts of the photometric interpretations that are no grey scale."""
 _TEXT_MODALITIES = frozenset({"US", "IVUS", "ES", "XC", "DG"})
@@ -55,7 +55,7 @@ def says_text(facts: Facts, provenance: Provenance) -> bool:
     """Return whether the header says, or its device implies, that there may be text in the picture.
 
     BurnedInAnnotation NO vouches for a picture of a kind that usually carries text. It does not vouch for one that
-    contradicts its class: whoever wrote a screen into a CT object wrote the NO of the CT beside it.
+    contradicts its class: the writer of a screen into a CT object also wrote the NO of the CT.
     """
     if provenance.burned_in == "YES" or _not_of_its_class(facts, provenance):
         return True

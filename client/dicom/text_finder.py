@@ -34,7 +34,7 @@ _INNOCENT = (
     "STEHEND", "SITZEND", "HALBSITZEND", "BETTAUFNAHME", "BETTLUNGE", "GAUCHE", "DROITE", "DEBOUT", "COUCHE", "ASSIS",
     "WARD", "BEDSIDE", "STATION", "INTENSIV", "AUFNAHME",
 )  # fmt: skip
-"""Words that technicians put beside the body in English, German and French; a misread letter or two is forgiven."""
+"""Words that technicians put next to the body in English, German and French; a misread letter or two is forgiven."""
 
 
 def installed() -> bool:

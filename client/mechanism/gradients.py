@@ -3,7 +3,7 @@
 Formal guarantee
     Neighbouring relation: add or remove all images of one patient. `clipped_sum` adds, for every patient, that
     patient's gradient scaled to an L2 norm of at most C, in float64. So removing a patient moves the sum by at most C,
-    its L2 sensitivity, whatever the images, the weights and the number of images are:
+    its L2 sensitivity, for any images, any weights and any number of images:
 
     - The norm is never underestimated. Norms are taken in float64 of the very float32 numbers that are summed. Where
       the product of a linear layer is never formed, cancellation between a patient's images could hide digits; a
@@ -15,7 +15,7 @@ Formal guarantee
     So a model is refused whose layers could mix images (`client.mechanism.trainer.refuse_unsafe`), every use of a
     trainable parameter outside the known layers is refused when it happens, and all passes have one shape, in which it
     was tried that this machine's kernels keep patients apart to the last bit (`client.mechanism.isolation`: evidence,
-    no proof). Sums over a patient's images are taken in the order of its places, the same whoever else is there.
+    no proof). Sums over a patient's images are taken in the order of its places, the same for any other patients.
 
 Source
     Book-keeping: Bu, Wang, Zha & Karypis, 2210.00038. Norms of products: Goodfellow, 1510.01799. Float64 sums:
@@ -53,7 +53,13 @@ class PatientGradients(Protocol):
 
 
 def clipped_sum(parts: Iterable[PatientGradients], *, clip_norm: float, total: Tensor) -> Tensor:
-    """Add every patient's gradient, clipped to `clip_norm`, to `total` (flat, float64) and return it."""
+    """Add every patient's gradient, clipped to `clip_norm`, to `total` (flat, float64) and return it.
+
+    Args:
+        parts: The patients' gradients, a pass each.
+        clip_norm: Bound on the L2 norm of one patient's gradient, above 0.
+        total: The sum so far, [parameters] float64; changed in place.
+    """
     for gradients in parts:
         gradients.add_to(total, clip_factors(gradients.squared_norms(), clip_norm=clip_norm))
     return total

@@ -88,7 +88,14 @@ class Sink(Protocol):
         """Return what all linear layers on this very input share."""
 
     def keep_product(self, weight: Tensor, bias: Tensor | None, inputs: Inputs, deltas: Tensor) -> None:
-        """Keep a linear layer's inputs [n, in] and output gradients [n, out]."""
+        """Keep a linear layer's inputs [n, in] and output gradients [n, out].
+
+        Args:
+            weight: The layer's weight.
+            bias: Its bias; None without one.
+            inputs: Its inputs, [n, in].
+            deltas: The gradients of its outputs, [n, out].
+        """
 
 
 def conv2d(

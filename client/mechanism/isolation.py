@@ -1,6 +1,6 @@
 """How many patients may go through the model side by side: as many as this machine keeps apart to the last bit.
 
-A library is free to round an image's numbers by how many images stand beside it and by its place among them. With
+A library is free to round an image's numbers by the number of images in its batch and by its place there. With
 weights that training made this is a matter of 1e-7. A server that sends weights of its own making can have rounding be
 all that is left, and then one patient, by being there, turns what all others add.
 
@@ -38,7 +38,13 @@ _DRAWS = 2
 
 
 def gradient_slots(plan: StudyPlan, *, expected: float, device: torch.device) -> int:
-    """Patients of each pass of a gradient round, where a sample is expected to have so many."""
+    """Patients of each pass of a gradient round, where a sample is expected to have so many.
+
+    Args:
+        plan: The approved plan.
+        expected: Expected number of patients in a sample.
+        device: Device that the round runs on.
+    """
     slots = slots_of(plan.training, size=plan.data.image_size, expected=expected)
     each = plan.training.images_per_patient * plan.training.augmentations
     return _kept_apart(plan, gradients, slots, each, torch.get_num_threads(), device)
@@ -54,7 +60,16 @@ def error_slots(plan: StudyPlan, *, device: torch.device) -> int:
 def gradients(
     model: Generator, images: Tensor, labels: Tensor, noise: Tensor, shares: Tensor, *, slots: int
 ) -> list[Tensor]:
-    """What a gradient round keeps of each patient."""
+    """What a gradient round keeps of each patient.
+
+    Args:
+        model: The model.
+        images: Images of a pass, [n, 1, size, size].
+        labels: Their labels, [n].
+        noise: The model's own draws for each image.
+        shares: Share of each image in its patient.
+        slots: Patients of a pass.
+    """
     found = book_keep_pass(Layout(model), model.loss, images, labels, noise, shares, slots=slots)
     return [*found.by_patient(), _scores(model, images, slots)]
 
@@ -62,7 +77,16 @@ def gradients(
 def errors(
     model: Generator, images: Tensor, labels: Tensor, _noise: Tensor, _shares: Tensor, *, slots: int
 ) -> list[Tensor]:
-    """What a measured fit is made of, patient by patient."""
+    """What a measured fit is made of, patient by patient.
+
+    Args:
+        model: The model.
+        images: Images of a pass, [n, 1, size, size].
+        labels: Their labels, [n].
+        _noise: Not used.
+        _shares: Not used.
+        slots: Patients of a pass.
+    """
     with torch.no_grad():
         return [model.reconstruct(images, labels).view(slots, -1), _scores(model, images, slots)]
 
@@ -83,7 +107,15 @@ def _kept_apart(
 def most_apart(
     plan: StudyPlan, work: Callable[..., list[Tensor]], *, slots: int, each: int, device: torch.device
 ) -> int:
-    """`slots`, or the first of the numbers a quarter smaller each that a pass keeps apart here; 1 always does."""
+    """`slots`, or the first of the numbers a quarter smaller each that a pass keeps apart here; 1 always does.
+
+    Args:
+        plan: The approved plan.
+        work: What a pass computes.
+        slots: Patients of a pass that are wanted.
+        each: Images of each patient.
+        device: Device that the round runs on.
+    """
     tried = slots
     while tried > 1 and not keeps_apart(plan, partial(work, slots=tried), slots=tried, each=each, device=device):
         tried = tried * 3 // 4

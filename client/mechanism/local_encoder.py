@@ -4,8 +4,8 @@ Formal guarantee
     The encoder is trained by the same noised sums as the decoder, so all of it was released, in the accountant's eyes,
     by rounds that the ledger has booked: a later round may begin with it as it may with the weights a server sends.
     It is stored under the round's number, and only once the round's reply is in the spool and its key is gone; a round
-    begins with the newest of an earlier number. So what a round that a crash cut short had made of the encoder, nobody
-    has seen when its key makes the same draw again (`client.ledger.noise_key`): no later round, and no server.
+    begins with the newest of an earlier number. So an interrupted round's encoder is unseen when its key makes the same
+    draw again (`client.ledger.noise_key`): no later round saw it, and no server.
 
 Where a round's encoder is missing, damaged, or of another shape, the newest older one stands in, and before the first
 the plan's own initial one, which is public. Then the decoder has learnt to answer to another encoder, and the round is
@@ -62,6 +62,12 @@ def keep(home: Path, plan: StudyPlan, number: int, encoder: Weights) -> None:
     """Store the encoder that round `number` has made, durably.
 
     Call once the round's reply is stored and its key is gone.
+
+    Args:
+        home: The site's home folder.
+        plan: The approved plan.
+        number: Number of the round.
+        encoder: The encoder's arrays.
 
     Raises:
         DiskRefused: The disk refuses, by its kind.

@@ -6,7 +6,7 @@ flips are left out, because a mirrored chest is another diagnosis.
 
 Every pass of a round has the same shape: so many slots, one for a patient, with K places for images and their views.
 What is not filled is padding of share 0. A library may round by how many images stand side by side; in passes of one
-shape that is the same for everybody, whoever else was drawn (`client.mechanism.isolation`).
+shape that is the same for every patient, with any others (`client.mechanism.isolation`).
 
 What is drawn for one patient is independent of what is drawn for any other, and of the noise: so the law of the others'
 gradients does not depend on whether this patient is there, as the mechanism's proof asks.
@@ -90,7 +90,7 @@ def _whole(rows: Tensor, slots: int) -> Tensor:
 
 
 def slots_of(training: TrainingPlan, *, size: int, expected: float) -> int:
-    """Patients of a pass: a public number, whoever is drawn.
+    """Patients of a pass: a public number, for any draw.
 
     Args:
         training: How many images of a patient, and how many views of an image.

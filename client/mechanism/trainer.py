@@ -15,7 +15,7 @@ Formal guarantee (one step)
     earlier booked rounds (`client.mechanism.local_encoder`), and w a function of w_0 and of
     the noised sums of the round's earlier steps, which the accountant counts as released one by one. So the term is a
     function of what this mechanism has released already, is added after the noise, and costs nothing.
-    A step on which nobody is drawn is the same step on noise alone; it is taken and counted.
+    A step that draws no patient is the same step on noise alone; it is taken and counted.
     So a step is (sigma, sample_rate)-subsampled Gaussian, and a round what its ledger entry says.
 
 Opacus' optimizer carries sigma, C and the divisor. Its hooks are not used: their convolution samplers are silently
@@ -66,11 +66,11 @@ class PatientOptimizer(DPOptimizer):  # type: ignore[misc]
         self._drawn: Future[NDArray[np.float64]] | None = None
 
     def draw_noise(self) -> None:
-        """Begin to draw the step's noise on a thread of its own, beside gradients that are computed on one thread.
+        """Begin to draw the step's noise on a thread of its own, while gradients are computed on another thread.
 
         Where those have more, the noise is drawn by `add_noise` instead: another thread that computes makes OpenMP put
         its own to sleep between operations, which costs more than the noise. The draws are the same either way, as long
-        as nobody else uses the source of randomness until `add_noise` has returned.
+        as no other code uses the source of randomness until `add_noise` has returned.
         """
         self._drawn = self._beside.submit(self._noise)
 
@@ -94,7 +94,7 @@ class PatientOptimizer(DPOptimizer):  # type: ignore[misc]
         return self._random.normal((size,), std=self.noise_multiplier * self.max_grad_norm)
 
     def scale_grad(self) -> None:
-        """Divide by the expected number of patients: a public constant, whoever was drawn."""
+        """Divide by the expected number of patients: a public constant, for any draw."""
         for parameter in self.params:
             parameter.grad.div_(self.expected_batch_size)
 
@@ -174,7 +174,7 @@ class PatientTrainer:
             parameter.grad.add_(parameter.detach() - start, alpha=self._training.proximal)  # type: ignore[union-attr]
 
     def accumulate(self, patients: list[int]) -> None:
-        """Leave the sum of the patients' clipped gradients in each parameter's `summed_grad`, float64; 0 for nobody."""
+        """Leave the sum of the patients' clipped gradients in each `summed_grad`, float64; 0 without patients."""
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros(self._layout.size, dtype=torch.float64, device=self.device)
         clipped_sum(self.patient_gradients(patients), clip_norm=self.optimizer.max_grad_norm, total=total)
@@ -215,7 +215,7 @@ def refuse_unsafe(model: nn.Module, *, own: tuple[type[nn.Module], ...] = ()) ->
 
     Raises:
         PlanRefused: The model has a buffer (running statistics, codebooks) or a layer that is not one of the few known
-            to treat each image on its own: batch normalisation mixes patients, dropout draws noise nobody booked.
+            to treat each image on its own: batch normalisation mixes patients, dropout draws noise that was not booked.
     """
     if buffers := [name for name, _ in model.named_buffers()]:
         raise PlanRefused(f"the model has the buffer {buffers[0]!r}; anything updated from data outside the clip leaks")

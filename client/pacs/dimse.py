@@ -223,7 +223,7 @@ class DimsePacs:
             ) from error
         finally:
             if not finished and association.is_established:
-                association.abort()  # whoever has enough answers does not wait for the rest
+                association.abort()  # with enough answers, do not wait for the rest
 
     def _retrieve(self, study_uid: str, missing: dict[str, set[str]]) -> None:
         """Bring whole series; `missing` maps each to its SOP classes, as far as the PACS names them."""

@@ -44,7 +44,7 @@ class StoreReceiver:
     Args:
         ae_title: Our AE title; a caller that asks for another one is rejected.
         address: Address and port to listen on; port 0 takes a free one.
-        callers: AE titles that may call; nobody else may.
+        callers: AE titles that may call; no other may.
         limits: Bounds on sizes and times.
         deliver: Takes one DICOM file, from several threads; returns when it is kept, raises `WardroundError`
             when it is not.
@@ -75,7 +75,7 @@ class StoreReceiver:
         for context in AllStoragePresentationContexts:
             self._entity.add_supported_context(str(context.abstract_syntax), TRANSFER_SYNTAXES)
         if not callers:
-            raise ValueError("a receiver without callers would accept nobody; name their AE titles")
+            raise ValueError("a receiver without callers would accept no sender; name their AE titles")
 
     def __enter__(self) -> Self:
         handlers: list[evt.EventHandlerType] = [
@@ -130,7 +130,8 @@ class StoreReceiver:
 class ReceivedStudies:
     """Files what peers send into one folder per study, and counts it.
 
-    Nobody announces how much will come, so a study has no end here: each object is complete, a study may not be.
+    No sender announces how much will come, so a DICOM study has no end here: each object is complete, a study may not
+    be.
 
     Attributes:
         counts: studies, instances, bytes, skipped (already there) and refused, as `--json` shows them.

@@ -75,10 +75,21 @@ class Generator(nn.Module, ABC):
         """Images [n, 1, size, size] of latents [n, k] with labels [n]; nominally in [-1, 1], not clamped.
 
         `components` [n] int64 says which component of its class each latent is of; None takes the first.
+
+        Args:
+            latent: Latents, [n, k].
+            labels: Index of each one's label, [n].
+            components: Component of its class, [n] int64; None takes the first.
         """
 
     def refine(self, pictures: Tensor, labels: Tensor, noise: Tensor) -> Tensor:
-        """Pictures [n, size, size] with detail added by chance, from standard normal `noise` of that shape."""
+        """Pictures [n, size, size] with detail added by chance, from standard normal `noise` of that shape.
+
+        Args:
+            pictures: The decoder's pictures, [n, size, size].
+            labels: Index of each one's label, [n].
+            noise: Standard normal, [n, size, size].
+        """
         del labels, noise
         return pictures
 

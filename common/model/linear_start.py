@@ -83,6 +83,11 @@ class LinearStart(nn.Module):
     def explain(self, pixels: Tensor, chosen: Tensor, observation_std: float) -> Tensor:
         """The component of its class that explains each of the pixels [n, d] best, given one-hot classes [n, C].
 
+        Args:
+            pixels: Images as rows, [n, d].
+            chosen: One-hot classes, [n, C].
+            observation_std: Standard deviation of a pixel given its latents.
+
         Returns:
             One-hot components [n, C J], by the log-density of the coordinates (Woodbury's identity) and the weight.
         """

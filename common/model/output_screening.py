@@ -7,7 +7,7 @@ mean grey, contrast (standard deviation) and sharpness (mean step between neighb
     outlier   one of its numbers lies more than 6 robust deviations (1.4826 MAD) from those images' median
     repeat    its 8-bit pixels were already kept in this set
 
-No image of a patient enters, so screening costs no privacy, whatever it drops.
+No image of a patient enters, so screening costs no privacy, for any image that it drops.
 """
 
 import hashlib
@@ -58,6 +58,11 @@ class Screening:
 
     def draw(self, label: str, count: int, *, seed: int) -> Iterator[tuple[list[int], NDArray[np.uint8]]]:
         """Yield (indices within the draw, images [n, size, size] uint8), `count` images in all, in constant memory.
+
+        Args:
+            label: Label of the images.
+            count: Number of images that pass.
+            seed: Seed of the draw.
 
         Raises:
             PlanError: The study has no such label.

@@ -43,6 +43,11 @@ class RefinedVae(Generator):
         """Mean square error of the noise that is left, in units of the error that the closed form expects, [n].
 
         `noise` holds for each image one draw that chooses the level and one for each pixel; see `Generator`.
+
+        Args:
+            images: Images, [n, 1, size, size].
+            labels: Index of each one's label, [n].
+            noise: The draws of each image; see `Generator`.
         """
         clean, level = images[:, 0], levels(noise[:, 0])
         noisy = clean + level[:, None, None] * noise[:, 1:].view_as(clean)
@@ -76,7 +81,13 @@ class RefinedVae(Generator):
         return found.clamp(-1.0, 1.0)
 
     def denoise(self, noisy: Tensor, chosen: Tensor, level: Tensor) -> Tensor:
-        """Estimate the images [n, size, size] under white noise of deviations `level` [n] and one-hot classes."""
+        """Estimate the images [n, size, size] under white noise of deviations `level` [n] and one-hot classes.
+
+        Args:
+            noisy: Images with white noise, [n, size, size].
+            chosen: One-hot classes, [n, C].
+            level: Standard deviation of each image's noise, [n].
+        """
         expected, error = self._expect(noisy, chosen, level)
         cleaned: Tensor = expected + error * self.refiner(noisy, expected, chosen, level)
         return cleaned

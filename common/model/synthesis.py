@@ -20,7 +20,7 @@ from common.plan.reader import build
 from common.plan.study_plan import StudyPlan
 
 BATCH = 64
-"""Images decoded at once. Fixed, so that a seed gives the same pixels whatever the count."""
+"""Images decoded at once. Fixed, so that a seed gives the same pixels for any count."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +131,11 @@ class Decoder:
 
         `component` [n] int64 says which component of the label each latent is of; None takes the heaviest. A denoiser
         begins with the same noise for every image, so that near latents have like images.
+
+        Args:
+            latent: Latents, [n, k].
+            index: Index of the label.
+            component: Component of the label, [n] int64; None takes the heaviest.
         """
         coarse = self._coarse(latent, index, component)
         detail = torch.randn(coarse.shape[1:], generator=torch.Generator().manual_seed(0)).expand(coarse.shape)

@@ -80,6 +80,11 @@ def distance(start: ClassStart, index: int, pictures: Tensor) -> float:
     The square of the Wasserstein distance of two Gaussians whose covariances have the same axes: the squared distance
     of the means, and along each axis the squared difference of the deviations. Axes are the class's directions and, for
     what these leave out, bands of frequencies half an octave wide. nan where the pictures are no finite numbers.
+
+    Args:
+        start: The closed form with a covariance for each class.
+        index: Index of the class.
+        pictures: Images, [n, size, size].
     """
     size, latent = start.mean.shape[1], start.factor.shape[1]
     side = math.isqrt(size)

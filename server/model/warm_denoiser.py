@@ -56,7 +56,13 @@ def read(plan: StudyPlan, model: Generator, images: Tensor, labels: Tensor) -> G
 
 
 def train(plan: StudyPlan, model: RefinedVae, studies: list[Rehearsal]) -> None:
-    """Train the model's denoiser above the closed forms of rehearsed studies; the start is left as it is."""
+    """Train the model's denoiser above the closed forms of rehearsed studies; the start is left as it is.
+
+    Args:
+        plan: The study plan.
+        model: The model with its denoiser.
+        studies: The rehearsed studies.
+    """
     generator = torch.Generator().manual_seed(int(plan.digest[:15], 16))
     mine = list(model.refiner.parameters())
     optimizer = torch.optim.Adam(mine, lr=plan.warm.learning_rate, betas=(0.9, 0.99))
