@@ -18,8 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 FEWEST = 3
 OPEN = {
-    "client/admission": 4, "client/dicom": 1, "client/mechanism": 16, "client/pacs": 3,
-    "common/model": 10, "server/aggregation": 2, "server/model": 9,
+    "client/admission": 2, "client/mechanism": 5, "client/pacs": 3, "common/model": 1, "server/aggregation": 2,
+    "server/model": 6,
 }  # fmt: skip
 """Functions that may still lack arguments, by room. Lower a number when it falls; never raise one."""
 _ELSEWHERE = re.compile(r"arguments (and errors )?as |^(\w+ )*see `|^See `", re.MULTILINE)
