@@ -194,9 +194,9 @@ MORE = [
     Mutation(
         name="quarantine: one site answers for another",
         file="server/aggregation/quarantine.py",
-        at="read",
-        old="        if reply.site != site:",
-        new="        if False:",
+        at="counted",
+        old="    if answer.site != site:",
+        new="    if False:",
         tests=(QUARANTINE + "::test_a_reply_that_says_something_else_than_it_was_asked_is_left_out",),
     ),
     Mutation(
@@ -209,10 +209,10 @@ MORE = [
     ),
     Mutation(
         name="quarantine: a metric beside the release is let in",
-        file="server/aggregation/quarantine.py",
-        at="read",
-        old="    _refuse_extra_keys(record)\n",
-        new="",
+        file="common/wire/messages.py",
+        at="read_answer",
+        old="    if extra := _extra_key(record, expected):",
+        new='    if extra := "":',
         tests=(QUARANTINE + "::test_a_reply_that_holds_more_than_its_release_is_left_out_by_name",),
     ),
     Mutation(

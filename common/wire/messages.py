@@ -171,7 +171,22 @@ class Refused(_Message):
             object.__setattr__(self, "reason", "WardroundError")
 
 
-_Reply = TypeVar("_Reply", HelloReply, TrainReply, Verdict)
+@dataclass(frozen=True, kw_only=True)
+class Unreadable:
+    """An answer of a site that is no message of ours.
+
+    Attributes:
+        extra: A key that has no place in it, "" where there is none: the commonest fault of a foreign client, which
+            sends a metric, a count or a loss.
+        why: What is wrong, for the log.
+    """
+
+    extra: str
+    why: str
+
+
+Reply = HelloReply | TrainReply | Verdict
+_Reply = TypeVar("_Reply", bound=_Message)
 
 
 def pack(record: RecordDict) -> RecordDict:
@@ -192,6 +207,23 @@ def read_reply(record: RecordDict, expected: type[_Reply]) -> _Reply | Refused:
     if _scalars(record).get("kind") == Refused.kind:
         return Refused.from_record(record)
     return expected.from_record(record)
+
+
+def read_answer(record: RecordDict, expected: type[Reply]) -> Reply | Refused | Unreadable:
+    """Read a site's answer as `read_reply` does, and raise nothing: anything else is `Unreadable`."""
+    if extra := _extra_key(record, expected):
+        return Unreadable(extra=extra, why=f"the reply holds the unknown key {extra!r}")
+    try:
+        return read_reply(record, expected)
+    except MessageRefused as error:
+        return Unreadable(extra="", why=str(error))
+
+
+def _extra_key(record: RecordDict, expected: type[Reply]) -> str:
+    known = {field.name for kind in (expected, Refused) for field in dataclasses.fields(kind)} | {"schema", "kind"}
+    message = record.get("message")
+    keys = set(message) if isinstance(message, ConfigRecord) else set()
+    return min((set(record) - {"message", "arrays"}) | (keys - known), default="")[:40]
 
 
 def _scalars(record: RecordDict) -> dict[str, Any]:

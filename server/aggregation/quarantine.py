@@ -1,10 +1,8 @@
 """Which reply counts: each one is checked on its own, and one that fails is left out by the type of its fault."""
 
-import dataclasses
 import math
 
 import numpy as np
-from flwr.app import ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
 from common.accountant.accounting import GaussianEvent
@@ -15,7 +13,7 @@ from common.model.study_model import trained
 from common.model.weights import Weights
 from common.plan.schedule import Round
 from common.plan.study_plan import StudyPlan
-from common.wire.messages import Refused, TrainReply, read_reply
+from common.wire.messages import HelloReply, Refused, TrainReply, Unreadable, Verdict
 from server.aggregation.plausible import ROUNDED, contradiction
 
 _NOISE_SLACK = 6.0
@@ -40,29 +38,35 @@ class Quarantined(MessageRefused):
         super().__init__(message)
 
 
-def read(plan: StudyPlan, step: Round, weights: Weights, site: str, record: RecordDict) -> TrainReply | Refused:
-    """Read what `site` answered to round `step`, and check it as `check_reply` does.
+def counted(
+    plan: StudyPlan,
+    step: Round,
+    weights: Weights,
+    site: str,
+    answer: TrainReply | HelloReply | Verdict | Refused | Unreadable,
+) -> TrainReply | Refused:
+    """What `site` answered to round `step`, checked as `check_reply` does.
 
     Args:
         plan: The study plan.
         step: The round.
         weights: The global weights that the round started from.
         site: Name of the site that was asked.
-        record: The answer as Flower's records.
+        answer: What it answered, as `server.protocol.exchange` has decoded it.
 
     Raises:
         Quarantined: The answer is neither a refusal nor a reply that can count.
     """
-    _refuse_extra_keys(record)
-    try:
-        reply = read_reply(record, TrainReply)
-    except MessageRefused as error:
-        raise Quarantined(MALFORMED, str(error)) from error
-    if isinstance(reply, TrainReply):
-        if reply.site != site:
-            raise Quarantined(OTHER_SITE, "the reply names another site")
-        check_reply(plan, step, weights, reply)
-    return reply
+    if isinstance(answer, Refused):
+        return answer
+    if isinstance(answer, Unreadable):
+        raise Quarantined(EXTRA if answer.extra else MALFORMED, answer.why)
+    if not isinstance(answer, TrainReply):
+        raise Quarantined(MALFORMED, f"the reply is a {answer.kind!r} message")
+    if answer.site != site:
+        raise Quarantined(OTHER_SITE, "the reply names another site")
+    check_reply(plan, step, weights, answer)
+    return answer
 
 
 def check_reply(plan: StudyPlan, step: Round, weights: Weights, reply: TrainReply) -> None:
@@ -114,15 +118,6 @@ def bound(plan: StudyPlan, step: Round, weights: Weights) -> float:
 def _most(plan: StudyPlan, bound: float, event: GaussianEvent, *, length: int) -> float:
     """Largest norm of a noised sum over the plan's most patients, each in a ball of radius `bound`."""
     return bound * (plan.aggregation.max_patients * ROUNDED + event.sigma * (math.sqrt(length) + _NOISE_SLACK))
-
-
-def _refuse_extra_keys(record: RecordDict) -> None:
-    """Name the commonest fault of a foreign client: a metric, a count or a loss that has no place here."""
-    known = {field.name for kind in (TrainReply, Refused) for field in dataclasses.fields(kind)} | {"schema", "kind"}
-    message = record.get("message")
-    keys = set(message) if isinstance(message, ConfigRecord) else set()
-    if extra := sorted((set(record) - {"message", "arrays"}) | (keys - known)):
-        raise Quarantined(EXTRA, f"the reply holds the unknown key {extra[0][:40]!r}")
 
 
 def _check_arrays(arrays: Weights, shapes: dict[str, tuple[int, ...]]) -> None:

@@ -3,8 +3,6 @@
 import logging
 from dataclasses import replace
 
-from flwr.app import RecordDict
-
 from common.mechanism.utility import Utility
 from common.model.weights import Weights, digest
 from common.plan.schedule import Round
@@ -12,7 +10,7 @@ from common.wire.messages import Refused, TrainRequest
 from server.aggregation import quarantine
 from server.aggregation.aggregate import Aggregation
 from server.aggregation.quarantine import Quarantined
-from server.protocol.exchange import Exchange
+from server.protocol.exchange import Answer, Exchange
 from server.protocol.polling import Asking
 from server.protocol.roster import Roster
 from server.study.heads import Heads
@@ -66,9 +64,9 @@ class Collection:
         self._sent[name] = self._heads.to_send(name) or self._study.last_head(name)
         return replace(self._request, last_head=self._sent[name])
 
-    def _hear(self, name: str, answer: RecordDict) -> str:
+    def _hear(self, name: str, answer: Answer) -> str:
         try:
-            reply = quarantine.read(self._study.plan, self._step, self._study.weights, name, answer)
+            reply = quarantine.counted(self._study.plan, self._step, self._study.weights, name, answer)
         except Quarantined as error:
             log.warning("round %d: the reply of %s is quarantined: %s", self._step.number, name, error)
             return error.reason

@@ -1,4 +1,6 @@
-"""Asking sites and hearing back over a Flower Grid: the only server module that sends.
+"""Asking sites and hearing back over a Flower Grid: the only server module that sends, and the door of what comes.
+
+An answer is decoded here, as the reply that its question asks for. Behind this door there are dataclasses alone.
 
 What was asked is an `Inquiry`, and stays open until it is closed: an answer to any ask of it counts, early or late.
 Answers are pulled in groups whose arrays fit a fixed size, a large model's one by one, so that memory does not grow
@@ -16,7 +18,19 @@ from flwr.app import Message, MessageType, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
-from common.wire.messages import EvaluateRequest, Hello, TrainRequest, pack
+from common.wire.messages import (
+    EvaluateRequest,
+    Hello,
+    HelloReply,
+    Refused,
+    Reply,
+    TrainReply,
+    TrainRequest,
+    Unreadable,
+    Verdict,
+    pack,
+    read_answer,
+)
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +43,8 @@ _RAN = (ErrorCode.CLIENT_APP_RAISED_EXCEPTION, ErrorCode.LOAD_CLIENT_APP_EXCEPTI
 
 _T = TypeVar("_T")
 Question = Hello | TrainRequest | EvaluateRequest
+Answer = Reply | Refused | Unreadable
+_REPLIES: dict[type[Question], type[Reply]] = {Hello: HelloReply, TrainRequest: TrainReply, EvaluateRequest: Verdict}
 _KINDS = {Hello: MessageType.QUERY, TrainRequest: MessageType.TRAIN, EvaluateRequest: MessageType.EVALUATE}
 
 
@@ -56,7 +72,7 @@ class Node:
     name: str = ""
 
 
-Take = Callable[[int, RecordDict | Failure], None]
+Take = Callable[[int, Answer | Failure], None]
 
 
 class Exchange:
@@ -118,7 +134,7 @@ class Inquiry:
 
     def __init__(self, grid: Grid, call: Callable[..., list[Any]]) -> None:
         self._grid, self._call = grid, call
-        self._waiting: dict[str, int] = {}
+        self._waiting: dict[str, tuple[int, type[Reply]]] = {}
         self._group = _GROUP_MOST
 
     def ask(self, questions: Mapping[int, Question], *, ttl_s: float) -> set[int]:
@@ -139,11 +155,11 @@ class Inquiry:
             return set()
         stored = set(self._call(self._grid.push_messages, list(messages.values())))
         sent = {m.metadata.message_id: node for node, m in messages.items() if m.metadata.message_id in stored}
-        self._waiting |= sent
+        self._waiting |= {ask: (node, _REPLIES[type(questions[node])]) for ask, node in sent.items()}
         return set(sent.values())
 
     def look(self, take: Take) -> None:
-        """Hand every answer that has come to `take`, one at a time, as (node, content or failure)."""
+        """Hand every answer that has come to `take`, one at a time, as (node, answer or failure)."""
         waiting = list(self._waiting)
         for start in range(0, len(waiting), self._group):
             self._pull(waiting[start : start + self._group], take)
@@ -153,14 +169,15 @@ class Inquiry:
         while replies:
             reply = replies.pop()
             # An error reply names node 1 as its sender, so answers are matched by the message they reply to.
-            node = self._waiting.pop(reply.metadata.reply_to_message_id, None)
-            if node is None:
+            asked = self._waiting.pop(reply.metadata.reply_to_message_id, None)
+            if asked is None:
                 continue
+            node, expected = asked
             if reply.has_error():
                 log.info("node %d: Flower reports error %d", node, reply.error.code)
                 take(node, Failure(lost=reply.error.code not in _RAN))
             else:
-                take(node, reply.content)
+                take(node, read_answer(reply.content, expected))
             del reply
 
     def _records(self, questions: Mapping[int, Question]) -> dict[int, RecordDict]:

@@ -7,8 +7,6 @@ another process. A site that has judged is not asked again.
 import json
 import logging
 
-from flwr.app import RecordDict
-
 from common.errors import (
     GateFailed,
     MessageRefused,
@@ -20,10 +18,10 @@ from common.errors import (
 )
 from common.host.files import write_atomically
 from common.model.synthesis import Decoder
-from common.wire.messages import EvaluateRequest, Refused, Verdict, read_reply
+from common.wire.messages import EvaluateRequest, Refused, Verdict
 from common.wire.verdicts import PASSED, from_json, to_json, verified
 from server.aggregation.quarantine import OTHER_SITE, WRONG_COST
-from server.protocol.exchange import Exchange
+from server.protocol.exchange import Answer, Exchange
 from server.protocol.polling import Asking
 from server.protocol.roster import Roster
 from server.study import signers
@@ -133,14 +131,16 @@ def candidate_of(study: Study) -> str:
     return Decoder.of(study.plan, study.released).digest
 
 
-def _hear(study: Study, found: Verdicts, name: str, answer: RecordDict) -> str:
+def _hear(study: Study, found: Verdicts, name: str, answer: Answer) -> str:
     """Keep the site's checked verdict; return why not where it gave none that counts."""
+    if isinstance(answer, Refused):
+        return answer.reason
+    if not isinstance(answer, Verdict):
+        log.warning("the verdict of %s does not count: %s", name, answer)
+        return MessageRefused.__name__
     try:
-        verdict = read_reply(answer, Verdict)
-        if isinstance(verdict, Refused):
-            return verdict.reason
-        verdict = _checked(study, verdict, candidate_of(study), signers.load(study.folder))
-    except (MessageRefused, SignatureInvalid, SignerUnknown) as error:
+        verdict = _checked(study, answer, candidate_of(study), signers.load(study.folder))
+    except (SignatureInvalid, SignerUnknown) as error:
         log.warning("the verdict of %s does not count: %s", name, error)
         return type(error).__name__
     if verdict.site != name:

@@ -4,10 +4,8 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from flwr.app import RecordDict
-
 from common.errors import DiskFull, DiskRefused, FileLocked, StateError
-from server.protocol.exchange import Exchange, Failure, Question
+from server.protocol.exchange import Answer, Exchange, Failure, Question
 from server.protocol.roster import AWAY, FAILED, GRACE_S, LOOK_S, SILENT, Roster
 
 log = logging.getLogger(__name__)
@@ -61,7 +59,7 @@ class Asking:
         *,
         what: str,
         question: Callable[[str], Question],
-        hear: Callable[[str, RecordDict], str],
+        hear: Callable[[str, Answer], str],
     ) -> None:
         self._exchange, self._roster, self._what = exchange, roster, what
         self._question, self._hear = question, hear
@@ -125,7 +123,7 @@ class Asking:
             asked.lost, asked.since = node not in sent, self._roster.online[node].since
             asked.again_at = now + min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (asked.times - 1))
 
-    def _take(self, node: int, answer: RecordDict | Failure) -> None:
+    def _take(self, node: int, answer: Answer | Failure) -> None:
         """Hear one answer on its own: a bad one costs that site its say and nobody else anything."""
         name, asked = self._names[node], self._asked.get(node, _Asked())
         if name in self.replied:

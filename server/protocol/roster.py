@@ -3,12 +3,10 @@
 import logging
 from dataclasses import dataclass
 
-from flwr.app import RecordDict
-
 from common.errors import MessageRefused, QuorumLost
-from common.wire.messages import Hello, HelloReply, Refused, read_reply
+from common.wire.messages import Hello, HelloReply, Refused
 from server.aggregation.quarantine import OTHER_SITE
-from server.protocol.exchange import Exchange, Failure, Node
+from server.protocol.exchange import Answer, Exchange, Failure, Node
 from server.study import enrolled
 from server.study.study import Study
 
@@ -121,7 +119,7 @@ class Roster:
             return node not in self.sites
         return afresh and bool(known.reason)
 
-    def _hear(self, node: int, answer: RecordDict | Failure) -> None:
+    def _hear(self, node: int, answer: Answer | Failure) -> None:
         known = self._asked[node]
         if isinstance(answer, Failure):
             if answer.lost:
@@ -129,23 +127,18 @@ class Roster:
             else:
                 known.reason = FAILED
             return
-        try:
-            reply = read_reply(answer, HelloReply)
-        except MessageRefused:
+        if isinstance(answer, Refused):
+            known.name, known.reason = answer.site, answer.reason
+        elif not isinstance(answer, HelloReply) or answer.plan != self._study.plan.digest:
             known.reason = MessageRefused.__name__
-            return
-        if isinstance(reply, Refused):
-            known.name, known.reason = reply.site, reply.reason
-        elif reply.plan != self._study.plan.digest:
-            known.reason = MessageRefused.__name__
-        elif known.node.name not in ("", reply.site):
+        elif known.node.name not in ("", answer.site):
             known.name, known.reason = known.node.name, OTHER_SITE
-        elif self._holder(reply.site) not in (None, node):
+        elif self._holder(answer.site) not in (None, node):
             known.reason = TWICE
         else:
-            known.name, known.reason = reply.site, ""
-            self.sites[node] = reply.site
-            log.info("site %s takes part", reply.site)
+            known.name, known.reason = answer.site, ""
+            self.sites[node] = answer.site
+            log.info("site %s takes part", answer.site)
 
     def _called(self, node: int, known: _Known) -> str:
         """The site of a node that takes no part, or its number where it never said and where another has that name."""

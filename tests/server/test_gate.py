@@ -4,7 +4,6 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from flwr.app import RecordDict
 
 from common.errors import FidelityTooLow, SignatureInvalid, SignerUnknown, VerdictMissing
 from common.model.weights import digest
@@ -43,7 +42,7 @@ def verdict(study: Study, site: str, *, by: str = "", outcome: str = PASSED) -> 
 
 def hear(study: Study, answer: Verdict, *, site: str = "") -> tuple[str, gate.Verdicts]:
     found: gate.Verdicts = {}
-    return gate._hear(study, found, site or answer.site, RecordDict(answer.to_record())), found
+    return gate._hear(study, found, site or answer.site, answer), found
 
 
 def test_a_verdict_under_the_enrolled_key_counts_and_is_kept(study: Study) -> None:

@@ -10,7 +10,7 @@ from flwr.app import Array, ConfigRecord, RecordDict
 from common.mechanism.moments import triangle
 from common.model.study_model import initial
 from common.plan.schedule import schedule
-from common.wire.messages import TrainReply, TrainRequest
+from common.wire.messages import TrainReply, TrainRequest, read_answer
 from server.aggregation import quarantine
 from server.aggregation.quarantine import Quarantined
 from tests.server.sites import honest_reply, tiny_plan
@@ -29,7 +29,7 @@ def honest(number: int) -> TrainReply:
 def read(record: RecordDict, number: int) -> str:
     """Reason for which the coordinator leaves this answer of north to round `number` out; "" where it counts."""
     try:
-        quarantine.read(PLAN, STEPS[number - 1], WEIGHTS, "north", record)
+        quarantine.counted(PLAN, STEPS[number - 1], WEIGHTS, "north", read_answer(record, TrainReply))
     except Quarantined as error:
         return error.reason
     return ""
