@@ -1,16 +1,16 @@
 """The plan's `[aggregation]` table: how replies become one model."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from common.plan.rules import require
+from common.plan.bounds import Such, Table, Within
 
 ROBUST = ("median", "trimmed_mean")
 """Strategies that look at the replies side by side instead of adding them up."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class AggregationPlan:
+class AggregationPlan(Table):
     """How replies become one model.
 
     The moments phase always adds: its releases are sums over patients, and nothing else makes sense of them. The
@@ -35,55 +35,36 @@ class AggregationPlan:
         retries: How often a round below quorum is asked again before the study stops.
     """
 
+    table = "aggregation"
+
     strategy: Literal["fedavg", "fedavgm", "fedadam", "median", "trimmed_mean"] = "fedavg"
     weighting: Literal["uniform"] = "uniform"
     server_learning_rate: float = 1.0
-    server_momentum: float = 0.9
-    adam_decay: float = 0.99
-    adam_floor: float = 0.001
-    trim_share: float = 0.2
-    max_patients: int = 10_000_000
-    min_sites: int = 2
-    deadline_s: float = 3600.0
-    retries: int = 1
+    server_momentum: Annotated[float, Within(0, 1, below=True)] = 0.9
+    adam_decay: Annotated[float, Within(0, 1, below=True)] = 0.99
+    adam_floor: Annotated[float, Within(0, 1, above=True)] = 0.001
+    trim_share: Annotated[float, Within(0, 0.5, above=True, below=True)] = 0.2
+    max_patients: Annotated[int, Within(1, 10_000_000)] = 10_000_000
+    min_sites: Annotated[int, Within(1)] = 2
+    deadline_s: Annotated[float, Such(lambda wait: 0 < wait <= 7 * 86400, "above 0 and at most a week")] = 3600.0
+    retries: Annotated[int, Within(0, 10)] = 1
 
-    def __post_init__(self) -> None:
-        require(
-            1 <= self.max_patients <= 10_000_000, "aggregation.max_patients", "from 1 to 10000000", self.max_patients
-        )
-        require(self.min_sites >= 1, "aggregation.min_sites", "1 or more", self.min_sites)
-        require(
-            0 < self.deadline_s <= 7 * 86400,
-            "aggregation.deadline_s",
-            "above 0 and at most a week",
-            self.deadline_s,
-        )
-        require(0 <= self.retries <= 10, "aggregation.retries", "from 0 to 10", self.retries)
+    def _check(self) -> None:
+        """The server's step fits its strategy, and a robust one is robust even where only the quorum replies.
+
+        The median of two is their mean.
+        """
         most = 0.1 if self.strategy == "fedadam" else 10.0
-        require(
+        self.must(
             0 < self.server_learning_rate <= most,
-            "aggregation.server_learning_rate",
+            "server_learning_rate",
             f"above 0 and at most {most:g} with strategy {self.strategy}",
-            self.server_learning_rate,
         )
-        for key in ("server_momentum", "adam_decay"):
-            value = getattr(self, key)
-            require(0 <= value < 1, f"aggregation.{key}", "from 0 to below 1", value)
-        require(0 < self.adam_floor <= 1, "aggregation.adam_floor", "above 0 and at most 1", self.adam_floor)
-        self._check_robust()
-
-    def _check_robust(self) -> None:
-        """A robust strategy must be one even where only the quorum replies: the median of two is their mean."""
-        require(0 < self.trim_share < 0.5, "aggregation.trim_share", "above 0 and below 0.5", self.trim_share)
-        require(
+        self.must(
             self.strategy != "trimmed_mean" or int(self.trim_share * self.min_sites) >= 1,
-            "aggregation.trim_share",
+            "trim_share",
             "at least 1 / min_sites, so that a quorum loses a reply at either end",
-            self.trim_share,
         )
-        require(
-            self.strategy not in ROBUST or self.min_sites >= 3,
-            "aggregation.min_sites",
-            f"3 or more with strategy {self.strategy}",
-            self.min_sites,
+        self.must(
+            self.strategy not in ROBUST or self.min_sites >= 3, "min_sites", f"3 or more with strategy {self.strategy}"
         )

@@ -1,12 +1,13 @@
 """The plan's `[evaluation]` table: who is set aside, what a site judges the candidate by, and what that costs."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from common.errors import PlanError
+from common.plan.bounds import Table, Within
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationPlan:
+class EvaluationPlan(Table):
     """How hospitals judge the candidate before anything is released.
 
     Every site counts votes of its own patients, adds Gaussian noise, and says yes or the type of its no
@@ -30,29 +31,16 @@ class EvaluationPlan:
             differ by chance as much as by the verdict's noise, and a faultless candidate may be refused.
     """
 
-    held_out_share: float = 0.0
-    sigma: float = 2.5
-    images_per_label: int = 500
-    reach: float = 2.0
-    min_fidelity: float = 0.3
-    min_utility: float = 0.6
-    max_copied: float = 0.05
-    near_rmse: float = 0.1
+    table = "evaluation"
 
-    def __post_init__(self) -> None:
-        for key, low, high in (
-            ("held_out_share", 0.0, 0.5),
-            ("sigma", 0.5, 100.0),
-            ("images_per_label", 50, 10_000),
-            ("reach", 1.0, 3.0),
-            ("min_fidelity", 0.0, 1.0),
-            ("min_utility", 0.0, 1.0),
-            ("max_copied", 0.0, 1.0),
-            ("near_rmse", 0.0, 2.0),
-        ):
-            value = getattr(self, key)
-            if not low <= value <= high:
-                raise PlanError(f"plan: `evaluation.{key}` must be from {low:g} to {high:g}, not {value!r}")
+    held_out_share: Annotated[float, Within(0, 0.5)] = 0.0
+    sigma: Annotated[float, Within(0.5, 100)] = 2.5
+    images_per_label: Annotated[int, Within(50, 10_000)] = 500
+    reach: Annotated[float, Within(1, 3)] = 2.0
+    min_fidelity: Annotated[float, Within(0, 1)] = 0.3
+    min_utility: Annotated[float, Within(0, 1)] = 0.6
+    max_copied: Annotated[float, Within(0, 1)] = 0.05
+    near_rmse: Annotated[float, Within(0, 2)] = 0.1
 
     @property
     def gated(self) -> bool:

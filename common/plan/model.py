@@ -1,14 +1,24 @@
 """The plan's `[model]` table: the shape of the variational autoencoder."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from common.plan.bounds import Such, Table, Within
 from common.plan.canonical import later
-from common.plan.rules import require
+
+_CHANNELS = Such(lambda channels: all(c > 0 and c % 4 == 0 for c in channels), "multiples of 4")
+_HIDDEN = (
+    Such(lambda hidden: len(hidden) <= 4, "at most 4 layers"),
+    Such(lambda hidden: all(4 <= width <= 1024 for width in hidden), "from 4 to 1024 each"),
+)
+_DENOISER = (
+    Such(lambda channels: len(channels) in (0, 2), "2 levels"),
+    Such(lambda channels: all(4 <= c <= 256 for c in channels), "from 4 to 256 each"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelPlan:
+class ModelPlan(Table):
     """The shape of the variational autoencoder.
 
     Attributes:
@@ -27,41 +37,24 @@ class ModelPlan:
         observation_std: Standard deviation of a pixel around the decoder's mean, image units in [-1, 1].
     """
 
-    latent: int = 16
-    channels: tuple[int, ...] = (16, 32)
-    hidden: tuple[int, ...] = later((), since="0.1.0")
-    base: int = 16
-    components: int = 1
-    covariance: Literal["shared", "class"] = later("shared", since="0.1.0")
-    denoiser: tuple[int, ...] = later((), since="0.1.0")
-    observation_std: float = 0.25
+    table = "model"
 
-    def __post_init__(self) -> None:
-        require(2 <= self.latent <= 128, "model.latent", "from 2 to 128", self.latent)
-        if self.hidden:
-            require(not self.channels, "model.channels", "[] with model.hidden", list(self.channels))
-            require(len(self.hidden) <= 4, "model.hidden", "at most 4 layers", list(self.hidden))
-            require(all(4 <= w <= 1024 for w in self.hidden), "model.hidden", "from 4 to 1024 each", list(self.hidden))
-        elif self.denoiser:
-            require(not self.channels, "model.channels", "[] with model.denoiser", list(self.channels))
-            require(len(self.denoiser) == 2, "model.denoiser", "2 levels", list(self.denoiser))
-            require(
-                all(4 <= c <= 256 for c in self.denoiser), "model.denoiser", "from 4 to 256 each", list(self.denoiser)
-            )
+    latent: Annotated[int, Within(2, 128)] = 16
+    channels: Annotated[tuple[int, ...], _CHANNELS] = (16, 32)
+    hidden: Annotated[tuple[int, ...], *_HIDDEN] = later((), since="0.1.0")
+    base: Annotated[int, Within(4, 32)] = 16
+    components: Annotated[int, Within(1, 32)] = 1
+    covariance: Literal["shared", "class"] = later("shared", since="0.1.0")
+    denoiser: Annotated[tuple[int, ...], *_DENOISER] = later((), since="0.1.0")
+    observation_std: Annotated[float, Within(0.01, 2)] = 0.25
+
+    def _check(self) -> None:
+        """The nets are of one kind, and a class with a covariance of its own has one component."""
+        other = "model.hidden" if self.hidden else "model.denoiser" if self.denoiser else ""
+        if other:
+            self.must(not self.channels, "channels", f"[] with {other}")
         else:
-            require(2 <= len(self.channels) <= 5, "model.channels", "2 to 5 levels", list(self.channels))
-        require(
-            all(c > 0 and c % 4 == 0 for c in self.channels),
-            "model.channels",
-            "multiples of 4",
-            list(self.channels),
+            self.must(2 <= len(self.channels) <= 5, "channels", "2 to 5 levels")
+        self.must(
+            self.components == 1 or self.covariance == "shared", "components", '1 with model.covariance = "class"'
         )
-        require(4 <= self.base <= 32, "model.base", "from 4 to 32", self.base)
-        require(1 <= self.components <= 32, "model.components", "from 1 to 32", self.components)
-        require(
-            self.components == 1 or self.covariance == "shared",
-            "model.components",
-            '1 with model.covariance = "class"',
-            self.components,
-        )
-        require(0.01 <= self.observation_std <= 2, "model.observation_std", "from 0.01 to 2", self.observation_std)

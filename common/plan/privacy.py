@@ -1,18 +1,23 @@
 """The plan's `[privacy]` table: what the study may cost a patient at one site, and how it is spent."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from common.plan.rules import require
+from common.plan.bounds import Such, Table, Within
 
 MAX_EPSILON = 10.0
 """Above this a Gaussian-DP promise says little; a plan that wants more is refused."""
 LEAST_CLIP = 1e-3
 """Least clip of the moments phase: one far below any image's size would leave little but rounding to clip."""
 
+_PHASES = Such(
+    lambda phases: phases[phases[:1] == ("warm",) :] in (("moments",), ("sgd",), ("moments", "sgd")),
+    'one of ["moments"], ["sgd"], ["moments", "sgd"], each with or without "warm" in front',
+)
+
 
 @dataclass(frozen=True, kw_only=True)
-class PrivacyPlan:
+class PrivacyPlan(Table):
     """What the study may cost a patient at one site, and how it is spent.
 
     Attributes:
@@ -33,46 +38,21 @@ class PrivacyPlan:
         enabled: False trains without noise; only a simulation accepts such a plan.
     """
 
-    epsilon: float = 8.0
-    delta: float = 1e-5
-    clip_norm: float = 1.0
-    phases: tuple[str, ...] = ("moments", "sgd")
-    moments_share: float = 0.8
-    mean_clip: float = 0.7
-    deviation_clip: float = 0.4
-    spare_rounds: int = 0
+    table = "privacy"
+
+    epsilon: Annotated[float, Within(0, MAX_EPSILON, above=True)] = 8.0
+    delta: Annotated[float, Within(1e-12, 1, below=True)] = 1e-5
+    clip_norm: Annotated[float, Within(0, 1000, above=True)] = 1.0
+    phases: Annotated[tuple[str, ...], _PHASES] = ("moments", "sgd")
+    moments_share: Annotated[float, Within(0, 1, above=True, below=True)] = 0.8
+    mean_clip: Annotated[float, Within(LEAST_CLIP, 1)] = 0.7
+    deviation_clip: Annotated[float, Within(LEAST_CLIP, 2)] = 0.4
+    spare_rounds: Annotated[int, Within(0, 10)] = 0
     utility_share: float = 0.0
     enabled: bool = True
     unit: Literal["patient"] = "patient"
 
-    def __post_init__(self) -> None:
-        require(
-            0 < self.epsilon <= MAX_EPSILON,
-            "privacy.epsilon",
-            f"above 0 and at most {MAX_EPSILON:g}",
-            self.epsilon,
-        )
-        require(1e-12 <= self.delta < 1, "privacy.delta", "from 1e-12 to below 1", self.delta)
-        require(0 < self.clip_norm <= 1000, "privacy.clip_norm", "above 0 and at most 1000", self.clip_norm)
-        require(
-            self.phases[self.phases[:1] == ("warm",) :] in (("moments",), ("sgd",), ("moments", "sgd")),
-            "privacy.phases",
-            'one of ["moments"], ["sgd"], ["moments", "sgd"], each with or without "warm" in front',
-            list(self.phases),
-        )
-        require(0 < self.moments_share < 1, "privacy.moments_share", "between 0 and 1", self.moments_share)
-        require(LEAST_CLIP <= self.mean_clip <= 1, "privacy.mean_clip", f"from {LEAST_CLIP:g} to 1", self.mean_clip)
-        require(
-            LEAST_CLIP <= self.deviation_clip <= 2,
-            "privacy.deviation_clip",
-            f"from {LEAST_CLIP:g} to 2",
-            self.deviation_clip,
-        )
-        require(0 <= self.spare_rounds <= 10, "privacy.spare_rounds", "from 0 to 10", self.spare_rounds)
+    def _check(self) -> None:
+        """Only gradient rounds measure how well the model fits."""
         most = 0.5 if "sgd" in self.phases else 0.0
-        require(
-            0 <= self.utility_share <= most,
-            "privacy.utility_share",
-            'from 0 to 0.5, and 0 where phases lacks "sgd"',
-            self.utility_share,
-        )
+        self.must(0 <= self.utility_share <= most, "utility_share", 'from 0 to 0.5, and 0 where phases lacks "sgd"')

@@ -1,12 +1,13 @@
 """The plan's `[release]` table: what the finished study generates by itself."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from common.plan.rules import require
+from common.plan.bounds import Table, Within
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReleasePlan:
+class ReleasePlan(Table):
     """What the finished study generates by itself.
 
     Attributes:
@@ -19,18 +20,9 @@ class ReleasePlan:
             model says of a pixel beyond its mean. Looks worse; may train a classifier better.
     """
 
-    images_per_label: int = 32
-    temperature: float = 1.0
-    texture: float = 0.0
-    observation: float = 0.0
+    table = "release"
 
-    def __post_init__(self) -> None:
-        require(
-            0 <= self.images_per_label <= 100_000,
-            "release.images_per_label",
-            "from 0 to 100000",
-            self.images_per_label,
-        )
-        require(0 < self.temperature <= 2, "release.temperature", "above 0 and at most 2", self.temperature)
-        require(0 <= self.texture <= 2, "release.texture", "from 0 to 2", self.texture)
-        require(0 <= self.observation <= 1, "release.observation", "from 0 to 1", self.observation)
+    images_per_label: Annotated[int, Within(0, 100_000)] = 32
+    temperature: Annotated[float, Within(0, 2, above=True)] = 1.0
+    texture: Annotated[float, Within(0, 2)] = 0.0
+    observation: Annotated[float, Within(0, 1)] = 0.0

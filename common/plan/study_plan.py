@@ -1,21 +1,21 @@
 """The study plan: what every party agrees on before a study, identified by the digest of its canonical form.
 
-Each table of `plan.toml` is a dataclass in a module of its own, which documents its keys: `common.plan.data`,
-`model_plan`, `warm_plan`, `training_plan`, `privacy_plan`, `aggregation_plan`, `release_plan`, `evaluation_plan`.
+Each table of `plan.toml` is a dataclass in a module of its own, which documents its keys and their bounds:
+`common.plan.data`, `model`, `warm`, `training`, `privacy`, `aggregation`, `release`, `evaluation`.
 """
 
 import hashlib
 import json
-import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from common.display.texts import NotText, read_text
 from common.errors import PlanError
 from common.model.folding import folding
 from common.plan.aggregation import AggregationPlan
+from common.plan.bounds import Matching, Such, Table
 from common.plan.canonical import canonical
 from common.plan.data import DataPlan
 from common.plan.evaluation import EvaluationPlan
@@ -23,7 +23,6 @@ from common.plan.model import ModelPlan
 from common.plan.privacy import MAX_EPSILON, PrivacyPlan
 from common.plan.reader import build
 from common.plan.release import ReleasePlan
-from common.plan.rules import require
 from common.plan.training import TrainingPlan
 from common.plan.warm import WarmPlan
 
@@ -47,10 +46,12 @@ MOST_VALUES = 16_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyPlan:
+class StudyPlan(Table):
     """The whole plan. Two plans are the same study if and only if their digests are equal."""
 
-    name: str
+    name: Annotated[
+        str, Matching(r"[a-z0-9][a-z0-9._-]{0,63}", "lower-case letters, digits, dots and dashes, at most 64")
+    ]
     data: DataPlan = field(default_factory=DataPlan)
     model: ModelPlan = field(default_factory=ModelPlan)
     warm: WarmPlan = field(default_factory=WarmPlan)
@@ -59,106 +60,77 @@ class StudyPlan:
     aggregation: AggregationPlan = field(default_factory=AggregationPlan)
     release: ReleasePlan = field(default_factory=ReleasePlan)
     evaluation: EvaluationPlan = field(default_factory=EvaluationPlan)
-    schema: int = PLAN_SCHEMA
+    schema: Annotated[int, Such(lambda schema: schema == PLAN_SCHEMA, f"{PLAN_SCHEMA}")] = PLAN_SCHEMA
 
-    def __post_init__(self) -> None:
-        require(self.schema == PLAN_SCHEMA, "schema", f"{PLAN_SCHEMA}", self.schema)
-        require(
-            re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", self.name) is not None,
-            "name",
-            "lower-case letters, digits, dots and dashes, at most 64",
-            self.name,
-        )
-        require(
+    def _check(self) -> None:
+        self.must(
             self.privacy.delta < 1 / self.data.min_patients,
             "privacy.delta",
             f"below 1/min_patients ({1 / self.data.min_patients:g})",
-            self.privacy.delta,
         )
-        step = 2 ** len(self.model.channels)
-        require(
-            self.data.image_size % step == 0,
-            "data.image_size",
-            f"a multiple of {step} with {len(self.model.channels)} levels",
-            self.data.image_size,
+        levels = len(self.model.channels)
+        self.must(
+            self.data.image_size % 2**levels == 0, "data.image_size", f"a multiple of {2**levels} with {levels} levels"
         )
-        require(self.model.base <= self.data.image_size, "model.base", "at most data.image_size", self.model.base)
-        require(
-            self.model.latent < self.model.base**2,
-            "model.latent",
-            "below model.base squared",
-            self.model.latent,
-        )
-        require(
+        self.must(self.model.base <= self.data.image_size, "model.base", "at most data.image_size")
+        self.must(self.model.latent < self.model.base**2, "model.latent", "below model.base squared")
+        self.must(
             self.model.components == 1 or "moments" in self.privacy.phases,
             "model.components",
             '1 when phases lacks "moments"',
-            self.model.components,
         )
         self._check_covariance()
         self._check_denoiser()
         self._check_warm()
-        require(
+        self.must(
             "sgd" not in self.privacy.phases or self.training.rounds > 0,
             "training.rounds",
             'above 0 when phases has "sgd"',
-            self.training.rounds,
         )
-
-        require(
+        self.must(
             self.aggregation.max_patients >= self.data.min_patients,
             "aggregation.max_patients",
             f"at least data.min_patients ({self.data.min_patients})",
-            self.aggregation.max_patients,
         )
-        require(
+        self.must(
             self.training.federated == "all" or "warm" not in self.privacy.phases,
             "training.federated",
             '"all" when phases has "warm": a warmed encoder has no way to the sites',
-            self.training.federated,
         )
 
     def _check_warm(self) -> None:
         """Rehearsals teach a denoiser to read noised moments: without either there is nothing to rehearse."""
         if not self.warm.studies:
             return
-        require(bool(self.model.denoiser), "warm.studies", "0 without model.denoiser", self.warm.studies)
-        require("warm" in self.privacy.phases, "warm.studies", '0 when phases lacks "warm"', self.warm.studies)
+        self.must(bool(self.model.denoiser), "warm.studies", "0 without model.denoiser")
+        self.must("warm" in self.privacy.phases, "warm.studies", '0 when phases lacks "warm"')
 
     def _check_denoiser(self) -> None:
         """A denoiser needs a covariance of each class, an image that folds into its grid, and no encoder's rounds."""
         if not self.model.denoiser:
             return
-        with_, cell = "with model.denoiser", 2 * folding(self.data.image_size)
-        require(self.model.covariance == "class", "model.covariance", f'"class" {with_}', self.model.covariance)
-        size = self.data.image_size
-        require(size % cell == 0, "data.image_size", f"a multiple of {cell} {with_}", size)
-        require(self.training.federated == "all", "training.federated", f'"all" {with_}', self.training.federated)
-        require(self.release.texture == 0, "release.texture", f"0 {with_}, which draws it", self.release.texture)
+        given, cell = "with model.denoiser", 2 * folding(self.data.image_size)
+        self.must(self.model.covariance == "class", "model.covariance", f'"class" {given}')
+        self.must(self.data.image_size % cell == 0, "data.image_size", f"a multiple of {cell} {given}")
+        self.must(self.training.federated == "all", "training.federated", f'"all" {given}')
+        self.must(self.release.texture == 0, "release.texture", f"0 {given}, which draws it")
 
     def _check_covariance(self) -> None:
         """A covariance for each class needs classes, rounds that learn it, and arrays that fit a message."""
         if self.model.covariance == "shared":
             return
-        require(bool(self.data.labels), "model.covariance", '"shared" without data.labels', self.model.covariance)
-        require(
-            "moments" in self.privacy.phases,
-            "model.covariance",
-            '"shared" when phases lacks "moments"',
-            self.model.covariance,
-        )
+        self.must(bool(self.data.labels), "model.covariance", '"shared" without data.labels')
+        self.must("moments" in self.privacy.phases, "model.covariance", '"shared" when phases lacks "moments"')
         classes, frequencies = len(self.data.labels), self.model.base**2
-        require(
+        self.must(
             classes * frequencies * (frequencies + 1) // 2 <= MOST_VALUES,
             "model.base",
             f"so small that {classes} covariances of base**2 frequencies hold at most {MOST_VALUES:,} values",
-            self.model.base,
         )
-        require(
+        self.must(
             classes * self.model.latent * self.data.image_size**2 <= MOST_VALUES,
             "model.latent",
             f"so small that {classes} sets of directions hold at most {MOST_VALUES:,} pixels",
-            self.model.latent,
         )
 
     @classmethod

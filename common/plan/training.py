@@ -1,13 +1,13 @@
 """The plan's `[training]` table: how long, how fast, and how often a patient is drawn."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from common.plan.rules import require
+from common.plan.bounds import Table, Within
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingPlan:
+class TrainingPlan(Table):
     """The gradient phase: how long, how fast, and how often a patient is drawn.
 
     Attributes:
@@ -29,44 +29,29 @@ class TrainingPlan:
             last round's.
     """
 
-    rounds: int = 5
-    local_steps: int = 10
-    sample_rate: float = 0.05
+    table = "training"
+
+    rounds: Annotated[int, Within(0, 10_000)] = 5
+    local_steps: Annotated[int, Within(1, 10_000)] = 10
+    sample_rate: Annotated[float, Within(0, 1, above=True)] = 0.05
     optimizer: Literal["adam", "sgd"] = "adam"
-    learning_rate: float = 0.002
-    images_per_patient: int = 2
+    learning_rate: Annotated[float, Within(0, 10, above=True)] = 0.002
+    images_per_patient: Annotated[int, Within(1, 64)] = 2
     augmentations: int = 1
     federated: Literal["all", "decoder"] = "all"
     proximal: float = 0.0
-    ema: float = 0.0
+    ema: Annotated[float, Within(0, 1, below=True)] = 0.0
 
-    def __post_init__(self) -> None:
-        require(0 <= self.rounds <= 10_000, "training.rounds", "from 0 to 10000", self.rounds)
-        require(1 <= self.local_steps <= 10_000, "training.local_steps", "from 1 to 10000", self.local_steps)
-        require(0 < self.sample_rate <= 1, "training.sample_rate", "above 0 and at most 1", self.sample_rate)
-        require(
-            0 < self.learning_rate <= 10,
-            "training.learning_rate",
-            "above 0 and at most 10",
-            self.learning_rate,
-        )
-        require(
-            1 <= self.images_per_patient <= 64,
-            "training.images_per_patient",
-            "from 1 to 64",
-            self.images_per_patient,
-        )
-        require(
+    def _check(self) -> None:
+        """A patient's images fit memory, and a step drawn back does not overshoot."""
+        self.must(
             1 <= self.augmentations <= 64 // self.images_per_patient,
-            "training.augmentations",
+            "augmentations",
             "from 1 to 64 / images_per_patient, so that a patient fits memory",
-            self.augmentations,
         )
         most = min(100.0, 1.0 / self.learning_rate) if self.optimizer == "sgd" else 100.0
-        require(
+        self.must(
             0 <= self.proximal <= most,
-            "training.proximal",
+            "proximal",
             "from 0 to 100, and at most 1 / learning_rate with sgd, or a step overshoots",
-            self.proximal,
         )
-        require(0 <= self.ema < 1, "training.ema", "from 0 to below 1", self.ema)

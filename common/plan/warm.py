@@ -2,17 +2,28 @@
 
 import re
 from dataclasses import dataclass
+from typing import Annotated
 
+from common.plan.bounds import Such, Table, Within
 from common.plan.canonical import later
 from common.plan.rules import require
 
 PHANTOMS = "phantoms"
 _MOST_NAMES = 20
 _LONGEST_NAME = 200
+_SOURCE = Such(
+    lambda source: source == PHANTOMS or re.fullmatch(r"[0-9a-f]{64}", source) is not None,
+    '"phantoms" or the SHA-256 of the public .npz file, 64 hexadecimal digits',
+)
+_STUDIES = Such(lambda studies: studies == 0 or 8 <= studies <= 1000, "0, or from 8 to 1000")
+_NAMED = Such(
+    lambda lines: all(0 < len(line) <= _LONGEST_NAME and line.isprintable() for line in lines),
+    f"lines of 1 to {_LONGEST_NAME} printable characters",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class WarmPlan:
+class WarmPlan(Table):
     """How the coordinator warms the nets up; read only where `privacy.phases` begins with "warm".
 
     It happens at the coordinator, on public images, above the start that the moments phase has left: no hospital takes
@@ -33,33 +44,18 @@ class WarmPlan:
             the card repeat it.
     """
 
-    source: str = PHANTOMS
-    images: int = 2000
-    steps: int = 300
-    learning_rate: float = 0.001
-    studies: int = later(0, since="0.1.0")
-    patients: int = later(0, since="0.1.0")
-    named: tuple[str, ...] = later((), since="0.1.0")
+    table = "warm"
 
-    def __post_init__(self) -> None:
-        require(
-            self.source == PHANTOMS or re.fullmatch(r"[0-9a-f]{64}", self.source) is not None,
-            "warm.source",
-            '"phantoms" or the SHA-256 of the public .npz file, 64 hexadecimal digits',
-            self.source,
-        )
-        require(64 <= self.images <= 100_000, "warm.images", "from 64 to 100000", self.images)
-        require(1 <= self.steps <= 100_000, "warm.steps", "from 1 to 100000", self.steps)
-        require(0 < self.learning_rate <= 1, "warm.learning_rate", "above 0 and at most 1", self.learning_rate)
-        require(self.studies == 0 or 8 <= self.studies <= 1000, "warm.studies", "0, or from 8 to 1000", self.studies)
+    source: Annotated[str, _SOURCE] = PHANTOMS
+    images: Annotated[int, Within(64, 100_000)] = 2000
+    steps: Annotated[int, Within(1, 100_000)] = 300
+    learning_rate: Annotated[float, Within(0, 1, above=True)] = 0.001
+    studies: Annotated[int, _STUDIES] = later(0, since="0.1.0")
+    patients: Annotated[int, Within(0, 10_000_000)] = later(0, since="0.1.0")
+    named: Annotated[tuple[str, ...], _NAMED] = later((), since="0.1.0")
+
+    def _check(self) -> None:
         require(len(self.named) <= _MOST_NAMES, "warm.named", f"at most {_MOST_NAMES} lines", len(self.named))
-        require(
-            all(0 < len(line) <= _LONGEST_NAME and line.isprintable() for line in self.named),
-            "warm.named",
-            f"lines of 1 to {_LONGEST_NAME} printable characters",
-            list(self.named),
-        )
-        require(0 <= self.patients <= 10_000_000, "warm.patients", "from 0 to 10000000", self.patients)
 
     @property
     def by_file(self) -> bool:

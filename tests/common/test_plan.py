@@ -28,6 +28,9 @@ LATER = {
     "model.hidden": ("0.1.0", ()),
     "model.covariance": ("0.1.0", "shared"),
     "model.denoiser": ("0.1.0", ()),
+    "warm.studies": ("0.1.0", 0),
+    "warm.patients": ("0.1.0", 0),
+    "warm.named": ("0.1.0", ()),
 }
 """Version and default of each later key; neither ever changes, or a digest would name another study."""
 

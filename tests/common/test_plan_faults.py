@@ -1,8 +1,13 @@
 """A plan with several faults is told all of them at once, each with the nearest key that there is."""
 
+import dataclasses
+import typing
+from collections.abc import Iterator
+
 import pytest
 
 from common.errors import PlanError
+from common.plan.bounds import Matching, Such, Table, Within, bounds
 from common.plan.label_rule import as_label, is_label
 from common.plan.privacy import PrivacyPlan
 from common.plan.study_plan import DataPlan, StudyPlan
@@ -80,3 +85,37 @@ def test_what_could_be_no_folder_or_line_is_no_label(label: str) -> None:
 def test_an_accent_that_is_a_character_of_its_own_is_the_same_word() -> None:
     assert as_label(" o\u0308dem ") == "ödem"
     assert is_label(as_label("o\u0308dem"))
+
+
+def numbers(table: type[Table], prefix: str = "") -> Iterator[tuple[type[Table], str, str]]:
+    """Table, key and dotted name of every key of the plan that holds a number."""
+    for name, kind in typing.get_type_hints(table).items():
+        if dataclasses.is_dataclass(kind):
+            yield from numbers(kind, f"{name}.")  # type: ignore[arg-type]
+        elif kind in (int, float):
+            yield table, name, prefix + name
+
+
+def test_every_number_of_the_plan_has_bounds_or_is_bounded_by_another_key() -> None:
+    bare = {dotted for table, name, dotted in numbers(StudyPlan) if name not in dict(bounds(table))}
+    assert bare == {"training.augmentations", "training.proximal", "privacy.utility_share",
+                    "aggregation.server_learning_rate"}  # fmt: skip
+
+
+@pytest.mark.parametrize(("bound", "kept", "broken", "words"), [
+    (Within(1), (1, 10**9), (0, float("nan")), "1 or more"),
+    (Within(0, above=True), (1e-9,), (0,), "above 0"),
+    (Within(28, 128), (28, 128), (27, 129), "from 28 to 128"),
+    (Within(0, 10_000_000), (10_000_000,), (10_000_001,), "from 0 to 10000000"),
+    (Within(1e-12, 1, below=True), (1e-12,), (1, 1e-13), "from 1e-12 to below 1"),
+    (Within(0, 10.0, above=True), (10.0,), (0.0,), "above 0 and at most 10"),
+    (Within(0, 0.5, above=True, below=True), (0.25,), (0.0, 0.5), "above 0 and below 0.5"),
+    (Matching(r"[A-Z]+", "letters"), ("A", ("A", "B"), ()), ("a", ("A", "b"), "A\n"), "letters"),
+    (Such(lambda size: size % 4 == 0, "a multiple of 4"), (8,), (9,), "a multiple of 4"),
+])  # fmt: skip
+def test_a_bound_keeps_what_its_words_say(
+    bound: Within | Matching | Such, kept: tuple[object, ...], broken: tuple[object, ...], words: str
+) -> None:
+    assert bound.words == words
+    assert all(bound.keeps(value) for value in kept)
+    assert not any(bound.keeps(value) for value in broken)
