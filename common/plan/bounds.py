@@ -103,7 +103,7 @@ class Table:
     table: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        for name, bound in bounds(type(self)):
+        for name, bound in bounds(type(self)):  # type: ignore[arg-type]  # mypy asks the class for its objects' hash
             self.must(bound.keeps(getattr(self, name)), name, bound.words)
         self._check()
 
