@@ -14,6 +14,7 @@ from client.daemon import join
 from client.daemon.home import DaemonHome
 from client.daemon.meter import Link, Meter
 from client.ledger.ledger import Ledger
+from client.ledger.ledger_store import Draft, LedgerStore
 from client.site import private, rules_file
 from client.site.site import Site
 from common.plan.study_plan import StudyPlan
@@ -64,6 +65,13 @@ def test_a_home_that_was_there_before_is_closed_by_init(tmp_path: Path) -> None:
     join.prepare(DaemonHome(home))
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
     assert open_to_others(home) == []
+
+
+def test_a_ledger_is_private_from_its_first_byte(tmp_path: Path) -> None:
+    """Opened once: a second opening would close what the first had left open."""
+    LedgerStore(tmp_path / "ledger.sqlite").append(lambda _: [Draft(kind="withdraw")])
+    assert (tmp_path / "ledger.sqlite").exists()
+    assert open_to_others(tmp_path) == []
 
 
 def test_all_that_a_round_and_the_stewards_commands_write_is_private_under_a_permissive_umask(tmp_path: Path) -> None:

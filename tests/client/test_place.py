@@ -13,17 +13,18 @@ from client.admission.quarantine import Decisions, decide
 from client.approval import approvals
 from client.cohort import consent
 from client.cohort.people import Known, People
-from client.daemon import serve
+from client.daemon import join, serve
 from client.daemon.home import DaemonHome
 from client.ledger import noise_key
 from client.ledger.bookings import Bookings
 from client.ledger.ledger import Ledger
-from client.site import adopt, place, policy
+from client.site import adopt, place, policy, rules_file
 from client.site.site import Site
 from common.accountant.accounting import epsilon
 from common.errors import HomeMoved, LedgerBehind, StateError
 from deploy.cli import main
 from tests.client.hospitals import build_home, request, tiny_plan
+from tests.client.test_daemon_join import FINGERPRINT, invite, welcome
 
 PLAN = tiny_plan('[privacy]\nphases = ["moments"]\n')
 OTHER = tiny_plan('[privacy]\nphases = ["moments"]\nepsilon = 2.0\ndelta = 1e-6\n', name="other")
@@ -73,11 +74,20 @@ def test_a_copy_of_a_home_neither_greets_nor_trains_nor_serves_and_the_original_
 def test_a_daemon_on_a_copy_refuses_before_it_starts_anything(home: Path) -> None:
     train(home)
     twin = copy_of(home)
-    (twin / "site.toml").chmod(0o640)
     run = CliRunner().invoke(main, ["site", "serve", "--home", str(twin)])
     assert (run.exit_code, "not where it was bound" in run.output) == (StateError.exit_code, True)
     assert not (twin / "daemon").exists()
-    assert (twin / "site.toml").stat().st_mode & 0o777 == 0o640, "nothing was changed, rights included"
+
+
+def test_serve_refuses_a_copy_of_a_joined_home_and_changes_nothing_there(tmp_path: Path) -> None:
+    rules_file.init(tmp_path / "A", "north")
+    original = DaemonHome(tmp_path / "A")
+    join.install(original, welcome(join.answer(original, invite(), fingerprint=FINGERPRINT)))
+    twin = copy_of(original.home)
+    (twin / "site.toml").chmod(0o640)
+    with pytest.raises(HomeMoved, match="Nothing was changed"):
+        serve.serve(twin)
+    assert (twin / "site.toml").stat().st_mode & 0o777 == 0o640, "rights included"
 
 
 def test_a_home_that_was_renamed_or_whose_machine_was_booted_again_is_where_it_was(home: Path) -> None:
