@@ -127,6 +127,31 @@ def import_(
     )
 
 
+@main.command("public-images")
+@click.argument("sources", type=_folder, nargs=-1, required=True)
+@click.option("--to", "out", type=_folder, required=True, help="The .npz file to write.")
+@click.option("--size", type=click.IntRange(16, 512), default=64, show_default=True, help="Pixels on a side.")
+@click.option("--limit", type=click.IntRange(1), help="Most images of each source.")
+@json_option
+def public_images(sources: tuple[Path, ...], out: Path, *, size: int, limit: int | None, as_json: bool) -> None:
+    """Pack public SOURCES (folders or archives of pictures) into the file that --warm-data takes.
+
+    No image may be of a patient of a hospital of the study: a warm-up costs no budget because there is none.
+    """
+    from deploy.data.public_images import write_public_images
+
+    written = write_public_images(sources, out, size=size, limit=limit)
+    result = written.to_dict()
+    kinds = [f"  {count:6}  {name}" for name, count in written.kinds.items()]
+    left_out = [f"  {written.broken:6}  could not be read and are left out"] if written.broken else []
+    emit(
+        result,
+        as_json=as_json,
+        text=lambda: "\n".join([f"{result['images']} images in {out}", *kinds, *left_out, "for the plan:", "[warm]",
+                                f'source = "{written.digest}"']),
+    )  # fmt: skip
+
+
 @main.group()
 def plan() -> None:
     """Look at study plans."""

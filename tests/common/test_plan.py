@@ -21,6 +21,8 @@ DIGESTS = {
     "deploy/examples/pneumonia-released.toml": "0c891cfcee3bc1c6eadeab940ef0a9b86d571f113e89d57028b8a6fceb0a5bee",
     "deploy/examples/pneumonia.toml": "e710da6e97ea277a2f117ee9e78e89b5a0a8a076a36db5cf48977572135dc84d",
     "tests/benchmarks/plans/fashion-mnist.toml": "a7a7404f377ebdaae63f696f70e5e187d260885ec2d858ada93ba99461a68af6",
+    "tests/benchmarks/plans/generator-kermany.toml": "49b3859baafc406ba5c25a630b7a37941be0b925ee8dc5794eb085d2a0c54343",
+    "tests/benchmarks/plans/generator-mednist.toml": "6d6dc1b4798f32f0b41f34c9620846c6571e8c26a03ff9b7d232a7062a1d335c",
     "tests/benchmarks/plans/mnist.toml": "b244fba56f05e03206ca5359e9b701d14f3a1aa1ac869bc944cf5c1146ed44fd",
 }
 """Digests that hospitals' approvals and ledgers know; a line is added with a new plan, and none ever changes."""
