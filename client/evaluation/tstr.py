@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from client.evaluation.intervals import Figure, bootstrap
 from client.evaluation.nearness import membership_area
+from common.model.seeded import seeded
 
 EPOCHS, BATCH = 6, 100
 _SIDE = 32
@@ -28,12 +29,8 @@ class Classifier:
 
     def __init__(self, images: Tensor, labels: Tensor, *, classes: int, seed: int = 0) -> None:
         self.classes = classes
-        state = torch.random.get_rng_state()
-        try:
-            torch.manual_seed(seed)
+        with seeded(seed):
             self._net = _train(_small(images), labels, classes)
-        finally:
-            torch.random.set_rng_state(state)
 
     def probabilities(self, images: Tensor) -> NDArray[np.float64]:
         """[n, classes] float64, rows sum to 1."""

@@ -16,6 +16,7 @@ import torch
 
 from common.model.generator import Generator
 from common.model.refined import RefinedVae
+from common.model.seeded import alone, seeded
 from common.model.vae import Vae
 from common.model.weights import Weights
 from common.plan.study_plan import StudyPlan
@@ -25,17 +26,14 @@ _Shape = tuple[int, ...]
 
 def model_of(plan: StudyPlan) -> Generator:
     """Build the plan's model, with weights drawn from PyTorch's global generator."""
-    return RefinedVae(plan) if plan.model.denoiser else Vae(plan)
+    with alone():
+        return RefinedVae(plan) if plan.model.denoiser else Vae(plan)
 
 
 def initial(plan: StudyPlan) -> Generator:
     """Build the model of round 0: random weights that depend on the plan alone and are no secret."""
-    generator_state = torch.random.get_rng_state()
-    try:
-        torch.manual_seed(int(plan.digest[:15], 16))
+    with seeded(int(plan.digest[:15], 16)):
         return model_of(plan)
-    finally:
-        torch.random.set_rng_state(generator_state)
 
 
 def model_with(plan: StudyPlan, weights: Weights) -> Generator:

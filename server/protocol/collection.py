@@ -13,7 +13,7 @@ from server.aggregation.quarantine import Quarantined
 from server.protocol.exchange import Answer, Exchange
 from server.protocol.polling import Asking
 from server.protocol.roster import Roster
-from server.study.heads import Heads
+from server.study.reminders import Reminders
 from server.study.study import Receipt, Study
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class Collection:
     def __init__(self, study: Study, exchange: Exchange, roster: Roster, step: Round) -> None:
         self._study, self._step = study, step
         self._sum = Aggregation(study.plan, step, study.weights, folder=study.folder)
-        self._heads, self._sent = Heads(study.folder), dict[str, str]()
+        self._reminders = Reminders(study)
         self._request = TrainRequest(plan=study.plan.digest, round=step.number, arrays=study.weights)
         self._asking = Asking(exchange, roster, what=f"round {step.number}", question=self._question, hear=self._hear)
         self.replied: dict[str, Receipt] = {}
@@ -61,8 +61,7 @@ class Collection:
         return self._sum.site_utility
 
     def _question(self, name: str) -> TrainRequest:
-        self._sent[name] = self._heads.to_send(name) or self._study.last_head(name)
-        return replace(self._request, last_head=self._sent[name])
+        return replace(self._request, last_head=self._reminders.to_send(name))
 
     def _hear(self, name: str, answer: Answer) -> str:
         try:
@@ -71,9 +70,9 @@ class Collection:
             log.warning("round %d: the reply of %s is quarantined: %s", self._step.number, name, error)
             return error.reason
         if isinstance(reply, Refused):
-            self._heads.refused(name, sent=self._sent.get(name, ""), reason=reply.reason)
+            self._reminders.refused(name, reply.reason)
             return reply.reason
-        self._heads.counted(name, reply.ledger_head)
+        self._reminders.counted(name, reply.ledger_head)
         self._sum.add(reply)
         self.replied[name] = Receipt(update=digest(reply.arrays), epsilon=reply.epsilon, ledger_head=reply.ledger_head)
         return ""

@@ -25,7 +25,7 @@ from server.protocol.exchange import Answer, Exchange
 from server.protocol.polling import Asking
 from server.protocol.roster import Roster
 from server.study import signers
-from server.study.heads import Heads
+from server.study.reminders import Reminders
 from server.study.study import Study
 
 log = logging.getLogger(__name__)
@@ -50,16 +50,17 @@ def collect(study: Study, exchange: Exchange) -> Verdicts:
         return found
     roster = Roster(study, exchange)
     roster.invite()
+    reminders = Reminders(study)
     asking = Asking(
         exchange,
         roster,
         what="verdict",
         question=lambda name: EvaluateRequest(
             plan=study.plan.digest,
-            last_head=Heads(study.folder).to_send(name) or study.last_head(name),
+            last_head=reminders.to_send(name),
             arrays=study.released,
         ),
-        hear=lambda name, answer: _hear(study, found, name, answer),
+        hear=lambda name, answer: _hear(study, found, reminders, name, answer),
     )
     asking.replied |= set(found) | (set(roster.sites.values()) - study.joined())
     for _ in range(1 + study.plan.aggregation.retries):
@@ -131,9 +132,10 @@ def candidate_of(study: Study) -> str:
     return Decoder.of(study.plan, study.released).digest
 
 
-def _hear(study: Study, found: Verdicts, name: str, answer: Answer) -> str:
+def _hear(study: Study, found: Verdicts, reminders: Reminders, name: str, answer: Answer) -> str:
     """Keep the site's checked verdict; return why not where it gave none that counts."""
     if isinstance(answer, Refused):
+        reminders.refused(name, answer.reason)
         return answer.reason
     if not isinstance(answer, Verdict):
         log.warning("the verdict of %s does not count: %s", name, answer)
@@ -147,7 +149,7 @@ def _hear(study: Study, found: Verdicts, name: str, answer: Answer) -> str:
         return OTHER_SITE
     if not _honest_cost(study, verdict):
         return WRONG_COST
-    Heads(study.folder).counted(name, verdict.ledger_head)
+    reminders.counted(name, verdict.ledger_head)
     found[name] = verdict
     _save(study, found)
     return ""

@@ -1,11 +1,13 @@
 """The model is the plan's and nothing else's; it has no state that a patient could leak into."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
 
 from common.model.linear_start import PREFIX as START
-from common.model.study_model import initial, shapes
+from common.model.study_model import initial, model_of, shapes
 from common.plan.study_plan import StudyPlan
 
 CONVOLUTIONS, PERCEPTRONS = "channels = [8, 16]", "channels = []\nhidden = [40, 20]"
@@ -58,6 +60,34 @@ def test_initial_weights_depend_on_the_plan_alone_and_leave_the_global_generator
     assert torch.equal(state, torch.random.get_rng_state())
     assert all(np.array_equal(first[name], second[name]) for name in first)
     assert {name: array.shape for name, array in first.items()} == shapes(plan())
+
+
+def test_initial_weights_are_the_same_whatever_another_thread_builds_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two hospitals of a simulation are threads of one process, and PyTorch has one generator for both."""
+    alone = initial(plan()).arrays()
+    building, built = threading.Event(), threading.Event()
+    draw = torch.nn.Linear.reset_parameters
+
+    def slowly(layer: torch.nn.Linear) -> None:
+        draw(layer)
+        if threading.current_thread() is threading.main_thread() and not building.is_set():
+            building.set()
+            built.wait(timeout=1.0)  # as long as the other thread has its turn, if it takes one
+
+    def beside() -> None:
+        building.wait()
+        model_of(plan())
+        built.set()
+
+    monkeypatch.setattr(torch.nn.Linear, "reset_parameters", slowly)
+    other = threading.Thread(target=beside)
+    other.start()
+    together = initial(plan()).arrays()
+    other.join()
+    assert building.is_set()
+    assert all(np.array_equal(alone[name], together[name]) for name in alone)
 
 
 @pytest.mark.parametrize("nets", [CONVOLUTIONS, PERCEPTRONS])

@@ -20,7 +20,7 @@ from common.model.linear_start import PREFIX as START
 from common.model.weights import Weights
 from common.plan.schedule import schedule
 from common.plan.study_plan import StudyPlan
-from common.wire.messages import Hello, HelloReply, TrainReply, TrainRequest
+from common.wire.messages import EvaluateRequest, Hello, HelloReply, TrainReply, TrainRequest
 from server.protocol.exchange import Exchange
 
 PLAN = """
@@ -41,7 +41,8 @@ min_sites = 2
 deadline_s = 5
 retries = 1
 """
-Fault = Callable[[Hello | TrainRequest, RecordDict], object]
+Asked = Hello | TrainRequest | EvaluateRequest
+Fault = Callable[[Any, RecordDict], object]
 
 
 def tiny_plan(extra: str = "") -> StudyPlan:
@@ -168,7 +169,7 @@ class ScriptedGrid(Grid):
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         identifiers = []
         for message in messages:
-            identifier = f"m{len(self.greeted) + len(self.asked)}"
+            identifier = f"m{len(self.greeted) + len(self.heads)}"
             message.metadata.__dict__["_message_id"] = identifier
             node = message.metadata.dst_node_id
             question = self._question(message)
@@ -176,6 +177,9 @@ class ScriptedGrid(Grid):
             if isinstance(question, Hello):
                 self.greeted.append(name)
                 record = HelloReply(plan=self._plan.digest, site=name).to_record()
+            elif isinstance(question, EvaluateRequest):
+                self.heads.append((name, question.last_head))
+                record = RecordDict()  # it judges nothing; a fault may say what it answers
             else:
                 self.asked.append((name, question.round))
                 self.heads.append((name, question.last_head))
@@ -190,8 +194,8 @@ class ScriptedGrid(Grid):
         self.most_pulled = max(self.most_pulled, len(asked_for))
         return [self._pending.pop(i).reply for i in reversed(asked_for)]
 
-    def _question(self, message: Message) -> Hello | TrainRequest:
-        kind = Hello if message.metadata.message_type == "query" else TrainRequest
+    def _question(self, message: Message) -> Asked:
+        kind = {"query": Hello, "evaluate": EvaluateRequest}.get(message.metadata.message_type, TrainRequest)
         return kind.from_record(message.content)  # type: ignore[no-any-return, attr-defined]
 
     def _answer(self, identifier: str, message: Message, answer: object) -> None:

@@ -7,13 +7,15 @@ import pytest
 
 from common.errors import FidelityTooLow, SignatureInvalid, SignerUnknown, VerdictMissing
 from common.model.weights import digest
-from common.wire.messages import Verdict
+from common.wire.messages import EvaluateRequest, Refused, Verdict
 from common.wire.signing import Key
 from common.wire.verdicts import PASSED, signed, to_json
 from server.protocol import gate
-from server.study import signers
+from server.study import heads, signers
+from server.study.heads import Heads
+from server.study.reminders import Reminders
 from server.study.study import Receipt, RoundRecord, Study
-from tests.server.sites import PLAN
+from tests.server.sites import PLAN, ScriptedExchange
 
 GATE = "[evaluation]\nheld_out_share = 0.3\n"
 
@@ -42,7 +44,7 @@ def verdict(study: Study, site: str, *, by: str = "", outcome: str = PASSED) -> 
 
 def hear(study: Study, answer: Verdict, *, site: str = "") -> tuple[str, gate.Verdicts]:
     found: gate.Verdicts = {}
-    return gate._hear(study, found, site or answer.site, answer), found
+    return gate._hear(study, found, Reminders(study), site or answer.site, answer), found
 
 
 def test_a_verdict_under_the_enrolled_key_counts_and_is_kept(study: Study) -> None:
@@ -96,3 +98,24 @@ def test_a_verdict_of_another_site_candidate_or_cost_is_refused(study: Study) ->
     for name in ("candidate", "plan"):
         honest = signed(key(study, "north"), **{**fields, name: "0" * 64})
         assert hear(study, honest)[0] == "SignatureInvalid"
+
+
+def test_a_site_that_refused_a_head_is_asked_for_its_verdict_with_that_head_again(
+    study: Study,
+) -> None:
+    """It may be one of two copies; by turns it would be asked with the other study's head, and that one it knows."""
+    (study.folder / heads.FOLDER).mkdir()
+    other = study.folder / "other"
+    other.mkdir()
+    (other / heads.FOLDER).symlink_to(study.folder / heads.FOLDER)
+    (other / signers.FILE).symlink_to(study.folder / signers.FILE)
+    for name, head in ((other, "b" * 64), (study.folder, "a" * 64)):
+        Heads(name).counted("north", head)
+    no = Refused(plan=study.plan.digest, site="north", reason="LedgerBehind").to_record()
+
+    def refusing(question: object, record: RecordDict) -> RecordDict:
+        return no if isinstance(question, EvaluateRequest) else record
+
+    sites = ScriptedExchange(study.plan, ["north", "south"], {"north": refusing})
+    gate.collect(study, sites)
+    assert [head for name, head in sites.heads if name == "north"] == ["a" * 64] * (1 + study.plan.aggregation.retries)
