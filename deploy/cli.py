@@ -123,7 +123,10 @@ def import_(
     emit(
         result,
         as_json=as_json,
-        text=lambda: f"{result['images']} images of {result['patients']} patients in {out}",
+        text=lambda: (
+            f"{result['images']} images of {result['patients']} patients in {out}"
+            + (f"; {result['twins']} left out that a site has under another id" if result["twins"] else "")
+        ),
     )
 
 

@@ -1,7 +1,7 @@
 """From single files to a cohort: who is one person, what counts once, which label applies, in which order."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from client.admission.doubts import Doubt
@@ -56,9 +56,8 @@ def judge(
 ) -> Judgement:
     """Give every record its verdict.
 
-    A SOP instance UID counts within one patient only: whoever bears another's UIDs takes nothing from anybody, and the
-    files of both are shown to a human. A picture that two patients share is kept with the smaller key: it must not
-    count against both, and which one keeps it may not depend on file names.
+    A SOP instance UID or a picture counts once within one patient, and for every patient that bears it. So no patient's
+    rows depend on another patient's files, whatever those bear. The files of both are shown to a human.
 
     Args:
         records: Every file of the folder, sorted by name.
@@ -82,35 +81,34 @@ def judge(
             usable.append((persons.key(record), record))
     usable.sort(key=lambda pair: (pair[0], pair[1].uid, pair[1].digest, pair[1].name))
     doubts = doubts_of([record for _, record in usable], persons)
-    uids: set[tuple[str, str]] = set()
-    pictures: dict[str, str] = {}
+    uids, pictures = set[tuple[str, str]](), set[tuple[str, str]]()
     places: list[Place] = []
     for patient, record in usable:
         label = _label(record, labels, names)
         if isinstance(label, Reason):
             verdicts[record.name] = label
-        elif record.digest in pictures or (patient, record.uid) in uids:
+        elif (patient, record.digest) in pictures or (patient, record.uid) in uids:
             verdicts[record.name] = Reason.DUPLICATE
-            if pictures.get(record.digest, patient) != patient:
-                doubts[Doubt.SHARED_PICTURE].setdefault(patient, []).append(record.name)
         else:
             places.append(Place(name=record.name, patient=patient, label=label))
             uids.update({(patient, record.uid)} if record.uid else ())
-            pictures[record.digest] = patient
-    doubts[Doubt.UID_CLASH].update(_clashing(usable, verdicts, decided))
+            pictures.add((patient, record.digest))
+    waiting = [pair for pair in usable if not verdicts[pair[1].name]]
+    doubts[Doubt.UID_CLASH].update(_shared(waiting, decided, trait=lambda record: record.uid))
+    doubts[Doubt.SHARED_PICTURE].update(_shared(waiting, decided, trait=lambda record: record.digest))
     concerns = {str(code): Concern.of(whom) for code, whom in sorted(doubts.items()) if whom}
     judged = [replace(record, verdict=verdicts[record.name]) for record in everything]
     return Judgement(records=judged, places=places, persons=persons, concerns=concerns)
 
 
-def _clashing(
-    usable: list[tuple[str, FileRecord]], verdicts: dict[str, str], decisions: Decisions
+def _shared(
+    admitted: list[tuple[str, FileRecord]], decisions: Decisions, *, trait: Callable[[FileRecord], str]
 ) -> dict[str, list[str]]:
-    """By patient, the admitted files that share a SOP instance UID with another patient's and wait for a human."""
+    """By patient, the admitted files that have a trait in common with another patient's and wait for a human."""
     bearers: dict[str, list[tuple[str, FileRecord]]] = defaultdict(list)
-    for patient, record in usable:
-        if record.uid and not verdicts[record.name]:
-            bearers[record.uid].append((patient, record))
+    for patient, record in admitted:
+        if value := trait(record):
+            bearers[value].append((patient, record))
     found: dict[str, list[str]] = defaultdict(list)
     for same in bearers.values():
         if len({patient for patient, _ in same}) > 1:

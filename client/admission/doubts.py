@@ -32,8 +32,8 @@ TOLD = {
     "Check SpecificCharacterSet",
     Doubt.UID_CLASH: "two patients' images with one SOP instance UID; both count. If they are one person, name them in "
     "merges.csv, else `wardround site quarantine drop` the wrong one",
-    Doubt.SHARED_PICTURE: "one picture of two patients; it counts for one of them. "
-    "If they are one person, name them in merges.csv",
+    Doubt.SHARED_PICTURE: "one picture of two patients; it counts for both. If they are one person, name them in "
+    "merges.csv, else `wardround site quarantine drop` the wrong one",
 }
 """What each doubt means and what to do, for people."""
 DOUBTS_TITLE = "to look at: who is who"

@@ -38,6 +38,8 @@ __all__ = ["IngestSettings", "IngestSummary", "Limits", "ingest", "wanted"]
 _log = logging.getLogger(__name__)
 _RULE = "who is who 1"
 """Raised whenever the same file would get other keys than before; records of another rule are read afresh."""
+_JUDGED = "duplicates within a patient"
+"""Changed whenever the same files would make another cohort than before; no file is read afresh for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +197,7 @@ def looked_for_text(reading: str, settings: str) -> bool | None:
 
 def _digests(folder: Path, home: Path, settings: IngestSettings, *, ocr: bool) -> tuple[str, str]:
     reading = _reading(settings.digest, ocr=ocr)
-    judging = hashlib.sha256(reading.encode())
+    judging = hashlib.sha256(f"{reading} {_JUDGED}".encode())
     for path in (folder / LABELS_FILE, folder / MERGES_FILE, home / QUARANTINE_FILE):
         judging.update(hashlib.sha256(path.read_bytes()).digest() if path.exists() else bytes(32))
     return reading, judging.hexdigest()

@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 import torch
 from PIL import Image
 
-from client.admission.reasons import NOTICED, QUARANTINE, Reason
+from client.admission.reasons import NOTICED, QUARANTINE
 from client.admission.records import Admission, FileRecord, admissions
 from client.admission.scan import Job
 from client.admission.settings import IngestSettings
@@ -85,12 +85,12 @@ def waiting(home: Path) -> list[FileRecord]:
 
 
 def _to_decide(admission: Admission) -> Iterable[FileRecord]:
-    noticed = {name for code in NOTICED if code in admission.concerns for name in admission.concerns[code].files}
+    noticed = {name: code for code in NOTICED if code in admission.concerns for name in admission.concerns[code].files}
     for record in admission.records:
         if record.verdict in QUARANTINE:
             yield record
         elif not record.verdict and record.name in noticed:
-            yield replace(record, verdict=Reason.UID_CLASH)
+            yield replace(record, verdict=noticed[record.name])
 
 
 def find(home: Path, short: str) -> FileRecord:

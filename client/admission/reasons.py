@@ -43,6 +43,7 @@ class Reason(StrEnum):
     BURNED_IN = "burned_in"
     TEXT_FOUND = "text_found"
     UID_CLASH = "uid_clash"
+    SHARED_PICTURE = "shared_picture"
     DROPPED = "dropped"
     DUPLICATE = "duplicate"
     UNLABELLED = "unlabelled"
@@ -83,8 +84,9 @@ EXPLAINED = {
     Reason.BURNED_IN: "the header says or implies text in the picture; waits for a human",
     Reason.TEXT_FOUND: "text was read in the picture; waits for a human",
     Reason.UID_CLASH: "two patients' images bear one SOP instance UID; both count until a human drops one",
+    Reason.SHARED_PICTURE: "two patients have one picture; it counts for both until a human drops one",
     Reason.DROPPED: "a human dropped it from quarantine",
-    Reason.DUPLICATE: "same pixels as a file already admitted, or same SOP instance UID as one of the same patient",
+    Reason.DUPLICATE: "same pixels or same SOP instance UID as a file of the same patient that was admitted",
     Reason.UNLABELLED: "no label of the plan applies",
     Reason.CONTRADICTORY_LABEL: "labels.csv gives it two labels",
 }
@@ -93,5 +95,5 @@ EXPLAINED = {
 QUARANTINE = frozenset({Reason.BURNED_IN, Reason.TEXT_FOUND})
 """Reasons that set a file aside for `wardround site quarantine` in place of refusing it."""
 
-NOTICED = frozenset({Reason.UID_CLASH})
+NOTICED = (Reason.UID_CLASH, Reason.SHARED_PICTURE)
 """Reasons to show a file that counts to a human: to take it out would let one patient's files remove another's."""

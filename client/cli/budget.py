@@ -164,13 +164,15 @@ def withdraw(patient_id: str, *, home: Path, issuer: str | None, as_json: bool) 
     from client.cohort import consent
     from client.ledger.ledger import Ledger
 
-    known = consent.withdraw(home, Ledger(home / "ledger.sqlite"), patient_id, issuer=issuer)
-    unknown = "; no patient of this id is in the cache or in any earlier round: check the id"
-    emit(
-        {"withdrawn": True, "known": known},
-        as_json=as_json,
-        text=lambda: "the patient is in no later round" + ("" if known else unknown),
-    )
+    marked = consent.withdraw(home, Ledger(home / "ledger.sqlite"), patient_id, issuer=issuer)
+    words = ["the patient is in no later round"]
+    if not marked.known:
+        words.append("no patient of this id is in the cache or in any earlier round: check the id")
+    if marked.damaged:
+        words.append(
+            f"damaged caches: {marked.damaged}. No round reads them; make them anew by `wardround site ingest`"
+        )
+    emit({"withdrawn": True, **vars(marked)}, as_json=as_json, text=lambda: "; ".join(words))
 
 
 @click.command()

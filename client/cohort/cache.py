@@ -11,6 +11,7 @@ Patients stand in the order of their keys, images of a patient in the order of S
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +23,7 @@ from torch import Tensor
 from client.cohort.forms import (
     CACHE_FOLDER,
     CURRENT,
+    FORMS,
     NAME_LENGTH,
     current_generation,
     form_of,
@@ -223,6 +225,36 @@ def is_remembered(home: Path) -> bool:
     """Whether any cache of the home says that `client.cohort.people` knows its patients; nothing of it is checked."""
     folders = (path.parent.name for path in (home / CACHE_FOLDER).glob("*/index.json"))
     return any(peek(home, name).get("remembered") for name in folders)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Everything:
+    """All that can be read of a home's caches, whatever state each is in.
+
+    Attributes:
+        caches: Those that pass their check, one of each form.
+        damaged: How many forms have none that does.
+        named: Keys that the indexes of what is left name, unchecked; nothing where no form is damaged.
+    """
+
+    caches: tuple[Cache, ...]
+    damaged: int
+    named: frozenset[str]
+
+    @classmethod
+    def of(cls, home: Path) -> Self:
+        """Read every form's cache, and go on where one is damaged."""
+        folder, whole, damaged = home / CACHE_FOLDER, dict[str, Cache](), 0
+        for form in [*sorted(path.name for path in (folder / FORMS).glob("[0-9a-f]*")), ""]:
+            try:
+                if form or current_generation(home) not in {None, *whole}:
+                    cache = Cache.open(home, form)
+                    whole[cache.generation] = cache
+            except CacheCorrupt:
+                damaged += 1
+        left = {path.parent.name for path in folder.glob("*/index.json")} - whole.keys() if damaged else ()
+        named = frozenset(str(key) for name in left for key in peek(home, name).get("keys", ()))
+        return cls(caches=tuple(whole.values()), damaged=damaged, named=named)
 
 
 def checked_index(folder: Path) -> dict[str, Any]:

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from client.admission.records import Admission, admission_file
-from client.cohort.cache import Cache, is_remembered
-from client.cohort.forms import forms
+from client.cohort.cache import Cache, Everything, is_remembered
 from client.cohort.identity import Keys, cohort_identity, site_secret
 from client.cohort.people import People, Person, remember
 from client.ledger import receipt
@@ -131,8 +130,24 @@ def consenting(whole: Cache, home: Path, withdrawn: Iterable[str]) -> Cache:
     return ConsentingCohort(whole, sorted(set(range(whole.patients)) - out), secret=site_secret(home))
 
 
-def withdraw(home: Path, ledger: Ledger, patient_id: str, *, issuer: str | None = None) -> bool:
+@dataclass(frozen=True, kw_only=True)
+class Marked:
+    """A withdrawal that was booked.
+
+    Attributes:
+        known: Whether the patient is in a cache or in any earlier cohort. A wrong id is marked, too, and is in neither.
+        damaged: How many of the site's caches are damaged. No round reads those, and the mark holds for new ones.
+    """
+
+    known: bool
+    damaged: int
+
+
+def withdraw(home: Path, ledger: Ledger, patient_id: str, *, issuer: str | None = None) -> Marked:
     """Mark the patient of this PatientID withdrawn, under every key it is known by at this moment.
+
+    The state of no cache keeps a withdrawal from being booked: of one that is damaged, the keys that its index names
+    are taken as they stand.
 
     Args:
         home: The site's home.
@@ -141,11 +156,7 @@ def withdraw(home: Path, ledger: Ledger, patient_id: str, *, issuer: str | None 
         issuer: IssuerOfPatientID; "" is every patient of that id, of any issuer, as far as it is known by the id
             alone; None is the same, but refused where that may pass over a patient who has left the cache.
 
-    Returns:
-        Whether the patient is in the cache or in any earlier cohort; a wrong id is marked, too, and is in neither.
-
     Raises:
-        CacheCorrupt: The cache cannot be read, so the patient's other ids are unknown.
         IssuerNeeded: No patient has the id alone, but one who left the cache may have this id and an issuer.
         LedgerCorrupt: The ledger is an older copy.
         StateError: The disk refuses, or what the site remembers of who is who cannot be read.
@@ -155,15 +166,16 @@ def withdraw(home: Path, ledger: Ledger, patient_id: str, *, issuer: str | None 
     met_now = [Person(key=keys.full, ids={keys.full: keys.bare})] if keys.full != keys.bare else []
     people = remember(home, met_now, expected=is_remembered(home))
     named = {keys.full, *keys.was} | (people.of_id(keys.bare) if keys.full == keys.bare else set())
-    here, met = set[str](), set[str]().union(*(people.kin(key) for key in named))
-    for form in forms(home):
-        whole = Cache.open(home, form.digest)
-        here |= set(whole.patient_keys)
-        cached = {whole.patient_keys[i] for i in _patients_of(whole, home, named)}
-        met |= set[str]().union(cached, *(people.kin(key) for key in cached))
+    everything = Everything.of(home)
+    here = everything.named.union(*(whole.patient_keys for whole in everything.caches))
+    found = named.union(
+        (key for key in everything.named if not people.names(key).isdisjoint(named)),
+        *(_met(whole, home, named) for whole in everything.caches),
+    )
+    met = set[str]().union(*(people.kin(key) for key in found))
     trained = frozenset[str]().union(*ledger.cohorts().values())
     known = bool(met & (here | trained))
-    if issuer is None and not known and trained - here - ledger.withdrawn() - people.known.keys():
+    if issuer is None and not known and trained - here - ledger.withdrawn() - people.of_told_id():
         raise IssuerNeeded(
             "no patient in the cache or in an earlier round is known by this id alone, but patients of earlier rounds "
             "have left the cache, and this may be one who was kept under id and issuer; no patient was marked. Name "
@@ -171,7 +183,15 @@ def withdraw(home: Path, ledger: Ledger, patient_id: str, *, issuer: str | None 
         )
     ledger.withdraw([keys.full, *sorted(met)])
     receipt.keep(home, ledger)
-    return known
+    return Marked(known=known, damaged=everything.damaged)
+
+
+def _met(whole: Cache, home: Path, named: set[str]) -> set[str]:
+    """Keys of the patients of one cache that a withdrawal names."""
+    try:
+        return {whole.patient_keys[i] for i in _patients_of(whole, home, named)}
+    except CacheCorrupt:  # its record is of another cache: no round trains on it from here on
+        return named & set(whole.patient_keys)
 
 
 def releases_with(ledger: Ledger, keys: Iterable[str]) -> list[SentReply]:
@@ -215,7 +235,8 @@ def _patients_of(whole: Cache, home: Path, keys: set[str]) -> set[int]:
 def met_before(home: Path) -> list[Person]:
     """Return the patients of a cache from before anything was remembered, by all that its records tell.
 
-    Empty if there is no record, or none that can be read: the patients of before are then unknown.
+    Where no record tells the id alone of a key, the key may be of an id with issuer: that stays untold. Empty if there
+    is no cache, or none that can be read: the patients of before are then unknown.
     """
     if is_remembered(home):
         return []
@@ -230,4 +251,4 @@ def met_before(home: Path) -> list[Person]:
         for record in admission.records:
             if record.first >= 0:
                 ids[whole.patient_keys[bisect_right(starts, record.first) - 1]][record.full] = record.bare
-    return [Person(key=key, ids={**known, key: known[key] or key}) for key, known in ids.items()]
+    return [Person(key=key, ids=known) for key, known in ids.items()]

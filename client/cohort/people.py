@@ -145,6 +145,10 @@ class People:
         """Return every id key that was ever met with this key of the id alone."""
         return frozenset(key for key, item in self.known.items() if item.bare == bare)
 
+    def of_told_id(self) -> frozenset[str]:
+        """Return every id key of which it is known, too, which the key of its id without issuer is."""
+        return frozenset(key for key, item in self.known.items() if item.bare)
+
     def _related(self, person: Person, of_id: Mapping[str, set[str]]) -> set[str]:
         """Remembered ids that this person is, or may be.
 

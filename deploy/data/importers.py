@@ -1,5 +1,6 @@
 """Making hospitals out of a public data set: one folder of DICOM files and labels.csv for each site."""
 
+import hashlib
 import logging
 import re
 from collections import Counter
@@ -40,10 +41,12 @@ class ImportSummary:
     Attributes:
         sites: What each site got, in order.
         skipped: Images that could not be decoded and were left out.
+        twins: Images left out because the site has them already, under another id.
     """
 
     sites: tuple[SiteSummary, ...]
     skipped: int
+    twins: int
 
     @property
     def patients(self) -> int:
@@ -61,6 +64,7 @@ class ImportSummary:
             "patients": self.patients,
             "images": self.images,
             "skipped": self.skipped,
+            "twins": self.twins,
             "sites": [dict(vars(site)) for site in self.sites],
         }
 
@@ -133,12 +137,17 @@ def import_source(
         )
         if empty := [site.name for site in summaries if not site.images]:
             raise SourceError(f"{', '.join(empty)} got no image that can be decoded ({writer.skipped} could not).")
-    log.info("imported %d images into %d sites, %d skipped", writer.done - writer.skipped, sites, writer.skipped)
-    return ImportSummary(sites=summaries, skipped=writer.skipped)
+    found = ImportSummary(sites=summaries, skipped=writer.skipped, twins=writer.twins)
+    log.info("imported %d images into %d sites, %d skipped, %d twins", found.images, sites, found.skipped, found.twins)
+    return found
 
 
 class _Writer:
-    """Writes sites one after the other and counts along."""
+    """Writes sites one after the other and counts along.
+
+    A public data set may hold one picture under several ids, of which nothing tells that they are one patient's. A site
+    gets the first; a hospital's own ingest would count the picture for each id.
+    """
 
     def __init__(
         self,
@@ -151,11 +160,13 @@ class _Writer:
     ) -> None:
         self.source, self.modality, self.body_part = source, modality, body_part
         self.total, self.progress = total, progress
-        self.done = self.skipped = 0
+        self.done = self.skipped = self.twins = 0
+        self._pictures: dict[bytes, str] = {}
 
     def write_site(self, folder: Path, patients: dict[str, list[Item]]) -> SiteSummary:
         """Write one site's scans, numbered in one folder, and its labels.csv."""
         folder.mkdir()
+        self._pictures.clear()
         lines: list[tuple[str, str, str]] = []
         labels: Counter[str] = Counter()
         images = present = 0
@@ -172,7 +183,7 @@ class _Writer:
         return SiteSummary(name=folder.name, patients=present, images=images, labels=dict(sorted(labels.items())))
 
     def _write_item(self, path: Path, item: Item) -> str | None:
-        """Write one image and return its SOP Instance UID; None where it cannot be decoded."""
+        """Write one image and return its SOP Instance UID; None where it cannot be decoded, or is another's twin."""
         self.done += 1
         if self.progress is not None:
             self.progress(self.done, self.total)
@@ -183,11 +194,19 @@ class _Writer:
             log.warning("image %d of %d left out: %s", self.done, self.total, type(error).__name__)
             return None
         uid = derive_uid("import", self.source, item.name)
+        if not isinstance(image, bytes) and self._is_twin(item.patient, image):
+            self.twins += 1
+            return None
         if isinstance(image, bytes):
             path.write_bytes(image)
         else:
             self._write_pixels(path, item, image, uid)
         return uid
+
+    def _is_twin(self, patient: str, pixels: NDArray[Any]) -> bool:
+        """Whether another patient of the site has this very picture."""
+        picture = hashlib.sha256(f"{pixels.dtype} {pixels.shape}".encode() + pixels.tobytes()).digest()
+        return self._pictures.setdefault(picture, patient) != patient
 
     def _write_pixels(self, path: Path, item: Item, pixels: NDArray[Any], uid: str) -> None:
         levels = 256 if pixels.dtype == np.uint8 else 65536

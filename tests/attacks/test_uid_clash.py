@@ -1,4 +1,4 @@
-"""Nobody's files change what another patient contributes by their SOP instance UIDs, and the script would say so."""
+"""Nobody's files change what another patient contributes, by UIDs or by pictures, and the script would say so."""
 
 import pytest
 
@@ -8,9 +8,9 @@ from client.admission.records import FileRecord
 from tests.attacks import uid_clash
 
 
-def test_no_patient_removes_another_by_its_uids(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_patient_removes_another_by_its_uids_or_its_pictures(capsys: pytest.CaptureFixture[str]) -> None:
     assert uid_clash.main() == 0
-    assert capsys.readouterr().out.count("nobody else is changed") == 3
+    assert capsys.readouterr().out.count("nobody else is changed") == 6
 
 
 def test_the_script_notices_a_hospital_where_a_uid_counts_once_for_all(

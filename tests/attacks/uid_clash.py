@@ -1,10 +1,11 @@
-"""A patient's files bear the SOP instance UIDs of other patients' images, with other pixels: whom does it remove?
+"""A patient's files bear the SOP instance UIDs of other patients' images, or their very pictures: whom does it remove?
 
     python -m tests.attacks.uid_clash
 
-Three attackers are ingested together with a hospital's patients: one whose key is the smallest of many, one whose key
-is the largest, one who bears every UID twice. What every other patient contributes must be to the byte what it was
-without the attacker, and the attacker's files must be shown to a human.
+Attackers are ingested together with a hospital's patients: one whose key is the smallest of many, one whose key is the
+largest, and both at once. First they bear the others' UIDs with other pixels, then the others' pictures under UIDs of
+their own. What every other patient contributes must be to the byte what it was without the attacker, and the attacker's
+files must be shown to a human.
 
 Prints what was left of the others; exit code 1 if anybody's contribution changed, or nobody was told.
 """
@@ -23,6 +24,7 @@ from client.cohort.identity import patient_key
 from tests.client.scans import save, scan
 
 PATIENTS, IDS = 12, 200
+TAKEN = ("UIDs", "pictures")
 SECRET = bytes(range(32))
 SETTINGS = IngestSettings(image_size=28)
 
@@ -33,15 +35,19 @@ def main() -> int:
     attackers = {"the smallest key of 200": [names[0]], "the largest key of 200": [names[-1]],
                  "two attackers at once": [names[0], names[-1]]}  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        alone = cohort(Path(folder) / "alone", [])[0]
-        worked = sum(changes(what, alone, Path(folder) / what, ids) for what, ids in attackers.items())
-    print(f"\n{worked} of {len(attackers)} attackers changed what others contribute, or went unnoticed")
+        alone = cohort(Path(folder) / "alone", [], takes="")[0]
+        worked = sum(
+            changes(f"{what}, with the others' {takes}", alone, Path(folder) / f"{what} {takes}", ids, takes=takes)
+            for takes in TAKEN
+            for what, ids in attackers.items()
+        )
+    print(f"\n{worked} of {len(attackers) * len(TAKEN)} attackers changed what others contribute, or went unnoticed")
     return 1 if worked else 0
 
 
-def changes(what: str, alone: dict[str, NDArray[np.uint16]], place: Path, ids: list[str]) -> bool:
+def changes(what: str, alone: dict[str, NDArray[np.uint16]], place: Path, ids: list[str], *, takes: str) -> bool:
     """Whether the attackers of these ids change anybody else's images, or are shown to nobody."""
-    found, shown = cohort(place, ids)
+    found, shown = cohort(place, ids, takes=takes)
     same = sum(key in found and np.array_equal(found[key], images) for key, images in alone.items())
     print(f"{what}: {same} of {PATIENTS} other patients contribute as before; {shown} files are shown to a human")
     works = same < PATIENTS or not shown
@@ -49,14 +55,15 @@ def changes(what: str, alone: dict[str, NDArray[np.uint16]], place: Path, ids: l
     return works
 
 
-def cohort(place: Path, attackers: list[str]) -> tuple[dict[str, NDArray[np.uint16]], int]:
+def cohort(place: Path, attackers: list[str], *, takes: str) -> tuple[dict[str, NDArray[np.uint16]], int]:
     """Ingest the patients and the attackers; return stored images by patient, and how many files wait for a human."""
     for number in range(PATIENTS):
         save(scan(seed=number + 1, patient=f"P{number}"), place / "in" / f"p{number}.dcm")
         for attacker in attackers:
-            theirs = scan(seed=number + 1).SOPInstanceUID
-            other = scan(seed=100_000 + hash_of(attacker, number), patient=attacker, SOPInstanceUID=theirs)
-            save(other, place / "in" / f"{attacker}-{number}.dcm")
+            picture, uid = own_seed(attacker, number), scan(seed=number + 1).SOPInstanceUID
+            if takes == "pictures":
+                picture, uid = number + 1, scan(seed=picture).SOPInstanceUID
+            save(scan(seed=picture, patient=attacker, SOPInstanceUID=uid), place / "in" / f"{attacker}-{number}.dcm")
     home = place / "home"
     home.mkdir()
     (home / "secret.key").write_bytes(SECRET)
@@ -66,9 +73,9 @@ def cohort(place: Path, attackers: list[str]) -> tuple[dict[str, NDArray[np.uint
     return {key: np.array(cache.stored(own.start, own.stop)) for key, own in rows.items()}, len(waiting(home))
 
 
-def hash_of(attacker: str, number: int) -> int:
-    """A picture of which no two are alike."""
-    return int(attacker[1:]) * PATIENTS + number
+def own_seed(attacker: str, number: int) -> int:
+    """Seed of a picture of which no two are alike."""
+    return 100_000 + int(attacker[1:]) * PATIENTS + number
 
 
 if __name__ == "__main__":

@@ -109,13 +109,14 @@ def test_patients_are_told_apart_by_id_and_issuer(tmp_path: Path) -> None:
     assert ingest(tmp_path / "in", tmp_path / "home", SETTINGS).patients == 3
 
 
-def test_same_uid_or_same_pixels_count_once(tmp_path: Path) -> None:
+def test_same_uid_or_same_pixels_count_once_for_a_patient(tmp_path: Path) -> None:
     save(scan(seed=1, patient="P1"), tmp_path / "in" / "a.dcm")
     save(scan(seed=1, patient="P1"), tmp_path / "in" / "copy.dcm")
-    save(scan(seed=1, patient="P2", SOPInstanceUID="1.2.3"), tmp_path / "in" / "same-pixels.dcm")
+    save(scan(seed=1, patient="P1", SOPInstanceUID="1.2.3"), tmp_path / "in" / "same-pixels.dcm")
+    save(scan(seed=1, patient="P2", SOPInstanceUID="1.2.4"), tmp_path / "in" / "of-another.dcm")
     save(scan(seed=2, patient="P1"), tmp_path / "in" / "b.dcm")
     summary = ingest(tmp_path / "in", tmp_path / "home", SETTINGS)
-    assert (summary.admitted, summary.reasons) == (2, {"duplicate": 2})
+    assert (summary.admitted, summary.reasons) == (3, {"duplicate": 2})
 
 
 def test_merge_file_makes_two_ids_one_patient(tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ def test_a_round_cut_short_is_taken_up_again_though_another_form_was_made_meanwh
 
 def test_a_patient_who_withdrew_is_out_of_every_form(place: Path, home: Path) -> None:
     second_ingest(place)
-    assert consent.withdraw(home, Ledger(home / "ledger.sqlite"), "P1")
+    assert consent.withdraw(home, Ledger(home / "ledger.sqlite"), "P1").known
     assert [Site.open(home).admitted(plan).patients for plan in (FIRST, SECOND)] == [3, 3]
 
 

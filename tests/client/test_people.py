@@ -243,7 +243,7 @@ def test_a_memory_that_is_lost_stops_the_site_and_is_not_made_anew(archive: Arch
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_withdrawal_follows_the_person_whatever_the_ids_become(archive: Archive, change: str) -> None:
-    assert consent.withdraw(archive.home, archive.ledger(), "P3")
+    assert consent.withdraw(archive.home, archive.ledger(), "P3").known
     everybody = set(NAMES) - {"P3"}
     assert archive.cohort() == everybody
     CHANGES[change](archive)
@@ -254,7 +254,7 @@ def test_a_withdrawal_follows_the_person_whatever_the_ids_become(archive: Archiv
 def test_a_withdrawal_under_any_id_of_a_group_takes_the_whole_group_out_for_good(archive: Archive) -> None:
     archive.merge("P1,P2", "P2,P3", "P3,GONE")
     archive.ingest()
-    assert consent.withdraw(archive.home, archive.ledger(), "P2")
+    assert consent.withdraw(archive.home, archive.ledger(), "P2").known
     archive.merge()
     archive.put("GONE", 600)
     archive.ingest()
@@ -280,7 +280,7 @@ def test_a_withdrawal_with_an_issuer_holds_when_the_files_name_none_later_and_on
     archive.put("A", 501, patient="77", issuer="A")
     archive.put("B", 502, patient="77", issuer="B")
     archive.ingest()
-    assert consent.withdraw(archive.home, archive.ledger(), "77", issuer="a")
+    assert consent.withdraw(archive.home, archive.ledger(), "77", issuer="a").known
     assert archive.cohort() == {*NAMES, "B"}
     archive.put("A", 501, patient="77")
     (archive.folder / "B.dcm").unlink()
@@ -289,7 +289,7 @@ def test_a_withdrawal_with_an_issuer_holds_when_the_files_name_none_later_and_on
 
 
 def test_a_withdrawal_of_somebody_never_met_holds_whatever_issuer_comes(archive: Archive) -> None:
-    assert not consent.withdraw(archive.home, archive.ledger(), "88", issuer="HOSP")
+    assert not consent.withdraw(archive.home, archive.ledger(), "88", issuer="HOSP").known
     archive.put("X", 503, patient="88")
     archive.ingest()
     assert archive.cohort() == set(NAMES)
@@ -302,11 +302,11 @@ def test_a_patient_who_left_is_known_by_the_id_alone_and_needs_no_issuer(archive
     (archive.folder / "A.dcm").unlink()
     archive.ingest()
     train_keys = archive.ledger().cohorts()
-    known = consent.withdraw(archive.home, archive.ledger(), "77")
+    known = consent.withdraw(archive.home, archive.ledger(), "77").known
     key = patient_key(site_secret(archive.home), "77", "A")
     assert known is any(key in members for members in train_keys.values())
     assert key in archive.ledger().withdrawn()
-    assert not consent.withdraw(archive.home, archive.ledger(), "unheard-of")
+    assert not consent.withdraw(archive.home, archive.ledger(), "unheard-of").known
 
 
 def test_what_is_remembered_survives_a_round_trip_and_knows_ids_apart(tmp_path: Path) -> None:

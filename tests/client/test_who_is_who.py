@@ -179,9 +179,14 @@ def test_a_human_who_has_seen_a_clash_admits_it_and_it_is_told_no_more(tmp_path:
     assert (summary.admitted, summary.doubts) == (2, {})
 
 
-def test_a_picture_of_two_patients_is_told(tmp_path: Path) -> None:
+def test_a_picture_of_two_patients_counts_for_both_and_waits_for_a_human(tmp_path: Path) -> None:
     summary = admitted(tmp_path, *(scan(seed=1, patient=name, SOPInstanceUID=f"1.2.{name}") for name in ("1", "2")))
-    assert (summary.admitted, summary.reasons, summary.doubts) == (1, {"duplicate": 1}, {"shared_picture": 1})
+    assert (summary.admitted, summary.patients, summary.reasons) == (2, 2, {})
+    assert summary.doubts == {"shared_picture": 2}
+    home = ["--home", str(tmp_path / "home")]
+    assert CliRunner().invoke(site, ["quarantine", "list", *home, "--json"]).output.count("shared_picture") == 2
+    assert CliRunner().invoke(site, ["quarantine", "admit", "--all", *home]).exit_code == 0
+    assert ingest(tmp_path / "in", tmp_path / "home", SETTINGS, workers=1).doubts == {}
 
 
 def test_the_steward_sees_the_doubts_at_ingest_in_the_overview_and_on_its_page(tmp_path: Path) -> None:

@@ -128,6 +128,7 @@ def test_parts_and_names_have_defaults(tmp_path: Path) -> None:
         "patients": 12,
         "images": 12,
         "skipped": 0,
+        "twins": 0,
         "sites": [{"name": "site-1", "patients": 12, "images": 12, "labels": {"0": 6, "1": 6}}],
     }
 
@@ -235,6 +236,15 @@ def test_two_imports_are_the_same_byte_for_byte_and_the_seed_deals_anew(tmp_path
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         import_source(source, tmp_path / name, sites=2, seed=seed)
     assert digest(tmp_path / "a") == digest(tmp_path / "b") != digest(tmp_path / "c")
+
+
+def test_a_picture_under_two_ids_is_written_once_at_a_site_and_counted(tmp_path: Path) -> None:
+    """A hospital's ingest would count it for each id, as no patient's files may remove another's."""
+    pictures = np.stack([picture(level, size=(28, 28)) for level in (1, 2, 1, 1)])
+    make_npz(tmp_path / "x.npz", train_images=pictures, train_labels=np.zeros(4, dtype=int))
+    summary = import_source(tmp_path / "x.npz", tmp_path / "out", sites=1)
+    assert (summary.images, summary.patients, summary.twins, summary.skipped) == (2, 2, 2, 0)
+    assert len(list((tmp_path / "out" / "site-1").glob("*.dcm"))) == 2
 
 
 def test_a_picture_that_cannot_be_decoded_is_left_out_and_counted(
