@@ -37,6 +37,14 @@ MORE = [
         tests=(ZYGOTE + "::test_no_child_draws_what_another_drew",),
     ),
     Mutation(
+        name="randomness: another thread's model takes from the numbers of a plan's first weights",
+        file="common/model/study_model.py",
+        at="model_of",
+        old="    with alone():\n",
+        new="    if True:\n",
+        tests=("tests/common/test_vae.py",),
+    ),
+    Mutation(
         name="randomness: a uniform value may be 1",
         file="client/mechanism/randomness.py",
         at="SecureRandom.uniform",

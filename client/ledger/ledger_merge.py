@@ -6,6 +6,10 @@ A last row, the mark, names the hashes of the rows that were taken over, so that
 copy's head finds it here. A copy that was made before the first booking has no row in common with this ledger; that it
 is a copy is told by the site's secret (`client.site.adopt`).
 
+Two copies that are asked alike within one second, first of all after they parted, make equal rows of two reservations,
+each with a noise key of its own. That they are two is told by what they ended in: a reservation that was settled here
+with another reply is booked again. Where one of the two ended in no reply, nothing of it left.
+
 The rows that are taken over, by kind
     reserve   as it was; note: `copy:` and the hash it had there, so that no request is taken for booked already
     settle    as it was, under the new number of its reservation
@@ -79,6 +83,8 @@ class _Merge:
         change: ChangeOf,
     ) -> None:
         self._count, self._change = len(ours), change
+        self._alike = {b.id: b for a, b in zip(ours, theirs, strict=False) if a.hash == b.hash and b.kind == "reserve"}
+        self._settled = dict(row.note.split(":", 1) for row in ours if row.kind == "settle")
         self._theirs = cohorts(theirs)
         self._known = cohorts(ours)
         self._withdrawn = {row.note for row in ours if row.kind == "withdraw"}
@@ -88,17 +94,22 @@ class _Merge:
     def of(self, fresh: Sequence[Row]) -> list[Draft]:
         for row in fresh:
             if row.kind == "reserve":
-                self._cohort(row.cohort)
-                self._add(row, note=f"copy:{row.hash}")
+                self._reserve(row)
             elif row.kind == "withdraw" and row.note not in self._withdrawn:
                 self._withdrawn.add(row.note)
                 self._add(row, note=row.note)
             elif row.kind == "settle" and not row.note.startswith(f"{MARK} "):
                 number, _, digest = row.note.partition(":")
+                if int(number) in self._alike and self._settled.get(number, digest) != digest:
+                    self._reserve(self._alike[int(number)])
                 self._add(row, note=f"{self._numbers.get(int(number), int(number))}:{digest}")
         hashes = [row.hash for row in fresh] + sorted(taken_over(fresh))
         self._drafts.append(Draft(kind="settle", note=" ".join([MARK, *hashes])))
         return self._drafts
+
+    def _reserve(self, row: Row) -> None:
+        self._cohort(row.cohort)
+        self._add(row, note=f"copy:{row.hash}")
 
     def _add(self, row: Row, *, note: str) -> None:
         self._drafts.append(

@@ -1,10 +1,13 @@
 """Where a site's home is bound: one place on one machine, so that a copy does not serve in addition to the original.
 
 `place.json` is written where the home is first used and holds what tells this folder from every copy: machine, boot,
-device, and the inodes of the home and of a file in it that is never replaced. Within one boot, device and inodes are
-this very folder and nothing else is. Across boots a device may be numbered anew, so there the machine and the inodes
-count. A folder that was renamed stays where it is; a copy, a restored backup and a snapshot that is mounted elsewhere
-are other places, and are refused until a person says that they are to go on: `wardround site adopt`.
+device, and inode and generation of the home and of a file in it that is never replaced. A file system may give a freed
+inode number again, to a copy that is put back in place for one, and then with another generation. Within one boot,
+device and inodes are this very folder and nothing else is. Across boots a device may be numbered anew, so there the
+machine and the inodes count, and the home is bound anew, so that the new boot's device counts from then on. A machine
+without an id, as in many containers, is not known to be the same after a boot. A folder that was renamed stays where it
+is; a copy, a restored backup and a snapshot that is mounted elsewhere are other places, and are refused until a person
+says that they are to go on: `wardround site adopt`.
 
 What this cannot see is a machine that was cloned whole, with the home in it, and started instead of rebooted. That the
 coordinator sees: one node key in two places at once (`server.gateway.twins`), and a ledger's head that the other
@@ -12,8 +15,11 @@ copy does not know.
 """
 
 import dataclasses
+import fcntl
 import hashlib
 import json
+import os
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +33,8 @@ from common.host.locks import locked
 
 PLACE, ANCHOR = "place.json", "place.lock"
 _MACHINE = Path("/etc/machine-id")
+_GET_GENERATION = 0x80087601
+"""FS_IOC_GETVERSION of Linux: what tells two files apart that had one inode number one after the other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +47,7 @@ class Place:
         device: Device that the home lies on.
         inode: Inode of the home.
         anchor: Inode of `place.lock` in it.
+        generations: Generations of both inodes; empty where the file system tells none, and in older records.
     """
 
     machine: str
@@ -46,6 +55,13 @@ class Place:
     device: int
     inode: int
     anchor: int
+    generations: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, entry: dict[str, Any]) -> Self:
+        """What an entry of the record names; raises `KeyError` or `TypeError` where it names no place."""
+        needed = {name: entry[name] for name in ("machine", "boot", "device", "inode", "anchor")}
+        return cls(**needed, generations=tuple(entry.get("generations", ())))
 
     @classmethod
     def here(cls, home: Path) -> Self:
@@ -54,6 +70,7 @@ class Place:
             with locked(home / ANCHOR):
                 anchor = (home / ANCHOR).stat()
             found = home.stat()
+            generations = _generations(home, home / ANCHOR)
         machine = _text(_MACHINE)
         return cls(
             machine=hashlib.sha256(f"wardround {machine}".encode()).hexdigest() if machine else "",
@@ -61,17 +78,24 @@ class Place:
             device=found.st_dev,
             inode=found.st_ino,
             anchor=anchor.st_ino,
+            generations=generations,
         )
 
     def is_still(self, now: Self) -> bool:
         """Whether the home that was bound here is the one that is at `now`."""
         if (self.inode, self.anchor) != (now.inode, now.anchor):
             return False
-        return self.device == now.device if self.boot and self.boot == now.boot else self.machine == now.machine
+        if self.generations and now.generations and self.generations != now.generations:
+            return False
+        if self.boot and self.boot == now.boot:
+            return self.device == now.device
+        return self.machine != "" and self.machine == now.machine
 
 
 def require(home: Path) -> None:
     """Bind a home to its place at its first use, and refuse it anywhere else from then on.
+
+    After a boot, a home that is still there is bound anew.
 
     Raises:
         HomeMoved: The home was bound to another place.
@@ -81,12 +105,16 @@ def require(home: Path) -> None:
     if not (home / PLACE).exists():
         with told(home / PLACE):
             write_once(home / PLACE, _bytes([_entry(now, by="")]))
-    if not _bound(home).is_still(now):
-        raise HomeMoved(
-            f"{home} is not where it was bound: it was moved, restored or copied. Nothing was changed. If the other "
-            "copy may still serve, stop it there and go on with one of the two; then say here that this one goes on: "
-            "`wardround site adopt`, with `--merge OTHER_HOME` where the other copy has served since they parted"
-        )
+    known = _still(home, now)
+    if Place.of(known[-1]) != now:
+        again = {**known[-1], **dataclasses.asdict(now)}
+        with told(home / PLACE):
+            write_atomically(home / PLACE, _bytes([*known[:-1], again]), mode=PRIVATE)
+
+
+def examine(home: Path) -> None:
+    """Refuse a home that is not where it was bound, as `require` does; write nothing."""
+    _still(home, Place.here(home))
 
 
 def adopt(home: Path, *, by: str) -> bool:
@@ -98,16 +126,24 @@ def adopt(home: Path, *, by: str) -> bool:
     now = Place.here(home)
     known: list[dict[str, Any]] = []
     if (home / PLACE).exists():
-        if _bound(home).is_still(now):
-            return False
         known = _read(home)
+        if Place.of(known[-1]).is_still(now):
+            return False
     with told(home / PLACE):
         write_atomically(home / PLACE, _bytes([*known, _entry(now, by=by)]), mode=PRIVATE)
     return True
 
 
-def _bound(home: Path) -> Place:
-    return Place(**{field.name: _read(home)[-1][field.name] for field in dataclasses.fields(Place)})
+def _still(home: Path, now: Place) -> list[dict[str, Any]]:
+    """Return the record of a home that is where it was bound; raises as `require` does."""
+    known = _read(home)
+    if not Place.of(known[-1]).is_still(now):
+        raise HomeMoved(
+            f"{home} is not where it was bound: it was moved, restored or copied. Nothing was changed. If the other "
+            "copy may still serve, stop it there and go on with one of the two; then say here that this one goes on: "
+            "`wardround site adopt`, with `--merge OTHER_HOME` where the other copy has served since they parted"
+        )
+    return known
 
 
 def _read(home: Path) -> list[dict[str, Any]]:
@@ -116,7 +152,7 @@ def _read(home: Path) -> list[dict[str, Any]]:
         with told(home / PLACE):
             found = json.loads((home / PLACE).read_bytes())
         for entry in [*found, found[-1]]:  # an empty list is no record
-            Place(**{field.name: entry[field.name] for field in dataclasses.fields(Place)})
+            Place.of(entry)
         return list(found)
     except (ValueError, KeyError, TypeError, IndexError, FileNotFoundError) as error:
         raise StateError(
@@ -131,6 +167,21 @@ def _entry(place: Place, *, by: str) -> dict[str, Any]:
 
 def _bytes(entries: list[dict[str, Any]]) -> bytes:
     return json.dumps(entries, indent=1, sort_keys=True).encode()
+
+
+def _generations(*paths: Path) -> tuple[int, ...]:
+    """Generation of each path's inode; nothing where the file system tells none."""
+    found: list[int] = []
+    for path in paths:
+        opened = os.open(path, os.O_RDONLY)
+        try:
+            answer = fcntl.ioctl(opened, _GET_GENERATION, bytes(8))
+        except OSError:
+            return ()
+        finally:
+            os.close(opened)
+        found.append(int.from_bytes(answer[:4], sys.byteorder))
+    return tuple(found)
 
 
 def _text(path: Path) -> str:

@@ -137,7 +137,7 @@ def bound(root: Path) -> Iterator[Finding]:
     """Whether the home is where it was bound, and not a copy."""
     try:
         if (root / place.PLACE).exists():
-            place.require(root)
+            place.examine(root)
     except StateError as error:
         yield failure("place", *_parts(error), blocks=True)
     else:

@@ -2,9 +2,10 @@
 
 A hospital's forwarder says with each request which run of it this is - a number drawn when it starts - and how many
 requests it sent before. A forwarder that starts again takes another number. The old run has ended, but what it had
-sent may still be on its way, in a proxy or a queue: as many requests as it holds connections, and no more. So an old
-run that comes back more often than that, or a request that comes twice, is of a second forwarder that lives at the
-same time. From then on no request under that node key passes, of neither: which of the two is to go on is for people
+sent may still be on its way, in a proxy or a queue: as many requests as it holds connections, and no more. Which of two
+runs is the older is not known: one that was never heard before may have ended before the other began. So two runs live
+at the same time if each sends more than that after the other was heard; and so does a second forwarder whose request
+comes twice. From then on no request under that node key passes, of neither: which of the two is to go on is for people
 to say, who then give it new keys (`wardround server invite`).
 
 A forwarder of a version that says nothing of itself is passed as it is.
@@ -36,18 +37,63 @@ LATE = 16
 
 
 @dataclass
+class _Run:
+    """What was heard of one run of a forwarder.
+
+    Attributes:
+        requests: How many requests.
+        late: How many of them after another run took its place as the present one.
+        older: How many requests of runs that seemed to follow it and were older, as it went on.
+    """
+
+    requests: int = 0
+    late: int = 0
+    older: int = 0
+
+
+@dataclass
 class _Heard:
     """What was heard under one node key.
 
     Attributes:
-        run: The present run: the newest that was heard.
-        late: By each earlier run, the number of its requests that came after a newer run was heard.
-        requests: The present run's requests, by number.
+        runs: By name, in the order in which they seem to have begun; the last is the present one.
+        recent: The present run's requests, by number.
     """
 
-    run: str = ""
-    late: dict[str, int] = field(default_factory=dict)
-    requests: deque[int] = field(default_factory=lambda: deque(maxlen=_REQUESTS))
+    runs: dict[str, _Run] = field(default_factory=dict)
+    recent: deque[int] = field(default_factory=lambda: deque(maxlen=_REQUESTS))
+
+    def twice(self, name: str, request: int) -> bool:
+        """Hear a request; return whether it shows that two forwarders live at once."""
+        if name not in self.runs:
+            self._present(name, _Run())
+        run = self.runs[name]
+        run.requests += 1
+        if name != next(reversed(self.runs)):
+            return self._comes_back(name, run)
+        if request in self.recent:
+            return True
+        self.recent.append(request)
+        return False
+
+    def _comes_back(self, name: str, run: _Run) -> bool:
+        """Hear a request of a run that another one seemed to follow; more than `LATE`, and it lives."""
+        run.late += 1
+        if run.late <= LATE:
+            return False
+        names = list(self.runs)
+        run.older += sum(self.runs[other].requests for other in names[names.index(name) + 1 :])
+        if run.older > LATE:
+            return True
+        run.late = 0
+        self._present(name, self.runs.pop(name))
+        return False
+
+    def _present(self, name: str, run: _Run) -> None:
+        self.runs[name] = run
+        self.recent = deque(maxlen=_REQUESTS)
+        for old in list(self.runs)[: -_RUNS - 1]:
+            del self.runs[old]
 
 
 class Twins:
@@ -67,7 +113,7 @@ class Twins:
         key = admitted.node_key.decode("ascii", "replace")
         if self._known.get(admitted.site, {}).get("node_key") == key:
             return True
-        if (form := _FORM.fullmatch(instance)) is None or not self._twice(admitted.node_key, form[1], int(form[2])):
+        if (form := _FORM.fullmatch(instance)) is None or not self._twice(admitted.node_key, form):
             return False
         log.error("one node key is used in two places at once: %s", admitted.site)
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -79,21 +125,8 @@ class Twins:
             log.error("could not be written down: %s", type(error).__name__)  # noqa: TRY400 - the type says it all
         return True
 
-    def _twice(self, key: bytes, run: str, request: int) -> bool:
-        heard = self._heard.setdefault(key, _Heard())
-        if run != heard.run:
-            if run in heard.late:
-                heard.late[run] += 1
-                return heard.late[run] > LATE
-            if heard.run:
-                heard.late[heard.run] = 0
-            for old in list(heard.late)[:-_RUNS]:
-                del heard.late[old]
-            heard.run, heard.requests = run, deque(maxlen=_REQUESTS)
-        if request in heard.requests:
-            return True
-        heard.requests.append(request)
-        return False
+    def _twice(self, key: bytes, form: re.Match[str]) -> bool:
+        return self._heard.setdefault(key, _Heard()).twice(form[1], int(form[2]))
 
 
 def read(folder: Path) -> dict[str, dict[str, str]]:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from client.cohort import consent
 from client.cohort.people import Known, People
 from client.daemon import join, serve
 from client.daemon.home import DaemonHome
-from client.ledger import noise_key
+from client.ledger import ledger_store, noise_key
 from client.ledger.bookings import Bookings
 from client.ledger.ledger import Ledger
 from client.site import adopt, place, policy, rules_file
@@ -33,6 +34,13 @@ OTHER = tiny_plan('[privacy]\nphases = ["moments"]\nepsilon = 2.0\ndelta = 1e-6\
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     return build_home(tmp_path / "A", PLAN, OTHER)
+
+
+@pytest.fixture
+def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine has an id, which many containers lack."""
+    (tmp_path / "machine-id").write_text("0123456789abcdef0123456789abcdef\n")
+    monkeypatch.setattr(place, "_MACHINE", tmp_path / "machine-id")
 
 
 def train(home: Path, plan: object = PLAN, *, head: str = "", shift: float = 0.0) -> str:
@@ -90,6 +98,7 @@ def test_serve_refuses_a_copy_of_a_joined_home_and_changes_nothing_there(tmp_pat
     assert (twin / "site.toml").stat().st_mode & 0o777 == 0o640, "rights included"
 
 
+@pytest.mark.usefixtures("named")
 def test_a_home_that_was_renamed_or_whose_machine_was_booted_again_is_where_it_was(home: Path) -> None:
     train(home)
     moved = home.rename(home.with_name("renamed"))
@@ -98,6 +107,7 @@ def test_a_home_that_was_renamed_or_whose_machine_was_booted_again_is_where_it_w
     booted = [{**kept[0], "boot": "another", "device": kept[0]["device"] + 1}]
     (moved / place.PLACE).write_text(json.dumps(booted))
     place.require(moved)
+    assert json.loads((moved / place.PLACE).read_text()) == kept  # bound anew, or a snapshot would go on unnoticed
     for change in ({"machine": "f" * 64}, {"inode": 1}, {"anchor": 1}):
         (moved / place.PLACE).write_text(json.dumps([{**booted[0], **change}]))
         with pytest.raises(HomeMoved):
@@ -105,6 +115,45 @@ def test_a_home_that_was_renamed_or_whose_machine_was_booted_again_is_where_it_w
     (moved / place.PLACE).write_text(json.dumps([{**kept[0], "device": kept[0]["device"] + 1}]))
     with pytest.raises(HomeMoved):  # a snapshot that is mounted beside the original keeps every inode
         place.require(moved)
+
+
+def test_a_copy_that_was_put_back_in_place_is_another_place_even_with_the_old_inode_numbers(home: Path) -> None:
+    place.require(home)
+    bound = place.Place.here(home)
+    saved = copy_of(home, "saved")
+    shutil.rmtree(home)
+    saved.rename(home)
+    with pytest.raises(HomeMoved):
+        place.require(home)
+    told = dataclasses.replace(bound, generations=(1, 2))
+    assert told.is_still(dataclasses.replace(told, device=bound.device))
+    assert not told.is_still(dataclasses.replace(told, generations=(1, 3)))
+    assert told.is_still(dataclasses.replace(told, generations=()))  # the file system tells none
+
+
+def test_machines_without_an_id_are_not_known_to_be_one_machine_after_a_boot(home: Path) -> None:
+    nameless = dataclasses.replace(place.Place.here(home), machine="", boot="one")
+    assert nameless.is_still(nameless)
+    assert not nameless.is_still(dataclasses.replace(nameless, boot="two"))
+    assert not dataclasses.replace(nameless, boot="").is_still(dataclasses.replace(nameless, boot=""))
+
+
+def test_a_record_from_before_generations_were_kept_is_read_and_learns_them(home: Path) -> None:
+    place.require(home)
+    now = json.loads((home / place.PLACE).read_text())
+    (home / place.PLACE).write_text(json.dumps([{k: v for k, v in now[0].items() if k != "generations"}]))
+    place.require(home)
+    assert json.loads((home / place.PLACE).read_text()) == now
+
+
+@pytest.mark.usefixtures("named")
+def test_the_doctor_says_where_a_home_is_and_writes_nothing(home: Path) -> None:
+    place.require(home)
+    now = json.loads((home / place.PLACE).read_text())
+    (home / place.PLACE).write_text(json.dumps([{**now[0], "boot": "another"}]))
+    before = content(home)
+    place.examine(home)
+    assert content(home) == before
 
 
 @pytest.mark.parametrize("damage", ["", "[]", "[{}]", '{"device": 1}'])
@@ -160,6 +209,27 @@ def test_after_a_merge_the_union_of_both_copies_is_booked_and_both_heads_are_kno
     assert adopt.adopt(home, by="Dr. Steward", other=twin).booked == 0  # twice is as once
     train(home, shift=0.02, head=heads[-1])
     assert len(consent.releases_with(merged, merged.withdrawn())) == 3
+
+
+def test_two_reservations_that_look_alike_in_both_copies_are_booked_as_two_where_both_sent_a_reply(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both copies were asked for one round within one second; each drew its own noise."""
+    place.require(home)
+    twin = as_cloned_machine(home)
+    monkeypatch.setattr(ledger_store.time, "gmtime", lambda *_: time.struct_time((2026, 1, 1, 0, 0, 0, 3, 1, 0)))
+    heads = [train(home), train(twin)]
+    ours, theirs = (Ledger(each / "ledger.sqlite") for each in (home, twin))
+    alike = [a.kind for a, b in zip(ours.rows(), theirs.rows(), strict=True) if a.hash == b.hash]
+    assert "reserve" in alike
+    assert heads[0] != heads[1]
+    truly = [*ours.events(), *theirs.events()]
+    assert adopt.adopt(home, by="a", other=twin).booked == 1
+    merged = Ledger(home / "ledger.sqlite")
+    assert sorted(map(str, merged.events())) == sorted(map(str, truly))
+    for head in heads:
+        merged.require(head)
+    assert adopt.adopt(home, by="a", other=twin).booked == 0  # twice is as once
 
 
 def test_what_was_merged_pays_for_no_request_and_a_withdrawn_patient_stays_out(home: Path) -> None:

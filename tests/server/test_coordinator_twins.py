@@ -48,14 +48,42 @@ def test_late_requests_of_a_run_that_ended_are_passed_and_lock_nobody_out(tmp_pa
     assert read(tmp_path) == {}
 
 
+def test_an_ended_run_that_was_never_heard_before_comes_late_and_locks_nobody_out(tmp_path: Path) -> None:
+    """A proxy held its requests back, or the gateway started again meanwhile: it seems to be the newer run."""
+    twins = Twins(tmp_path)
+    assert not any(twins.refuses(admitted(), said("b", number)) for number in range(100))
+    for number in range(LATE):
+        assert not twins.refuses(admitted(), said("a", number))
+        assert not any(twins.refuses(admitted(), said("b", 100 + 9 * number + more)) for more in range(9))
+    assert not any(twins.refuses(admitted(), said("b", number)) for number in range(1000, 1100))
+    assert read(tmp_path) == {}
+
+
+def test_a_second_forwarder_that_starts_again_and_again_is_noticed(tmp_path: Path) -> None:
+    """Each of its runs alone might have ended long ago, and only be late."""
+    twins = Twins(tmp_path)
+
+    def notices(run: int) -> bool:
+        lives = twins.refuses(admitted(), f"{run:032x}.0")
+        return lives or any(twins.refuses(admitted(), said("a", run * 20 + number)) for number in range(20))
+
+    assert not any(twins.refuses(admitted(), said("a", number)) for number in range(20))
+    assert [notices(run) for run in range(1, LATE + 2)] == [False] * LATE + [True]
+
+
 def test_the_allowance_for_late_requests_is_what_a_forwarder_can_leave_behind() -> None:
     assert f"max_connections={LATE}," in Path(forwarder.__file__).read_text()
 
 
-COMES_BACK = [("a", 0), ("b", 0), *(("a", number) for number in range(1, LATE + 2))]
+BY_TURNS = [*((run, number) for number in range(LATE + 1) for run in "ab"), ("a", LATE + 1)]
+COMES_BACK = [
+    ("a", 0),
+    *(("b", number) for number in range(LATE + 1)),
+    *(("a", 1 + number) for number in range(LATE + 1)),
+]
 
 
-@pytest.mark.parametrize("seen", [COMES_BACK, [("a", 0), ("a", 1), ("a", 1)]])
+@pytest.mark.parametrize("seen", [COMES_BACK, BY_TURNS, [("a", 0), ("a", 1), ("a", 1)]])
 def test_a_key_in_two_places_is_refused_in_both_for_good_and_others_go_on(
     tmp_path: Path, seen: list[tuple[str, int]]
 ) -> None:
@@ -110,7 +138,7 @@ def test_a_site_in_two_places_gets_nowhere_until_it_has_new_keys_and_status_says
     home: Home = make_home(tmp_path / "coordinator")
     twin, other = Visitor.enrolled(home, "twin"), Visitor.enrolled(home, "other")
     gateway = Gateway(home, tls_context(home))
-    assert [answered(gateway, twin, said(*each)) for each in COMES_BACK[:-1]] == [200] * (LATE + 2)
+    assert [answered(gateway, twin, said(*each)) for each in COMES_BACK[:-1]] == [200] * (2 * LATE + 2)
     assert status.table(home)["sites"]["twin"]["two_places"] == ""
     assert [answered(gateway, twin, said(*each)) for each in (COMES_BACK[-1], ("b", 1), ("c", 0))] == [409, 409, 409]
     assert answered(gateway, other, said("a", 0)) == 200
