@@ -84,7 +84,7 @@ HOME = [
     _guard("heads: a head that was refused is not asked for again", _N,
            "record.refused[self.study.name] = sent", "pass", _HEADS, at="Heads.refused"),
     _guard("heads: a head that was refused for a verdict is forgotten", "server/protocol/gate.py",
-           "            reminders.refused(name, verdict.reason)\n", "", ("tests/server/test_gate.py",), at="_hear"),
+           "        reminders.refused(name, answer.reason)\n", "", ("tests/server/test_gate.py",), at="_hear"),
     _guard("heads: another home is asked for the old one's", _N,
            'if known.verdict_key not in ("", key):', "if False:", _HEADS, at="Heads._read"),
     _guard("twins: a run that comes back is passed", _T, "        if run.older > LATE:", "        if False:", _TWINS,

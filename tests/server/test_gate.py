@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from flwr.app import RecordDict
 
 from common.errors import FidelityTooLow, SignatureInvalid, SignerUnknown, VerdictMissing
 from common.model.weights import digest
