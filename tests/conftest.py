@@ -11,7 +11,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if tiers.is_slow(item.nodeid):
             item.add_marker(pytest.mark.slow)
-    items.sort(key=lambda item: ("tests/flows/" not in item.nodeid, -tiers.seconds_of(item.nodeid.partition("::")[0])))
+    items.sort(key=lambda item: tiers.order(item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture

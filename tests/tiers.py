@@ -5,8 +5,8 @@ takes a second or more. To measure again, on one worker:
 
     .venv/bin/python -m pytest -p tests.measure --cpu-seconds tests/cpu_seconds.tsv
 
-A test is slow when it takes `SLOW_S` seconds or more, when its file is in `PROCESSES`, or when it kills. `make check`
-leaves slow tests out. Files are sorted by their seconds, the heaviest first, so that all workers end together.
+A test is slow when it takes `SLOW_S` seconds or more, when its file is in `WHOLE`, or when it kills. `make check`
+leaves slow tests out. Slow files begin first, the heaviest of them at the front, so that all workers end together.
 """
 
 from functools import cache
@@ -14,16 +14,47 @@ from pathlib import Path
 
 MEASURED = Path(__file__).parent / "cpu_seconds.tsv"
 SLOW_S = 1.5
-PROCESSES = (
+WHOLE = (
+    # daemons, servers and processes that are killed in the middle of their work
     "tests/client/test_admission_hostile.py",
     "tests/client/test_crash.py",
-    "tests/client/test_daemon_runner.py",
-    "tests/client/test_daemon_zygote.py",
+    "tests/client/test_daemon_",
     "tests/common/test_supervisor.py",
+    "tests/server/test_coordinator_gateway.py",
     "tests/server/test_coordinator_serve.py",
+    "tests/server/test_coordinator_shares.py",
     "tests/server/test_coordinator_superexec.py",
+    # whole studies, releases and installations
+    "tests/attacks/",
+    "tests/deploy/test_bundle.py",
+    "tests/deploy/test_central.py",
+    "tests/deploy/test_demo_data.py",
+    "tests/deploy/test_evidence.py",
+    "tests/deploy/test_generate.py",
+    "tests/deploy/test_importers.py",
+    "tests/deploy/test_imports.py",
+    "tests/deploy/test_options.py",
+    "tests/deploy/test_pages_in_browser.py",
+    "tests/deploy/test_plain_output.py",
+    "tests/deploy/test_release.py",
+    "tests/deploy/test_simulate.py",
+    "tests/server/test_rehearsal.py",
+    "tests/server/test_report_in_browser.py",
+    "tests/server/test_study.py",
+    "tests/server/test_warm.py",
+    # nets that are trained, attacked or measured
+    "tests/client/test_audit.py",
+    "tests/client/test_denoiser_training.py",
+    "tests/client/test_evaluation_measures.py",
+    "tests/client/test_hostile_weights.py",
+    "tests/client/test_memorisation.py",
+    # collections of DICOM files
+    "tests/client/test_admission_corpus.py",
+    "tests/client/test_dicom_cases.py",
+    "tests/client/test_dicom_combinations.py",
+    "tests/common/test_dicom_validators.py",
 )
-"""Files whose tests start daemons or kill processes in the middle of their work."""
+"""Beginnings of the names of slow tests, by what they do."""
 
 
 @cache
@@ -42,4 +73,9 @@ def seconds_of(file: str) -> float:
 def is_slow(test: str) -> bool:
     """Whether a test, as `file::function[parameters]`, is left out of the fast tier."""
     function = test.partition("[")[0]
-    return function.startswith(PROCESSES) or "kill" in function or measured().get(function, 0.0) >= SLOW_S
+    return function.startswith(WHOLE) or "kill" in function or measured().get(function, 0.0) >= SLOW_S
+
+
+def order(file: str) -> tuple[bool, bool, float]:
+    """Where a file stands in a run: journeys first, then slow files, then by measured seconds."""
+    return not file.startswith("tests/flows/"), not file.startswith(WHOLE), -seconds_of(file)
