@@ -1,7 +1,7 @@
 """Replies side by side, for strategies that compare them value by value: each is written to disk and dropped.
 
 On disk this takes 4 bytes a value and reply, in a file without a name in the study's folder, which goes with the
-process. Memory is that of one slab of values of all replies, whatever the model's size.
+process. Memory is that of one slab of values of all replies, for any size of the model.
 """
 
 import math
@@ -50,7 +50,7 @@ class SideBySide:
             self._file.flush()
         except OSError as error:
             raise StateError(
-                f"a reply cannot be kept beside the others ({error.strerror}). Free space, then resume the study"
+                f"a reply cannot be kept with the others ({error.strerror}). Free space, then resume the study"
             ) from error
         self.terms += 1
 

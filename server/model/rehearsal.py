@@ -2,7 +2,7 @@
 
 Formal guarantee
     What enters is public images named in the approved plan, the plan, and draws seeded by its digest. No hospital takes
-    part. So a rehearsal costs no budget, whatever is done with it.
+    part. So a rehearsal costs no budget, for any use of it.
 
 A rehearsed study sees one view of the public images: an affine map and a contrast of its own, and for each class the
 images that lie furthest along a random direction. Its moments are clipped as at a hospital, and noised as the plan's

@@ -73,7 +73,7 @@ def load(plan: StudyPlan, folder: Path) -> tuple[Tensor, Tensor]:
             "file of that SHA-256 with --warm-data"
         )
     images, labels = _arrays(path)
-    most = _KINDS if plan.warm.studies else classes  # a rehearsal takes kinds of images, whatever the plan calls them
+    most = _KINDS if plan.warm.studies else classes  # a rehearsal takes kinds of images, with any names in the plan
     if len(images) < _FEWEST or len(labels) != len(images) or labels.min() < 0 or labels.max() >= most:
         raise DataError(
             f"{path}: {len(images)} images and {len(labels)} labels; at least {_FEWEST} images are needed, and for "

@@ -64,7 +64,7 @@ class Node:
     """A connected node.
 
     Attributes:
-        since: When it was last activated; another value than before means that it has lost whatever it was asked.
+        since: When it was last activated; another value than before means that it has lost its requests.
         name: The site that the coordinator enrolled it as; "" where nodes are not enrolled, as in simulations.
     """
 
@@ -112,7 +112,7 @@ class Exchange:
         }
 
     def inquire(self) -> "Inquiry":
-        """Open an inquiry in which nobody was asked yet."""
+        """Open an inquiry in which no site was asked yet."""
         return Inquiry(self._grid, self.call)
 
     def call(self, method: Callable[..., Iterable[_T]], *arguments: object) -> list[_T]:

@@ -1,4 +1,4 @@
-"""One question to every site: ask, hear each answer on its own, ask again whoever lost it, and stop at the deadline."""
+"""One question to every site: ask, hear each answer alone, ask a site again that lost it, and stop at the deadline."""
 
 import logging
 from collections.abc import Callable
@@ -124,7 +124,7 @@ class Asking:
             asked.again_at = now + min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (asked.times - 1))
 
     def _take(self, node: int, answer: Answer | Failure) -> None:
-        """Hear one answer on its own: a bad one costs that site its say and nobody else anything."""
+        """Hear one answer on its own: a bad one costs that site its say and no other site anything."""
         name, asked = self._names[node], self._asked.get(node, _Asked())
         if name in self.replied:
             return
