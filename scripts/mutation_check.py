@@ -13,6 +13,7 @@ Exit code 1 if a mutation survives its tests, 2 if one no longer applies to the 
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -100,6 +101,9 @@ def _check(copy: Path, mutation: Mutation) -> bool:
     finally:
         path.write_text(sound, encoding="utf-8")
     noticed = re.search(r"^FAILED \S+?::(\S+)", done.stdout, re.MULTILINE)
+    if noticed is None and done.returncode < 0:  # without the guard a library killed the process, as one of C can
+        _say(f"{mutation.name:58}  killed by {signal.Signals(-done.returncode).name}")
+        return True
     if noticed is None and done.returncode != _PASSED:  # an error in a fixture is no verdict
         raise SystemExit(f"{mutation.name}: its tests did not run\n{done.stdout[-4000:]}{done.stderr[-2000:]}")
     _say(f"{mutation.name:58}  {noticed.group(1) if noticed else 'SURVIVED'}")

@@ -75,7 +75,7 @@ IDENTITY = [
     _guard("one who trained is set aside once merged", "client/cohort/held_out.py",
            "        elif known.kin(key).isdisjoint(seen):", "        else:", _PEOPLE, at="split"),
     _guard("a verdict's cohort counts as trained", "client/cohort/held_out.py",
-           " and row.phase != VERDICT]", "]", "tests/client/test_verdict.py", at="trained_in"),
+           " and row.phase != VERDICT]", "]", _PEOPLE, at="trained_in"),
     _guard("who withdrew comes back under another id", "client/cohort/consent.py",
            "if not people.names(key).isdisjoint(keys)}", "if key in keys}", _PEOPLE, at="_patients_of"),
     _guard("the ids of a person who withdrew are not marked", "client/cohort/consent.py",

@@ -12,12 +12,13 @@ from client.admission.ingest import IngestSettings, ingest
 from client.admission.records import Admission
 from client.cohort import consent
 from client.cohort.cache import Cache, generation_name
-from client.cohort.held_out import is_held_out
+from client.cohort.held_out import VERDICT, is_held_out, trained_in
 from client.cohort.identity import patient_key, site_secret
 from client.cohort.people import PEOPLE_FILE, People, Person
-from client.ledger.ledger import Ledger
+from client.ledger.ledger import Entry, Ledger
 from client.site import policy
 from client.site.site import Site
+from common.accountant.accounting import GaussianEvent
 from common.errors import StateError
 from common.plan.study_plan import StudyPlan
 from tests.client.hospitals import request, set_policy
@@ -320,3 +321,22 @@ def test_what_is_remembered_survives_a_round_trip_and_knows_ids_apart(tmp_path: 
     assert again.draws("c") == {"c"}  # two issuers' patients of one id are two
     assert again.of_id("x") == {"a", "c"}
     assert (again.draws("never met"), again.kin("never met")) == ({"never met"}, {"never met"})
+
+
+def test_who_was_known_by_a_key_of_an_earlier_version_is_drawn_as_then() -> None:
+    before = People().learn([Person(key="old", ids={"old": "old"})])
+    now = before.learn([Person(key="new", ids={"new": "bare"}, was=frozenset({"old"}))])
+    assert now.draws("new") == {"old"}
+
+
+def test_who_was_judged_by_and_did_not_train_has_not_trained(tmp_path: Path) -> None:
+    """Otherwise a verdict would make patients who are held out look like ones who trained."""
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    ledger.reserve(booked("sgd", "trained"), permit=lambda _: None)
+    ledger.reserve(booked(VERDICT, "held out"), permit=lambda _: None)
+    assert trained_in(ledger, "plan") == {"trained"}
+
+
+def booked(phase: str, patient: str) -> Entry:
+    event = GaussianEvent(sigma=1.0, sample_rate=1.0, steps=1)
+    return Entry(study="s", plan="plan", round=1, phase=phase, event=event, cohort=phase, patients=(patient,))
