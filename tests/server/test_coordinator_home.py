@@ -63,6 +63,15 @@ def test_an_init_that_is_refused_leaves_nothing_and_the_corrected_one_is_taken(
     assert Home.open(root).settings.address == "hub.example.org:8443"
 
 
+def test_a_name_that_no_certificate_can_carry_is_refused_where_it_is_read(tmp_path: Path) -> None:
+    """Not when the certificate is renewed, months after a person wrote the name."""
+    root = Home.init(tmp_path / "home", host="hub").root
+    text = (root / "server.toml").read_text()
+    (root / "server.toml").write_text(text.replace('names = ["hub"]', 'names = ["hub", "two words"]'))
+    with pytest.raises(StateError, match="two words"):
+        Home.open(root)
+
+
 def test_an_init_that_the_disk_ends_half_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as full:
 
