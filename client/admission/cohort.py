@@ -54,10 +54,10 @@ def judge(
     names: tuple[str, ...],
     decisions: Decisions | None = None,
 ) -> Judgement:
-    """Give every record its verdict.
+    """Give every record its outcome.
 
     A SOP instance UID or a picture counts once within one patient, and for every patient that bears it. So no patient's
-    rows depend on another patient's files, whatever those bear. The files of both are shown to a human.
+    rows depend on another patient's files. The files of both are shown to a human.
 
     Args:
         records: Every file of the folder, sorted by name.

@@ -28,7 +28,7 @@ TOLD = {
     "Mend the ids, or the line of merges.csv",
     Doubt.ALIKE_IDS: "ids that differ only in case, blanks, signs or leading zeros; they count as two patients. "
     "If they are one, name them in merges.csv",
-    Doubt.UNDECODABLE_ID: "an id that is no text in its character set; it is told apart by its bytes. "
+    Doubt.UNDECODABLE_ID: "an id that is no text in its character set; it is distinguished by its bytes. "
     "Check SpecificCharacterSet",
     Doubt.UID_CLASH: "two patients' images with one SOP instance UID; both count. If they are one person, name them in "
     "merges.csv, else `wardround site quarantine drop` the wrong one",

@@ -44,7 +44,7 @@ _JUDGED = "duplicates within a patient"
 
 @dataclass(frozen=True, kw_only=True)
 class _Context:
-    """What an ingest rests on beside the files.
+    """What an ingest rests on in addition to the files.
 
     Attributes:
         folder: The folder.
@@ -56,7 +56,7 @@ class _Context:
         decisions: What humans have decided on quarantined files.
         ocr: Look for text in the pictures.
         reading: Digest of all that the reading of one file depends on.
-        judging: Digest of all that verdicts depend on beside the files, taken before any file is read.
+        judging: Digest of all that outcomes depend on except the files, taken before any file is read.
     """
 
     folder: Path
@@ -221,7 +221,7 @@ def _prior(context: _Context) -> tuple[Admission, Cache] | tuple[None, None]:
 
 @contextlib.contextmanager
 def _scratch(place: Path | None) -> Iterator[Path]:
-    """Yield a folder for pictures on their way: beside the cache, or in a dry run wherever the system has one."""
+    """Yield a folder for pictures on their way: next to the cache, or in a dry run the system's own."""
     with tempfile.TemporaryDirectory(prefix=".draft-scratch-", dir=place) as folder:
         yield Path(folder)
 

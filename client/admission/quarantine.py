@@ -30,7 +30,7 @@ SHORT = 12
 """Letters of a digest that stand for a file in commands."""
 _SCHEMA = 1
 
-Verdict = Literal["admit", "drop"]
+Choice = Literal["admit", "drop"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Decisions:
             raise StateError(f"{path} holds an unknown decision. Restore it, or remove it and decide again")
         return cls(taken)
 
-    def of(self, digest: str) -> Verdict | None:
+    def of(self, digest: str) -> Choice | None:
         """Return the decision on a file's bytes, None where there is none."""
         found = self.taken.get(digest)
         if found is None:
@@ -74,7 +74,7 @@ class Decisions:
 
 
 def waiting(home: Path) -> list[FileRecord]:
-    """Return the files that nobody has decided on after the last ingest: in quarantine, or noticed (`NOTICED`)."""
+    """Return the files without a decision after the last ingest: in quarantine, or noticed (`NOTICED`)."""
     decisions = Decisions.load(home)
     found: dict[tuple[str, str], FileRecord] = {}
     for admission in admissions(home):
@@ -108,8 +108,14 @@ def find(home: Path, short: str) -> FileRecord:
     return found[0]
 
 
-def decide(home: Path, digests: list[str], decision: Verdict) -> None:
-    """Write a decision down, with the name of the user and the time."""
+def decide(home: Path, digests: list[str], decision: Choice) -> None:
+    """Write a decision down, with the name of the user and the time.
+
+    Args:
+        home: The site's home folder.
+        digests: SHA-256 of each file that it is about.
+        decision: "admit" or "drop".
+    """
     note = {
         "decision": decision, "by": user_name(),
         "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -122,6 +128,11 @@ def decide(home: Path, digests: list[str], decision: Verdict) -> None:
 
 def picture_of(home: Path, record: FileRecord, target: Path) -> None:
     """Write the first picture of a waiting file as PNG, for a human to look at.
+
+    Args:
+        home: The site's home folder.
+        record: Record of the waiting file.
+        target: The PNG file to write.
 
     Raises:
         DataError: The file has changed, is gone, or holds no picture.

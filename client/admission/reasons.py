@@ -73,7 +73,7 @@ EXPLAINED = {
     Reason.WRONG_VIEW: "a view or projection the plan does not ask for",
     Reason.TOO_SMALL: "fewer rows or columns than the plan asks for",
     Reason.WRONG_UNIT: "its values are not in the unit of the plan's window (HU for CT, SUV for PET)",
-    Reason.NO_PATIENT_ID: "no PatientID, so it belongs to nobody's privacy budget",
+    Reason.NO_PATIENT_ID: "no PatientID, so no patient's privacy budget can pay for it",
     Reason.DAMAGED_PATIENT_ID: "letters of the PatientID were lost before it came here, so it may be of two people",
     Reason.UNSUPPORTED_SYNTAX: "a transfer syntax without an installed decoder",
     Reason.UNSUPPORTED_COLOUR: "a colour space that cannot be brought to grey",

@@ -229,7 +229,7 @@ def is_remembered(home: Path) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Everything:
-    """All that can be read of a home's caches, whatever state each is in.
+    """All that can be read of a home's caches, in any state.
 
     Attributes:
         caches: Those that pass their check, one of each form.

@@ -1,7 +1,7 @@
 """PyTorch's global generator, for one thread at a time: layers draw first weights from it, and dropout its masks.
 
 A simulation runs several hospitals in threads of one process. Without this, a model that one of them builds would take
-numbers out of the middle of another's, and what only the plan decides would depend on who ran beside whom.
+numbers out of the middle of another's, and what only the plan decides would depend on who ran next to whom.
 """
 
 import threading
