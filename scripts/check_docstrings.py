@@ -22,7 +22,7 @@ OPEN = {
     "server/model": 6,
 }  # fmt: skip
 """Functions that may still lack arguments, by room. Lower a number when it falls; never raise one."""
-_ELSEWHERE = re.compile(r"arguments (and errors )?as |^(\w+ )*see `|^See `", re.MULTILINE)
+_ELSEWHERE = re.compile(r"arguments (and errors )?as |\ASee `|\A.*[Ss]ee `[\w.]+`\.?$", re.MULTILINE)
 """A docstring that leaves its arguments to the protocol or the library function that it names."""
 _FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 
