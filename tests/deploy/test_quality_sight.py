@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from common.images.phantoms import public_phantoms
-from tests.benchmarks import quality_sight
+from tests.benchmarks import quality_generator, quality_results, quality_sight
 
 
 def phantoms(count: int, seed: int) -> Tensor:
@@ -45,3 +45,10 @@ def test_a_fixed_net_tells_grain_from_images_and_not_images_from_images() -> Non
     real, others = (functional.avg_pool2d(phantoms(60, seed), 4) for seed in (1, 2))
     assert quality_sight.told_apart(real, grainy(others), seed=0) > 0.9
     assert 0.2 < quality_sight.told_apart(real, others, seed=0) < 0.8
+
+
+def test_the_page_shows_what_the_results_print() -> None:
+    results = quality_results.lines(quality_generator.RESULTS)
+    assert results
+    assert quality_generator.table(results) in quality_generator.PAGE.read_text()
+    assert all(quality_generator.holds(line) for line in results), "a line of a plan that its place no longer has"
