@@ -1,7 +1,7 @@
 """The hospital's Flower ClientApp: the same object in a daemon, in Flower's simulation and in-process.
 
-Which hospital it acts for is decided here, by the site's own start-up configuration, never by the server: a daemon is
-started with `site-home` in its node configuration; Flower's simulation engine gives every node a `partition-id`
+The site's own start-up configuration decides here which hospital it acts for; the server never does. A daemon is
+started with `site-home` in its node configuration. Flower's simulation engine gives every node a `partition-id`
 instead. Only the second kind reads the run's configuration, and only there can a seed exist.
 """
 

@@ -1,14 +1,14 @@
-"""Patients set aside for evaluation: chosen before the first round by a keyed hash, and never trained on.
+"""Held-out patients: chosen before the first round by a keyed hash, and never trained on.
 
 Formal guarantee
-    Whether a patient is set aside depends on that patient's own ids and the site's secret alone: not on the data, on
-    other patients, on the plan's name or on anything a server sends but the share. So adding or removing a patient
-    changes no other patient's part, and the privacy proof of training holds on the rest. A patient set aside at one
-    share is set aside at every larger one. It is secret outside who was: the site's secret never leaves it.
+    Whether a patient is held out depends on that patient's own ids, the site's secret and the share alone. It does not
+    depend on the data, on other patients, on the plan's name or on other values that a server sends. So adding or
+    removing a patient changes no other patient's part, and the privacy proof of training holds on the rest. A patient
+    held out at one share is held out at every larger one. The choice is secret outside: the site's secret never leaves.
 
-    It does not move with the ids: the hash is of the keys that the site first met the patient under
-    (`client.cohort.people`), and one that says so is enough. Two ids that turn out to be one person after one was set
-    aside and the other trained in the same plan (the ledger knows) leave that plan: the images of the first never
+    The choice does not move with the ids. The hash is of the keys under which the site first met the patient
+    (`client.cohort.people`), and one key is enough. Two ids may turn out to be one person after one was held out and
+    the other trained in the same plan; the ledger knows. Both then leave that plan: the images of the first never
     train, and a patient who trained is no witness against memorisation.
 """
 

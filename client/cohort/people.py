@@ -1,14 +1,14 @@
-"""What a site remembers of who is who: every id that a person was ever known by, and by which it was first drawn.
+"""What a site remembers of each person: every id that the person was ever known by, and the id of the first draw.
 
 Formal guarantee
-    What a person is does not move when the ids do. Whether a person is set aside (`client.cohort.held_out`) hangs on
-    `draws`, the keys that it was kept under when this site first met it; a later id inherits them, be it by a new line
-    in `merges.csv`, an issuer that the archive begins to send, or another spelling. An id that was ever merged
-    with a withdrawn one stays out. A link that is taken back is forgotten in neither respect. All of it follows from
-    the person's own ids, never from another person's files.
+    A person stays the same person when the ids change. `draws`, the keys of a person's first meeting, decide whether
+    the person is held out (`client.cohort.held_out`). A later id inherits them, from a new line in `merges.csv`, from
+    an issuer that the archive begins to send, or from another spelling. An id that was ever merged with a withdrawn one
+    stays out. A link that is taken back is forgotten in neither respect. All of it follows from the person's own ids,
+    never from another person's files.
 
-`people.json` (mode 0600) holds keys only. It is written before the cache that was judged by it comes into use; a crash
-in between leaves knowledge that is early, never late. A home from before it has none: there each patient's own key is
+`people.json` (mode 0600) holds keys only. It is written before the cache that was judged by it comes into use. A crash
+in between leaves knowledge that is early, never late. A home from before it has none. There each patient's own key is
 its draw, which is what was true then.
 """
 

@@ -1,14 +1,14 @@
-"""The hospital's executor: takes every task its SuperNode is given, and has the installed client answer it.
+"""The hospital's executor: takes every task of its SuperNode, and lets the installed client answer it.
 
-It stands where Flower's own executor would unpack the bundle that came with a run and import it. Here the bundle (FAB)
-is dropped unread; the message goes to a child process that runs the client as it is installed
-(`client.daemon.task`); the child's answer is passed on only if it is one of the four forms that a hospital answers
-in. Everything else - a task of another kind, a child that crashed, ran out of memory or time, an answer of unknown
-form - is answered as a refusal by type, because a SuperNode that gets no answer waits for ever. Each answer has its
-line in the egress log before it is pushed: the child writes its own, a refusal that is made here is written here.
+Flower's own executor would unpack the bundle (FAB) of a run and import it. Here the bundle is dropped unread. The
+message goes to a child process, which runs the client as it is installed (`client.daemon.task`). The child's answer is
+passed on only in one of the four forms that a hospital answers in. Everything else is answered as a refusal by type: a
+task of another kind, a child that crashed or ran out of memory or time, an answer of unknown form. A SuperNode without
+an answer would wait for ever. Each answer has its line in the egress log before it is pushed. The child writes its own;
+the line of a refusal that is made here is written here.
 
-A request that is being worked on lies in `daemon/task/`: a runner that was killed takes it up again under its old
-token, within the half minute that Flower keeps it, and the ledger and the spool see to it that nothing is paid twice.
+A request under way lies in `daemon/task/`. A killed runner resumes it under its old token, within the half minute that
+Flower keeps it. The ledger and the spool prevent a second cost.
 """
 
 import json

@@ -1,11 +1,11 @@
 """The one door out of a hospital: what may leave, in which form, and the record of what left.
 
 Formal guarantee
-    A reply is made by `seal` and leaves through `release`, fresh or from the spool. Both compare it with the site's own
-    approved plan: the arrays of one phase, exactly the names and shapes that the plan prescribes, plain finite
-    float32, so of one known size; and scalars that follow from plan, policy and ledger alone, each in its one form.
-    There is no key for a count, a loss, a file name or an error text. `release` writes the line of the egress log, and
-    the receipt that a rolled-back ledger is measured against, durably before the reply may be sent.
+    `seal` makes a reply, and the reply leaves through `release`, fresh or from the spool. Both compare it with the
+    site's own approved plan. It holds the arrays of one phase, with exactly the names and shapes of the plan, as plain
+    finite float32 of one known size. Its scalars follow from plan, policy and ledger alone, each in its one form. There
+    is no key for a count, a loss, a file name or an error text. `release` writes two records durably before the reply
+    may be sent: the line of the egress log, and the receipt against which a rolled-back ledger is measured.
 """
 
 import math

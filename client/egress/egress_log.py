@@ -1,12 +1,12 @@
 """The egress log on disk: one durable line for each message that leaves, in files of bounded size that are never lost.
 
-`egress.jsonl` is the file in use. One that is full becomes `egress.00001.jsonl`, then 00002 and so on, and its
-successor begins with a line that names it and its SHA-256: what left can be read back to the first day, and a file that
-was altered or taken away shows. Unlike other logs, no old file is deleted; archive them as the hospital keeps records.
+`egress.jsonl` is the file in use. A full one becomes `egress.00001.jsonl`, then 00002 and so on. Its successor begins
+with a line that names it and its SHA-256. So the log can be read back to the first day, and an altered or missing file
+shows. Unlike other logs, no old file is deleted; archive them as the hospital keeps records.
 
-A last line without an end was torn by a crash or a full disk, before `append` returned: what it was to record did not
-leave. The next `append` ends it and puts a mark behind it, a line of kind "torn" with its length and SHA-256: the torn
-bytes stay, are known for what they are, and spoil no later line. `client.egress.check` reads all this back.
+A last line without an end was torn by a crash or a full disk, before `append` returned: its message did not leave. The
+next `append` ends it and writes a mark behind it, a line of kind "torn" with its length and SHA-256. The torn bytes
+stay, are known for what they are, and spoil no later line. `client.egress.check` reads all this back.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
-"""Did the generator copy? Distances to the nearest synthetic image, of those who trained and of those set aside.
+"""Did the generator copy? Distances to the nearest synthetic image, of patients who trained and of held-out ones.
 
 Distances are root mean squares per pixel, images in [-1, 1]. Real data holds pictures twice (PneumoniaMNIST has 29
-exact pairs): a held-out image that also occurs among the training images says nothing about copying, so both figures
+exact pairs). A held-out image that also occurs among the training images says nothing about copying. So both figures
 leave out every real image whose exact twin is on the other side, and count each picture once.
 """
 

@@ -10,14 +10,14 @@ Formal guarantee
                   of the patient's images nearer than `near_rmse` to a synthetic one, and odds those of being set
                   aside, at most 1
 
-    The reach, the classifier and the images a patient is compared with follow from the candidate alone, and what is
-    computed of an image does not even round by who else is there (`client.evaluation.yardstick`), so a vote depends on
-    no other patient. Patients who trained cast no votes on the first two. Every entry lies in [-1, 1], so one
-    patient moves the sum by at most sqrt(3) in L2 norm, and Gaussian noise of standard deviation sigma sqrt(3) on each
-    entry makes it one Gaussian event of multiplier sigma, which is booked. What follows is post-processing: an entry
-    more than two standard deviations of its noise below 0 is a no, and the first no is the verdict. So a faultless
-    candidate is refused by chance at most 2.3 % of the time by each entry, and a fault shows where it concerns more
-    than about 2 sigma sqrt(3) patients: a site of fewer can hardly judge, and its yes means little.
+    The reach, the classifier and the images a patient is compared with follow from the candidate alone. The numbers
+    of an image are bitwise independent of other patients (`client.evaluation.yardstick`). So a vote depends on no other
+    patient. Patients who trained cast no votes on the first two. Every entry lies in [-1, 1], so one patient moves the
+    sum by at most sqrt(3) in L2 norm. Gaussian noise of standard deviation sigma sqrt(3) on each entry makes it one
+    Gaussian event of multiplier sigma, which is booked. What follows is post-processing: an entry more than two
+    standard deviations of its noise below 0 is a no, and the first no is the verdict. So each entry refuses a faultless
+    candidate by chance at most 2.3 % of the time. A fault shows if it concerns more than about 2 sigma sqrt(3)
+    patients. A site of fewer can hardly judge, and its yes means little.
 
     "near" compares with the candidate images and with the model's own reconstruction of the image, the nearest picture
     that the decoder is known to draw. Held-out patients count against training ones: where all patients look alike,

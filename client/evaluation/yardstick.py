@@ -1,12 +1,12 @@
 """How an image compares with a candidate: the numbers that votes are made of, bitwise independent of other patients.
 
 Formal guarantee
-    What is measured of an image follows from that image, its label and the candidate alone, to the last bit. A library
-    is free to round it by its batch, and a server can send weights and images by which rounding decides:
-    one patient, by being there, would then turn the votes of all others. So every pass has one shape, filled up with
-    blank images, and before the first of them it is tried, as in training (`client.mechanism.isolation`), whether
-    images keep apart bit for bit: with a model, candidate images and a classifier of random numbers, of just these
-    shapes. Where they do not, fewer go together, in the end each alone.
+    The numbers of an image follow from that image, its label and the candidate alone, to the last bit. A library is
+    free to round an image by its batch, and a server can send weights and images that make rounding decide. One
+    patient could then turn the votes of all others. So every pass has one shape, filled up with blank images. Before
+    the first pass, the site tests that images in a pass are bitwise independent, as in training
+    (`client.mechanism.isolation`). The test uses a model, candidate images and a classifier of random numbers, of just
+    these shapes. If it fails, fewer images share a pass; in the end each has its own.
 """
 
 import dataclasses

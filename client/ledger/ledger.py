@@ -8,8 +8,8 @@ Formal guarantee
 
     One ledger is one data set. Its cohort may change - patients are admitted, patients withdraw - and each row names
     the cohort it ran on by an HMAC of its sorted patient keys. What was spent on an earlier cohort counts in full for
-    every later one: a patient who was there from the beginning is covered, one who came later is over-counted, and
-    whether a round is refused never depends on who is in the cohort.
+    every later one. A patient who was there from the beginning is covered, one who came later is over-counted. So a
+    refusal never depends on who is in the cohort.
 
 Rows by kind
     reserve   study, plan, round, phase, sigma, rate, steps, cohort; note: digest of the request's weights

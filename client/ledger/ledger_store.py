@@ -5,14 +5,14 @@
     ledger.lock     held alone by each reader or writer
 
 Formal guarantee
-    At rest the seal fixes every byte of the file, unused pages and header included, and itself has one valid form; so
-    any altered byte of either, and an older copy of one of the two, is refused. A write goes: seal says "writing" and
-    names the hash to come; commit; fold the log into the file; seal says "sealed". `append` returns only after the
-    last step, and nothing is computed before `append` returns. A crash in between leaves "writing": the file then
-    holds the old rows or the new ones, both checked by their chain, and nothing has been released on the new ones.
-    An older copy of all files together looks sound from inside; `client.hospital` compares it with what was last sent.
-    A disk that is full, locked, read-only, forbidden or without locks is none of this: `common.host.disk` names it, and
-    what was interrupted goes on where it stopped. All files are made for their owner alone, mode 0600.
+    At rest the seal fixes every byte of the file, unused pages and header included. The seal itself has one valid form.
+    So any altered byte of either, and an older copy of one of the two, is refused. A write has four steps: the seal
+    says "writing" and names the hash to come; commit; fold the log into the file; the seal says "sealed". `append`
+    returns only after the last step, and nothing is computed before `append` returns. A crash in between leaves
+    "writing". The file then holds the old rows or the new ones, both checked by their chain, and nothing has been
+    released on the new ones. An older copy of all files together looks sound from inside; `client.hospital` compares
+    it with what was last sent. A disk that is full, locked, read-only, forbidden or without locks is no damage:
+    `common.host.disk` names it, and the write resumes where it stopped. All files have mode 0600.
 """
 
 import hashlib

@@ -1,16 +1,16 @@
-"""The key of a round under way, kept until its reply is stored, so that a crash costs a patient nothing.
+"""The noise key of a round under way, kept until its reply is stored, so that a crash costs a patient nothing.
 
 Formal guarantee
     A reservation in the ledger pays for one draw of noise and samples. If the process dies before the reply is stored,
-    nothing has been sent; the round is then computed again from the same key on the same weights and patients, which
-    is the same draw, not a second one. So a crash needs no new booking, and what an observer can see is one output per
-    reservation, whenever and however often the process died. The key is written (mode 0600) in the moment the round
-    is booked and is removed, before the reply may leave, once the reply is stored. It lies next to the cache,
-    which holds the images themselves: a reader of the home has no use for the key.
+    nothing has been sent. The round is then computed again from the same key, on the same weights and patients. That is
+    the same draw, not a second one. So a crash needs no new booking, and an observer can see one output for each
+    reservation, after any number of crashes. The key is written (mode 0600) when the round is booked. It is removed
+    once the reply is stored, before the reply may leave. It lies next to the cache, which holds the images themselves:
+    a reader of the home has no use for the key.
 
-    A key names the reservation it was made for and the images it may meet. Where the booking itself failed, the ledger
-    has no such reservation; an earlier one of the same round does not stand in for it, and other images of the same
-    patients are another query. Such a key is never computed with: a new one takes its place with the next booking.
+    A key names its reservation and its images. If the booking failed, the ledger has no such reservation. An earlier
+    reservation of the same round does not replace it, and other images of the same patients are another query. Such a
+    key is never computed with: a new one takes its place with the next booking.
 """
 
 import hashlib

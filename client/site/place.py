@@ -1,17 +1,16 @@
-"""Where a site's home is bound: one place on one machine, so that a copy does not serve in addition to the original.
+"""The place of a site's home: one folder on one machine, so that a copy does not serve in addition to the original.
 
-`place.json` is written where the home is first used and holds what tells this folder from every copy: machine, boot,
-device, and inode and generation of the home and of a file in it that is never replaced. A file system may give a freed
-inode number again, to a copy that is put back in place for one, and then with another generation. Within one boot,
-device and inodes are this very folder and nothing else is. Across boots a device may be numbered anew, so there the
-machine and the inodes count, and the home is bound anew, so that the new boot's device counts from then on. A machine
-without an id, as in many containers, is not known to be the same after a boot. A folder that was renamed stays where it
-is; a copy, a restored backup and a snapshot that is mounted elsewhere are other places, and are refused until a person
-says that they are to go on: `wardround site adopt`.
+`place.json` is written at the first use of the home. It holds what distinguishes this folder from every copy: machine,
+boot, device, and inode and generation of the home and of a file in it that is never replaced. A file system may give a
+freed inode number again, for example to a copy that is restored in place; its generation is then another. Within one
+boot, device and inodes identify this folder. Across boots a device may be numbered anew. There the machine and the
+inodes count, and the home is bound anew to the new boot's device. A machine without an id, as in many containers, is
+not known to be the same after a boot. A renamed folder stays where it is. A copy, a restored backup and a snapshot that
+is mounted elsewhere are other places. They are refused until a person runs `wardround site adopt`.
 
-What this cannot see is a machine that was cloned whole, with the home in it, and started instead of rebooted. That the
-coordinator sees: one node key in two places at once (`server.gateway.twins`), and a ledger's head that the other
-copy does not know.
+This cannot detect a machine that was cloned whole, with the home in it, and started instead of rebooted. The
+coordinator can: one node key is in two places at once (`server.gateway.twins`), and the other copy does not know the
+ledger's head.
 """
 
 import dataclasses

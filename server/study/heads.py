@@ -1,11 +1,11 @@
 """The heads of a site's ledger that its counted replies named, remembered over all studies of a coordinator.
 
-A site's ledger is one chain, so its holder knows every head it ever named. A site that does not know one was put
-back to an older copy, or is one of two copies that both went on; asked with that head it says so itself, and refuses.
-So each request of any study carries one, which a reply of any study named: in each study by
-turns the newest, and the last of each other study. So the heads of one copy are asked of the other, in
-any order. A head that a site refused is what the study asks it with from then on, until it answers: two copies end
-within a few requests each, and go on once one of them has booked what the other spent.
+A site's ledger is one chain, so its holder knows every head it ever named. A site that does not know one is an older
+copy, or one of two copies that both went on. Asked with that head, it says so itself, and refuses. So each request of
+any study carries a head, which a reply of any study named. In each study it is by turns the newest, and the last of
+each other study. So the heads of one copy are asked of the other, in any order. After a refusal, the study asks the
+site with the refused head until it answers. Two copies end within a few requests each, and go on once one of them has
+booked what the other spent.
 
     heads/SITE.json   the verdict key that the site had then; by study the last head, newest last, the number of
                       requests, and the head that was refused
