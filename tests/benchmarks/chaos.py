@@ -183,7 +183,7 @@ class Chaos:
             self.spend(0.5)
 
     def study(self, number: int, *, kills: int, troubles: list[str], patience_s: float) -> bool:
-        """Run one study among kills; whether it was released."""
+        """Run one study among kills; whether it ended as studies do: released, or stopped by a hospital's verdict."""
         plan = self.lab.folder / f"chaos-{number}.toml"
         plan.write_text(SHORT.replace('"lab"', f'"chaos-{number}"'))
         for site in self.lab.sites:
@@ -204,6 +204,9 @@ class Chaos:
             if troubles and self.random.random() < self.eager:
                 self.trouble(troubles.pop(0))
             state = progress.read(folder)
+            if state.state == "paused" and "judged the candidate and says no" in state.message:  # noise decides here
+                say(f"study {number} ended at the gate: {state.message[:120]}")
+                return True
             idle_since = idle_since if state.state in ("interrupted", "prepared") else time.monotonic()
             if state.state == "paused" or time.monotonic() - idle_since > 120:
                 idle_since = time.monotonic()
@@ -318,7 +321,7 @@ def main() -> int:
         for party, _ in chaos.dead:
             party.daemon = None
         left = lab.down()
-    studies = [lab.coordinator.home / "studies" / f"chaos-{n + 1}" for n in range(len(released))]
+    studies = sorted((lab.coordinator.home / "studies").glob("chaos-*"))  # one that was interrupted, too
     audit = Audit()
     audit.examine(lab, studies)
     figures = {
