@@ -17,7 +17,7 @@ from client.egress.refusals import reason_of, refused
 from client.site.site import Site
 from common.errors import MessageRefused, PlanRefused, SeedRefused, WardroundError
 from common.simulation import SimulationSetup
-from common.wire.messages import EvaluateRequest, Hello, Refused, TrainRequest
+from common.wire.messages import About, EvaluateRequest, Hello, Refused, TrainRequest, is_of
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +26,8 @@ app = ClientApp()
 
 @app.query()  # type: ignore[untyped-decorator]
 def query(message: Message, context: Context) -> Message:
-    """Answer a `Hello` with the site's name, or a refusal by type."""
-    return _answer(message, context, Hello)
+    """Answer a `Hello` with the site's name, an `About` with its settings, or a refusal by type."""
+    return _answer(message, context, About if is_of(message.content, About) else Hello)
 
 
 @app.train()  # type: ignore[untyped-decorator]
@@ -43,7 +43,9 @@ def evaluate(message: Message, context: Context) -> Message:
 
 
 def _answer(
-    message: Message, context: Context, kind: type[Hello] | type[TrainRequest] | type[EvaluateRequest]
+    message: Message,
+    context: Context,
+    kind: type[Hello] | type[About] | type[TrainRequest] | type[EvaluateRequest],
 ) -> Message:
     """Run the request at the site. On any failure, only the type of a deliberate error leaves."""
     site: Site | None = None
@@ -54,6 +56,8 @@ def _answer(
         plan = request.plan
         if isinstance(request, Hello):
             content = hospital.greet(site, request).to_record()
+        elif isinstance(request, About):
+            content = hospital.about(site, request).to_record()
         elif isinstance(request, TrainRequest):
             content = hospital.train(site, request).to_record()
         else:

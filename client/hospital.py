@@ -12,7 +12,10 @@ import logging
 import re
 from collections.abc import Sequence
 
+from client.admission.records import Admission
+from client.admission.settings import looked_for_text
 from client.cohort.cache import Cache
+from client.cohort.forms import form_of
 from client.cohort.held_out import VERDICT
 from client.cohort.identity import SIGNING_KEY
 from client.egress import egress, spool
@@ -32,7 +35,19 @@ from common.model.study_model import model_of, shared_shapes, trained
 from common.model.weights import Weights, check, digest
 from common.plan.schedule import Round, schedule, verdict_event
 from common.plan.study_plan import StudyPlan
-from common.wire.messages import EvaluateRequest, Hello, HelloReply, TrainReply, TrainRequest, Verdict
+from common.wire.messages import (
+    NO,
+    UNKNOWN,
+    YES,
+    About,
+    AboutReply,
+    EvaluateRequest,
+    Hello,
+    HelloReply,
+    TrainReply,
+    TrainRequest,
+    Verdict,
+)
 from common.wire.signing import Key
 from common.wire.verdicts import signed
 
@@ -55,6 +70,29 @@ def greet(site: Site, request: Hello) -> HelloReply:
     check_cohort(site, plan)
     egress.record(site.home, kind="hello", payload=plan.digest, size=0, keys=["site"], entry=0)
     return HelloReply(plan=plan.digest, site=site.policy.name)
+
+
+def about(site: Site, request: About) -> AboutReply:
+    """Say how this site's installation treats scans: what was switched on when the plan's cohort came in.
+
+    Asked for the same as a `Hello`, so that the answer tells no more of the cohort than that one's.
+
+    Raises:
+        Refusal: The plan is not approved, or lies outside the policy.
+        DataError: The cohort is too small, or there is none.
+        StateError: The cache cannot be trusted, or the disk refuses.
+    """
+    plan = policy.approved_plan(site.home, request.plan)
+    _refuse_without_noise(site, plan)
+    policy.inside(site.policy, plan)
+    _refuse_copy(site)
+    check_cohort(site, plan)
+    form = form_of(plan)
+    admission = Admission.load(site.home, form)
+    searched = None if admission is None else looked_for_text(admission.reading, form)
+    word = UNKNOWN if searched is None else YES if searched else NO
+    reply = AboutReply(plan=plan.digest, site=site.policy.name, text_searched=word)
+    return egress.describe(site.home, plan=plan, reply=reply)
 
 
 def train(site: Site, request: TrainRequest) -> TrainReply:

@@ -8,7 +8,7 @@ from flwr.serverapp import Grid, ServerApp
 from threadpoolctl import threadpool_limits
 
 from common.errors import PlanError
-from server.protocol import gate, rounds
+from server.protocol import gate, rounds, settings
 from server.protocol.exchange import Exchange
 from server.study import progress, release, runs
 from server.study.study import Study
@@ -50,4 +50,5 @@ def main(grid: Grid, context: Context) -> None:
         study = Study.resume(folder)
         rounds.run(study, Exchange(grid))
         verdicts = gate.collect(study, Exchange(grid))
+        settings.ask(study, Exchange(grid))
         release.publish(study, verdicts=verdicts, simulated=bool(config.get("simulation")))

@@ -21,7 +21,7 @@ from client.admission.folder import list_folder
 from client.admission.labels import LABELS_FILE, Labels
 from client.admission.quarantine import QUARANTINE_FILE, Decisions
 from client.admission.records import Admission, IngestSummary
-from client.admission.settings import IngestSettings
+from client.admission.settings import IngestSettings, reading_of
 from client.approval.approvals import active_plans
 from client.cohort.cache import Cache, is_remembered
 from client.cohort.consent import met_before
@@ -36,8 +36,6 @@ from common.plan.study_plan import StudyPlan
 __all__ = ["IngestSettings", "IngestSummary", "Limits", "ingest", "wanted"]
 
 _log = logging.getLogger(__name__)
-_RULE = "who is who 1"
-"""Raised whenever the same file would get other keys than before; records of another rule are read afresh."""
 _JUDGED = "duplicates within a patient"
 """Changed whenever the same files would make another cohort than before; no file is read afresh for it."""
 
@@ -181,22 +179,8 @@ def _context(folder: Path, home: Path, settings: IngestSettings, *, dry_run: boo
     )  # fmt: skip
 
 
-def _reading(settings: str, *, ocr: bool) -> str:
-    return hashlib.sha256(f"{settings} {ocr} {_RULE}".encode()).hexdigest()
-
-
-def looked_for_text(reading: str, settings: str) -> bool | None:
-    """Return whether text was looked for in the pictures of an ingest; None of one that an older version made.
-
-    Args:
-        reading: Its `Admission.reading`.
-        settings: Digest of its settings, as the cache keeps it.
-    """
-    return next((ocr for ocr in (True, False) if _reading(settings, ocr=ocr) == reading), None)
-
-
 def _digests(folder: Path, home: Path, settings: IngestSettings, *, ocr: bool) -> tuple[str, str]:
-    reading = _reading(settings.digest, ocr=ocr)
+    reading = reading_of(settings.digest, ocr=ocr)
     judging = hashlib.sha256(f"{reading} {_JUDGED}".encode())
     for path in (folder / LABELS_FILE, folder / MERGES_FILE, home / QUARANTINE_FILE):
         judging.update(hashlib.sha256(path.read_bytes()).digest() if path.exists() else bytes(32))

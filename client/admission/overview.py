@@ -16,10 +16,9 @@ from PIL import Image
 
 from client.admission.doubts import DOUBTS_TITLE, TOLD
 from client.admission.form_caches import table
-from client.admission.ingest import looked_for_text
 from client.admission.reasons import EXPLAINED
 from client.admission.records import Admission, Concern, FileRecord, IngestSummary
-from client.admission.settings import IngestSettings
+from client.admission.settings import IngestSettings, looked_for_text
 from client.cohort.cache import Cache
 from client.cohort.forms import current_generation, form_of
 from client.dicom.text_finder import in_words

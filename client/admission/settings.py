@@ -10,6 +10,8 @@ from common.plan.study_plan import StudyPlan
 
 PIPELINE = 2
 """Raised whenever the same file would give other pixels than before; a cache of another pipeline is made afresh."""
+_RULE = "who is who 1"
+"""Raised whenever the same file would get other keys than before; records of another rule are read afresh."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,3 +80,23 @@ class IngestSettings:
         """SHA-256 (hex) of the canonical form: JSON, sorted keys, no blanks, with the pipeline's number."""
         canonical = json.dumps({**self.to_dict(), "pipeline": PIPELINE}, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def reading_of(settings: str, *, ocr: bool) -> str:
+    """Return the digest of a reading.
+
+    Args:
+        settings: Digest of the settings of the image form.
+        ocr: Whether text is looked for in pictures that their header calls clean.
+    """
+    return hashlib.sha256(f"{settings} {ocr} {_RULE}".encode()).hexdigest()
+
+
+def looked_for_text(reading: str, settings: str) -> bool | None:
+    """Return whether text was looked for in the pictures of an ingest; None of one that an older version made.
+
+    Args:
+        reading: Its `Admission.reading`.
+        settings: Digest of its settings, as the cache keeps it.
+    """
+    return next((ocr for ocr in (True, False) if reading_of(settings, ocr=ocr) == reading), None)

@@ -45,7 +45,7 @@ from common.errors import MessageRefused, StateError, WardroundError
 from common.host import logs
 from common.host.files import PRIVATE, write_atomically
 from common.host.rate import Rate
-from common.wire.messages import HelloReply, TrainReply, Verdict, pack, read_reply
+from common.wire.messages import AboutReply, HelloReply, TrainReply, Verdict, pack, read_reply
 
 log = logging.getLogger(__name__)
 
@@ -172,7 +172,7 @@ class Runner:
             time.sleep(self._greetings.take())
 
     def _content(self, task: Task, body: bytes) -> RecordDict:
-        """The records to answer with: the client's, if it has one of the four forms, else a refusal."""
+        """The records to answer with: the client's, if it has one of the forms that may leave, else a refusal."""
         try:
             policy = SitePolicy.load(self._home.home)
         except StateError as error:
@@ -224,7 +224,7 @@ def checked(answer: bytes, home: Path, site: str) -> RecordDict:
     """
     try:
         content = recorddict_from_proto(RecordDictProto.FromString(answer))
-        if any(_has_form(content, form) for form in (HelloReply, TrainReply, Verdict)):
+        if any(_has_form(content, form) for form in (HelloReply, AboutReply, TrainReply, Verdict)):
             return pack(content)
     except Exception as error:  # noqa: BLE001 - bytes that are no records at all
         log.warning("the client's answer cannot be read: %s", error)

@@ -25,12 +25,15 @@ from common.model.study_model import shared_shapes, trained_shapes
 from common.model.weights import Weights, check, digest
 from common.plan.schedule import Round
 from common.plan.study_plan import StudyPlan
-from common.wire.messages import TrainReply, Verdict
+from common.wire.messages import TEXT_SEARCHED, AboutReply, TrainReply, Verdict
 from common.wire.verdicts import verified
 
 __all__ = [
     "LOG", "RECEIPT", "allowed_bytes", "allowed_shapes", "last_head", "record", "release", "release_verdict", "seal",
 ]  # fmt: skip
+
+
+_SITE = r"[a-z0-9][a-z0-9-]{0,31}"
 
 
 def allowed_shapes(plan: StudyPlan, phase: str) -> dict[str, tuple[int, ...]]:
@@ -97,6 +100,20 @@ def release(home: Path, *, plan: StudyPlan, step: Round, reply: TrainReply, entr
     return reply
 
 
+def describe(home: Path, *, plan: StudyPlan, reply: AboutReply) -> AboutReply:
+    """Check what a site says of its own settings, write down that it leaves, and return it to be sent.
+
+    Raises:
+        EgressRefused: It is not one of the few words that a site may say.
+        StateError: The disk refuses the record; nothing may be sent then.
+    """
+    known = reply.text_searched in TEXT_SEARCHED and reply.plan == plan.digest
+    if not known or re.fullmatch(_SITE, reply.site) is None:
+        raise EgressRefused(f"what the site says of its settings is no word of plan {plan.name!r}; nothing was sent")
+    record(home, kind="about", payload=plan.digest, size=0, keys=["text_searched"], entry=0)
+    return reply
+
+
 def release_verdict(home: Path, *, plan: StudyPlan, verdict: Verdict, entry: int) -> Verdict:
     """Check a signed verdict, write down that it leaves, and return it to be sent.
 
@@ -112,7 +129,7 @@ def release_verdict(home: Path, *, plan: StudyPlan, verdict: Verdict, entry: int
     """
     limit = plan.privacy.epsilon if plan.privacy.enabled else math.inf
     forms = {
-        "site": re.fullmatch(r"[a-z0-9][a-z0-9-]{0,31}", verdict.site) is not None,
+        "site": re.fullmatch(_SITE, verdict.site) is not None,
         "delta": verdict.delta == plan.privacy.delta,
         "epsilon": type(verdict.epsilon) is float and 0 <= verdict.epsilon <= limit,
         "ledger_head": re.fullmatch(r"[0-9a-f]{64}", verdict.ledger_head) is not None,
@@ -140,7 +157,7 @@ def _check(plan: StudyPlan, step: Round, reply: TrainReply) -> None:
         "size": sum(array.nbytes for array in reply.arrays.values()) == allowed_bytes(plan, step.phase),
         "plan": reply.plan == plan.digest,
         "round": (reply.round, reply.phase) == (step.number, step.phase),
-        "site": re.fullmatch(r"[a-z0-9][a-z0-9-]{0,31}", reply.site) is not None,
+        "site": re.fullmatch(_SITE, reply.site) is not None,
         "delta": reply.delta == plan.privacy.delta,
         "epsilon": type(reply.epsilon) is float and 0 <= reply.epsilon <= limit,
         "ledger_head": re.fullmatch(r"[0-9a-f]{64}", reply.ledger_head) is not None,

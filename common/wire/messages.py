@@ -24,6 +24,8 @@ from common.model.weights import Weights
 SCHEMA = 1
 MAX_BYTES = 256 * 1024 * 1024
 """Most that one message's arrays may hold."""
+TEXT_SEARCHED = YES, NO, UNKNOWN = ("yes", "no", "unknown")
+"""What a site can say of its search for text; "unknown" also where it said nothing."""
 PACKED, _PACKED_TYPE = "packed", "wardround.safetensors"
 
 
@@ -77,6 +79,28 @@ class HelloReply(_Message):
     kind: ClassVar[str] = "hello-reply"
     plan: str
     site: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class About(_Message):
+    """The server asks how a site's installation treats scans; a site of an older version refuses to say."""
+
+    kind: ClassVar[str] = "about"
+    plan: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AboutReply(_Message):
+    """How a site's installation treats scans: its settings, and nothing of its patients.
+
+    Attributes:
+        text_searched: Whether pictures were searched for text when they came in: one of `TEXT_SEARCHED`.
+    """
+
+    kind: ClassVar[str] = "about-reply"
+    plan: str
+    site: str
+    text_searched: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +209,7 @@ class Unreadable:
     why: str
 
 
-Reply = HelloReply | TrainReply | Verdict
+Reply = HelloReply | AboutReply | TrainReply | Verdict
 _Reply = TypeVar("_Reply", bound=_Message)
 
 
@@ -200,6 +224,12 @@ def pack(record: RecordDict) -> RecordDict:
     data = save({name: np.ascontiguousarray(array) for name, array in _arrays(record).items()})
     packed = Array(dtype="uint8", shape=(len(data),), stype=_PACKED_TYPE, data=data)
     return RecordDict({**record, "arrays": ArrayRecord({PACKED: packed})})
+
+
+def is_of(record: RecordDict, kind: type[_Message]) -> bool:
+    """Whether records say that they are a message of this kind; nothing else of them is checked."""
+    message = record.get("message")
+    return isinstance(message, ConfigRecord) and message.get("kind") == kind.kind
 
 
 def read_reply(record: RecordDict, expected: type[_Reply]) -> _Reply | Refused:

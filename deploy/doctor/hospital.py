@@ -191,8 +191,8 @@ def cache(root: Path) -> Iterator[Finding]:
 
 def text_detection(root: Path) -> Iterator[Finding]:
     """Whether text can be looked for in pictures here, and was at the last ingest."""
-    from client.admission.ingest import looked_for_text
     from client.admission.records import Admission
+    from client.admission.settings import looked_for_text
     from client.cohort.cache import Cache
     from client.dicom import text_finder
 

@@ -13,7 +13,7 @@ from common.model.study_model import trained
 from common.model.weights import Weights
 from common.plan.schedule import Round
 from common.plan.study_plan import StudyPlan
-from common.wire.messages import HelloReply, Refused, TrainReply, Unreadable, Verdict
+from common.wire.messages import Refused, Reply, TrainReply, Unreadable
 from server.aggregation.plausible import ROUNDED, contradiction
 
 _NOISE_SLACK = 6.0
@@ -43,7 +43,7 @@ def counted(
     step: Round,
     weights: Weights,
     site: str,
-    answer: TrainReply | HelloReply | Verdict | Refused | Unreadable,
+    answer: Reply | Refused | Unreadable,
 ) -> TrainReply | Refused:
     """What `site` answered to round `step`, checked as `check_reply` does.
 

@@ -19,6 +19,8 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from common.wire.messages import (
+    About,
+    AboutReply,
     EvaluateRequest,
     Hello,
     HelloReply,
@@ -42,10 +44,17 @@ _GROUP_MOST = 100
 _RAN = (ErrorCode.CLIENT_APP_RAISED_EXCEPTION, ErrorCode.LOAD_CLIENT_APP_EXCEPTION, ErrorCode.INVALID_FAB)
 
 _T = TypeVar("_T")
-Question = Hello | TrainRequest | EvaluateRequest
+Question = Hello | About | TrainRequest | EvaluateRequest
 Answer = Reply | Refused | Unreadable
-_REPLIES: dict[type[Question], type[Reply]] = {Hello: HelloReply, TrainRequest: TrainReply, EvaluateRequest: Verdict}
-_KINDS = {Hello: MessageType.QUERY, TrainRequest: MessageType.TRAIN, EvaluateRequest: MessageType.EVALUATE}
+_REPLIES: dict[type[Question], type[Reply]] = {
+    Hello: HelloReply, About: AboutReply, TrainRequest: TrainReply, EvaluateRequest: Verdict,
+}  # fmt: skip
+_KINDS = {
+    Hello: MessageType.QUERY,
+    About: MessageType.QUERY,
+    TrainRequest: MessageType.TRAIN,
+    EvaluateRequest: MessageType.EVALUATE,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +194,7 @@ class Inquiry:
         shared: dict[int, RecordDict] = {}
         records = {}
         for node, question in questions.items():
-            if isinstance(question, Hello):
+            if isinstance(question, Hello | About):
                 records[node] = question.to_record()
                 continue
             if id(question.arrays) not in shared:

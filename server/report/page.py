@@ -64,6 +64,7 @@ class SiteLine:
         rounds_joined: Rounds whose model holds the site's reply.
         rounds_missed: Rounds that went on without it.
         last_refusal: Type name of the last refusal, or "".
+        text_searched: Whether the site says that its pictures were searched for text: "yes", "no" or "unknown".
     """
 
     name: str
@@ -72,6 +73,7 @@ class SiteLine:
     rounds_joined: int
     rounds_missed: int
     last_refusal: str
+    text_searched: str = "unknown"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from common.wire.release_bundle import CARD, DECODER, REPORT, seal_bundle
 from common.wire.signing import Key
 from common.wire.verdicts import to_json
 from server.model import warm
-from server.protocol import gate
+from server.protocol import gate, settings
 from server.protocol.gate import Verdicts
 from server.report.page import ReportData, RoundLine, SiteLine, write_report
 from server.study.study import Study
@@ -106,6 +106,7 @@ def build_card(study: Study, decoder: Decoder, folder: Path, *, verdicts: Verdic
             "epsilon_by_site": {site: _finite(value) for site, value in spent.items()},
         },
         "prevalence": decoder.prevalence(),
+        "text_searched": settings.text_searched(study),
         "verdicts": {site: to_json(verdict) for site, verdict in sorted(verdicts.items())},
         "utility_rmse": study.records[-1].utility,
         "warm": warm.in_the_card(study.plan, study.folder),
@@ -173,7 +174,7 @@ def _report_data(study: Study, decoder: Decoder, card: dict[str, Any]) -> Report
         plan=study.plan.to_dict(),
         plan_digest=study.plan.digest,
         decoder_digest=decoder.digest,
-        sites=[_site_line(study, site, spent[site]) for site in study.sites()],
+        sites=[_site_line(study, site, spent[site], card["text_searched"][site]) for site in study.sites()],
         rounds=[
             RoundLine(
                 number=r.number,
@@ -207,7 +208,7 @@ def _report_data(study: Study, decoder: Decoder, card: dict[str, Any]) -> Report
     )
 
 
-def _site_line(study: Study, site: str, spent: float) -> SiteLine:
+def _site_line(study: Study, site: str, spent: float, text_searched: str) -> SiteLine:
     joined = [record for record in study.records if site in record.replied]
     reasons = [record.missing[site] for record in study.records if site in record.missing]
     return SiteLine(
@@ -217,6 +218,7 @@ def _site_line(study: Study, site: str, spent: float) -> SiteLine:
         rounds_joined=len(joined),
         rounds_missed=len(study.records) - len(joined),
         last_refusal=reasons[-1] if reasons else "",
+        text_searched=text_searched,
     )
 
 

@@ -18,7 +18,7 @@ from client.ledger.ledger import GENESIS
 from common.errors import EgressRefused, LedgerCorrupt, StateError
 from common.model.weights import Weights, digest
 from common.plan.schedule import schedule
-from common.wire.messages import TrainReply
+from common.wire.messages import AboutReply, TrainReply
 from tests.client.hospitals import tiny_plan
 
 PLAN = tiny_plan()
@@ -34,6 +34,20 @@ def arrays(step: Any = MEAN) -> Weights:
 def sealed(**changes: Any) -> TrainReply:
     values = {"site": "north", "plan": PLAN, "step": MEAN, "arrays": arrays(), "epsilon": 1.0, "ledger_head": HEAD}
     return egress.seal(**{**values, **changes})
+
+
+@pytest.mark.parametrize(
+    "change", [{"text_searched": "in 14 of 80 scans"}, {"text_searched": ""}, {"plan": "0" * 64}, {"site": "North 1"}]
+)
+def test_what_a_site_says_of_its_settings_is_one_of_three_words_and_is_written_down_first(
+    tmp_path: Path, change: dict[str, str]
+) -> None:
+    words = {"plan": PLAN.digest, "site": "north", "text_searched": "yes"}
+    with pytest.raises(EgressRefused):
+        egress.describe(tmp_path, plan=PLAN, reply=AboutReply(**{**words, **change}))
+    assert not (tmp_path / egress.LOG).exists()
+    egress.describe(tmp_path, plan=PLAN, reply=AboutReply(**words))
+    assert json.loads((tmp_path / egress.LOG).read_text())["kind"] == "about"
 
 
 class Masked(np.ndarray):

@@ -2,22 +2,30 @@
 
 import importlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from client import hospital as hospital_code
 from client.admission.ingest import ingest
-from client.admission.settings import IngestSettings
+from client.admission.records import Admission
+from client.admission.settings import IngestSettings, reading_of
 from client.dicom import text_finder
+from client.egress.refusals import reason_of
 from client.site import rules_file
-from common.errors import StateError
+from client.site.site import Site
+from common.errors import PlanRefused, StateError, WardroundError
+from common.wire.messages import About
 from deploy.cli import main
 from deploy.doctor import hospital
+from tests.client.hospitals import build_home, tiny_plan
 from tests.client.scans import cohort
 
 SETTINGS = IngestSettings(image_size=32)
+PLAN = tiny_plan()
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +60,35 @@ def test_ingest_inspect_page_and_doctor_say_the_same(home: Path, tmp_path: Path,
     assert json.loads(said("inspect", "--home", home, "--json"))["looked_for_text"] is (word == "yes")
     assert told in [finding.finding for finding in hospital.text_detection(home)]
     assert {finding.level for finding in hospital.text_detection(home)} == {"ok" if word == "yes" else "warning"}
+
+
+@pytest.mark.parametrize("word", ["yes", "no", "unknown"])
+def test_a_site_says_so_to_a_study_that_it_approved_and_writes_it_down(tmp_path: Path, word: str) -> None:
+    """It is a setting: the words are the same whoever the patients are, and before anything was ingested."""
+    home = build_home(tmp_path / "north", PLAN)
+    form = IngestSettings.from_plan(PLAN).digest
+    if word != "unknown":
+        reading = reading_of(form, ocr=word == "yes")
+        Admission(folder="", generation="", reading=reading, judging="", patients=0, records=[], concerns={}).save(
+            home, form
+        )
+    reply = hospital_code.about(Site.open(home), About(plan=PLAN.digest))
+    assert (reply.site, reply.text_searched) == ("north", word)
+    line = json.loads((home / "egress.jsonl").read_text().splitlines()[-1])
+    assert (line["kind"], line["keys"], line["entry"]) == ("about", ["text_searched"], 0)
+    with pytest.raises(PlanRefused):
+        hospital_code.about(Site.open(home), About(plan="0" * 64))
+
+
+def test_a_site_without_a_cohort_says_no_more_than_to_a_hello(tmp_path: Path) -> None:
+    """Whether a cache is there tells whether anybody passes the plan's filters."""
+    small, none = build_home(tmp_path / "small", PLAN, patients=2), build_home(tmp_path / "none", PLAN)
+    shutil.rmtree(none / "cache")
+    for home in (small, none):
+        with pytest.raises(WardroundError) as caught:
+            hospital_code.about(Site.open(home), About(plan=PLAN.digest))
+        assert reason_of(caught.value) == "CohortTooSmall"
+        assert not (home / "egress.jsonl").exists()
 
 
 def test_a_detector_that_cannot_be_loaded_is_not_counted_on_and_its_library_is_named(

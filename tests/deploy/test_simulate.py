@@ -64,6 +64,7 @@ def test_a_run_leaves_decoder_card_rounds_images_and_report(finished: Path) -> N
     card = json.loads((finished / "card.json").read_text())
     assert card["decoder_digest"] == decoder_digest(finished)
     assert card["simulated"] is True
+    assert card["text_searched"] == {"hill": "no", "north": "no", "river": "no"}  # a simulation looks for none
     assert sorted(card["privacy"]["epsilon_by_site"]) == ["hill", "north", "river"]
     assert len(list((finished / "synthetic").rglob("*.dcm"))) == 8
     assert card["plan_digest"] in (finished / "report.html").read_text()

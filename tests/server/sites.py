@@ -1,6 +1,7 @@
 """Scripted sites for tests of the protocol: they answer at once, over no network, and can be told to misbehave."""
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,16 @@ from common.model.linear_start import PREFIX as START
 from common.model.weights import Weights
 from common.plan.schedule import schedule
 from common.plan.study_plan import StudyPlan
-from common.wire.messages import EvaluateRequest, Hello, HelloReply, TrainReply, TrainRequest
+from common.wire.messages import (
+    About,
+    AboutReply,
+    EvaluateRequest,
+    Hello,
+    HelloReply,
+    TrainReply,
+    TrainRequest,
+    is_of,
+)
 from server.protocol.exchange import Exchange
 
 PLAN = """
@@ -41,7 +51,7 @@ min_sites = 2
 deadline_s = 5
 retries = 1
 """
-Asked = Hello | TrainRequest | EvaluateRequest
+Asked = Hello | About | TrainRequest | EvaluateRequest
 Fault = Callable[[Any, RecordDict], object]
 
 
@@ -141,6 +151,7 @@ class ScriptedGrid(Grid):
         self.heads: list[tuple[str, str]] = []
         self.greeted: list[str] = []
         self.most_pulled = 0
+        self._numbers = itertools.count()
         TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
 
     def set_run(self, run: Run) -> None: ...
@@ -169,7 +180,7 @@ class ScriptedGrid(Grid):
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         identifiers = []
         for message in messages:
-            identifier = f"m{len(self.greeted) + len(self.heads)}"
+            identifier = f"m{next(self._numbers)}"
             message.metadata.__dict__["_message_id"] = identifier
             node = message.metadata.dst_node_id
             question = self._question(message)
@@ -177,6 +188,8 @@ class ScriptedGrid(Grid):
             if isinstance(question, Hello):
                 self.greeted.append(name)
                 record = HelloReply(plan=self._plan.digest, site=name).to_record()
+            elif isinstance(question, About):
+                record = AboutReply(plan=self._plan.digest, site=name, text_searched="yes").to_record()
             elif isinstance(question, EvaluateRequest):
                 self.heads.append((name, question.last_head))
                 record = RecordDict()  # it judges nothing; a fault may say what it answers
@@ -195,6 +208,8 @@ class ScriptedGrid(Grid):
         return [self._pending.pop(i).reply for i in reversed(asked_for)]
 
     def _question(self, message: Message) -> Asked:
+        if is_of(message.content, About):
+            return About.from_record(message.content)
         kind = {"query": Hello, "evaluate": EvaluateRequest}.get(message.metadata.message_type, TrainRequest)
         return kind.from_record(message.content)  # type: ignore[no-any-return, attr-defined]
 
