@@ -42,7 +42,7 @@ TERMINAL = [
     _guard("labels: a label may be a path", "common/plan/label_rule.py", "[\\w .-]{0,30}", "[\\w ./-]{0,30}", _FAULTS,
            at="_LABEL"),
     _guard("labels: an import writes what no plan can name", "deploy/data/importers.py",
-           "if item.label and not is_label(item.label)", "if False", ("tests/deploy/test_importers.py",),
+           "if item.label and not is_label(item.label)", "if False", ("tests/deploy/test_importers_refusals.py",),
            at="_labelled"),
     _guard("texts: a byte-order mark is text", "common/display/texts.py", "content.removeprefix(codecs.BOM_UTF8)",
            "content", _TEXTS, at="decoded"),
