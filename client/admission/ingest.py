@@ -1,8 +1,8 @@
 """From a folder of DICOM files to the training cache: list, read what changed, judge the cohort, write, switch.
 
 Every file ends in exactly one of admitted, refused and quarantined. The result is a function of the files, the
-settings, the site's secret and what humans have decided: not of file order, worker count, or what an earlier ingest
-was interrupted at.
+settings, the site's secret and the decisions of humans. It does not depend on file order, on worker count, or on where
+an earlier ingest was interrupted.
 """
 
 import contextlib

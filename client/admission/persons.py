@@ -2,8 +2,8 @@
 
 Formal guarantee
     Two files are of one person only through a chain of links, each of which depends on those files and on `merges.csv`
-    alone: the same id, one of them without issuer; one header with two issuers; a line that names both ids. So all
-    files of one person can be added or removed without parting or joining anybody else.
+    alone: the same id, one of them without issuer; one header with two issuers; a line that names both ids. So adding
+    or removing all files of one person neither splits nor joins other persons.
 """
 
 from collections import defaultdict

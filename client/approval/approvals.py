@@ -129,10 +129,10 @@ def approved_plan(home: Path, digest: str) -> StudyPlan:
 def smallest_delta(home: Path, plan: StudyPlan | None, others: Iterable[str], *, default: float = 1.0) -> float:
     """Delta at which what several plans have cost together is stated: the smallest of `plan`'s and the others'.
 
-    A larger one would let a plan with a larger delta read the same ledger as less spent. Everything booked was
-    approved before, and no record of it is ever removed, one that was left included; a plan is not built for this, so
-    the record of one that an older version approved counts, too. A plan that booked nothing is not asked for here:
-    else the approval of one with a tiny delta would end every other study, and leaving it would not help.
+    A larger one would let a plan with a larger delta read the same ledger as less spent. Everything booked was approved
+    before, and no record of it is ever removed, also of a plan that was left. No plan is built for this, so a record of
+    an older version counts, too. A plan that booked nothing does not count. Otherwise the approval of a plan with a
+    tiny delta would end every other study, and leaving it would not help.
 
     Args:
         home: The site's home.

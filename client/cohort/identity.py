@@ -27,9 +27,9 @@ _HEADER = ["patient_id", "same_as"]
 def site_secret(home: Path) -> bytes:
     """Return the site's 32-byte secret, made by the operating system's CSPRNG on first use.
 
-    The file `secret.key` (mode 0600) never leaves the site. With another secret every patient had another key: those
-    who withdrew would match no more, and other patients would be set aside. So one that was in use is not replaced:
-    `secret.check` commits to it, and is written next to the secret of an older home when that is next read.
+    The file `secret.key` (mode 0600) never leaves the site. With another secret every patient would have another key:
+    withdrawn patients would match no more, and other patients would be held out. So a secret that was in use is not
+    replaced. `secret.check` commits to it, and is written next to the secret of an older home when that is next read.
 
     Raises:
         StateError: The file does not hold 32 bytes, is not the one of before, or is gone from a home that had one.

@@ -1,10 +1,10 @@
 """Which DICOM attributes may say an image's class: a short list, and those that the site's own `site.toml` names.
 
 A plan may name any keyword, and its coordinator writes the values it asks for. So no value of the attribute may single
-out a patient. `HARMLESS` are codes (VR CS) from short lists of the standard, which say how an image
-was made, of which part, or the patient's sex: many patients share each value. Free text (StudyDescription) may hold
-anything, and a number (PatientAge) is rarer: whether these are harmless in an archive only its steward can tell, who
-names them in `limits.label_attributes`. What identifies a patient, a person or an object no site may name.
+out a patient. `HARMLESS` are codes (VR CS) from short lists of the standard, which say how an image was made, of which
+part, or the patient's sex: many patients share each value. Free text (StudyDescription) may hold anything, and a number
+(PatientAge) is rarer: only the archive's steward can tell whether these are harmless, and names them in
+`limits.label_attributes`. No site may name an attribute that identifies a patient, a person or an object.
 """
 
 import re

@@ -2,9 +2,9 @@
 
 The stock SuperNode cannot show a client certificate. It talks to this process on loopback, which shows the site's
 certificate to the gateway (mutual TLS 1.3, the pinned authority only), through the hospital's web proxy if there is
-one. Flower's own node signature stays inside. It passes nothing but `POST /v1/fleet/*`, retries nothing, and turns
-every trouble on the way into 502 or 504, which the SuperNode retries: a TLS error text would make it give up. It
-numbers its requests under a name drawn at its start, by which the coordinator notices a second copy of this home.
+one. Flower's own node signature stays inside. It passes nothing but `POST /v1/fleet/*` and retries nothing. It turns
+every fault on the way into 502 or 504, which the SuperNode retries; a TLS error text would make it give up. It numbers
+its requests under a name drawn at its start. By these the coordinator notices a second copy of this home.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
 """Flower's SuperNode, started so that it is quick, survives its forwarder, and leaves before it joins.
 
-Six changes, each made to one name of `flwr.supernode` in this process only; `tests/client/test_daemon_supernode.py`
-fails when a new Flower no longer has what they lean on. None touches what is sent, signed or checked.
+There are six changes, each to one name of `flwr.supernode` in this process only.
+`tests/client/test_daemon_supernode.py` fails if a new Flower lacks one of these names. None touches what is sent,
+signed or checked.
 
 pace      Flower sleeps 3 s between two looks for a message and 0.5 s between two looks for the reply. Here it sleeps a
           fiftieth of the time since the last message, 0.1 to 3 s, and 0.05 s for the reply, which costs no network.

@@ -2,9 +2,9 @@
 
 Formal guarantee
     An event is on disk before the first gradient of what it pays for is computed: a crash over-counts, nothing
-    under-counts. Events are stored, never sums; epsilon is derived from all of them with
-    `common.accountant.accounting.epsilon` (the smaller of two upper bounds, never GDP), because all studies here
-    compose on the same patients. A row cannot be changed or removed unnoticed (`client.ledger.ledger_store`).
+    under-counts. Events are stored, never sums. `common.accountant.accounting.epsilon` derives epsilon from all of them
+    (the smaller of two upper bounds, never GDP), because all studies here compose on the same patients. A row cannot be
+    changed or removed unnoticed (`client.ledger.ledger_store`).
 
     One ledger is one data set. Its cohort may change - patients are admitted, patients withdraw - and each row names
     the cohort it ran on by an HMAC of its sorted patient keys. What was spent on an earlier cohort counts in full for

@@ -1,9 +1,9 @@
 """The receipt: the ledger's newest head that something outside it rests on, a reply that left or a withdrawal.
 
 Formal guarantee
-    The receipt never goes back: it is written from the ledger as it stands, after that was compared with the receipt
-    before, one writer at a time. So an older copy of ledger and seal together, put back in their place, is noticed,
-    whether what it lacks is a cost or the mark of a patient who withdrew.
+    The receipt never goes back. It is written from the ledger as it stands, after a comparison with the receipt before,
+    by one writer at a time. So a rollback of ledger and seal together is noticed. The older copy may lack a cost or the
+    mark of a patient who withdrew.
 """
 
 import json

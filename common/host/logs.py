@@ -3,9 +3,9 @@
 Rule
     A line holds time, level, logger, event and fields. The event is the constant message of our own modules (the style
     guide forbids any other, and ruff's G rules hold it there). A field is a number, the type of an exception, a digest,
-    an address of this machine or one short word of lower-case letters, digits and dashes that our code gave; any other
-    text - an exception's, a path's, a tag's - is withheld. Of a traceback the types and places in code remain. Other
-    libraries format what they like into their messages, so of theirs only level, logger and place remain.
+    an address of this machine or one short word. Such a word is of lower-case letters, digits and dashes, and our code
+    gave it. Any other text is withheld: of an exception, a path, a tag. Of a traceback the types and places in code
+    remain. Other libraries format what they like into their messages, so of theirs only level, logger and place remain.
     Withholding is by what may stay, not by what must go: an unforeseen name is withheld too.
 """
 

@@ -16,8 +16,8 @@ def in_order(
 ) -> Iterator[_Result]:
     """Yield `function(item)` of each item in order, some items ahead of the consumer.
 
-    Each worker computes with one thread of PyTorch: whole batches side by side need no thread to wait for another,
-    while one batch split over the cores waits at every layer, and waits long on a machine that has other work.
+    Each worker computes with one thread of PyTorch, so whole batches run in parallel without waiting. One batch split
+    over the cores waits at every layer, and waits long on a machine that has other work.
 
     Args:
         function: Called in a worker thread; must not depend on what other calls do.

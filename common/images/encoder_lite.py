@@ -3,8 +3,8 @@
 A second opinion in addition to `common.images.encoder`, from another network. Its figures are named after it, never
 "FID".
 
-The weights come as a pickle, which nothing here opens: the file's SHA-256 is compared with the one that is known, and
-the tensors' bytes are read at the places that `scripts/index_lite_weights.py` has written down for that very file.
+The weights come as a pickle, which nothing here opens. The file's SHA-256 is compared with the known one. Then the
+tensors' bytes are read at the places that `scripts/index_lite_weights.py` has written down for that very file.
 """
 
 import functools

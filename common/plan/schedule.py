@@ -62,9 +62,9 @@ class Round:
 def schedule(plan: StudyPlan) -> tuple[Round, ...]:
     """Derive every round of `plan`, noise included, so that the whole costs at most `plan.privacy.epsilon`.
 
-    "The whole" is every round once, the sites' verdict on the candidate where the plan asks for one, and, on top,
-    `plan.privacy.spare_rounds` times the costliest round of either phase.
-    The noise follows from the plan alone: no message carries it, and no site's data enters it.
+    "The whole" is every round once, and the sites' verdict on the candidate if the plan asks for one. On top come
+    `plan.privacy.spare_rounds` times the costliest round of either phase. The noise follows from the plan alone: no
+    message carries it, and no site's data enters it.
 
     Raises:
         PlanError: The plan's epsilon is too small for its steps.

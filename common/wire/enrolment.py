@@ -4,9 +4,9 @@
     hospital     SITE.request.json  ->  coordinator   node and verdict key, certificate request, proof
     coordinator  SITE.welcome.json  ->  hospital      client certificate
 
-They may travel by any way that both sides like: the invite is checked against a fingerprint read out over the
-telephone, the request is proven by the invite's token (a renewal: by the key of the certificate it replaces), and the
-welcome is checked against the authority and the hospital's own key. Nothing in them concerns a patient.
+They may travel by any channel. The invite is checked against a fingerprint read out over the telephone. The request is
+proven by the invite's token; a renewal, by the key of the certificate that it replaces. The welcome is checked against
+the authority and the hospital's own key. Nothing in them concerns a patient.
 """
 
 import base64

@@ -1,8 +1,8 @@
 """Which versions of Flower speak with each other: those of one minor, and those that were tried with each other.
 
 Flower says its version in every request, and its SuperLink of 1.41 and 1.42 notes a SuperNode of another minor and lets
-it in, for any change between the two. So the gateway judges: a pair that either side was released with passes
-(`tests/benchmarks/upgrade_day.py` tries it), every other is refused, and both sides are told both versions.
+it in, for any change between the two. So the gateway judges. A pair passes if either side was released with it
+(`tests/benchmarks/upgrade_day.py` tries it). Every other pair is refused, and both sides are told both versions.
 """
 
 import importlib.metadata

@@ -1,7 +1,7 @@
 """Three demo hospitals full of chest phantoms, as unlike each other as real archives are.
 
-They differ in matrix size, bit depth, which end of the grey scale is white, window and rescale tags, transfer
-syntax and case mix, and each holds a few files that no reader should accept or stumble over.
+They differ in matrix size, bit depth, polarity, window and rescale tags, transfer syntax and case mix. Each holds a few
+files that no reader should accept or stumble over.
 """
 
 from collections.abc import Callable

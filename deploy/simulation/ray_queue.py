@@ -1,7 +1,7 @@
 """Handing messages to Flower's simulated nodes in time that grows with the messages, not with their square.
 
-Flower 1.41 looks, for each node in turn, through every message of the run; with a thousand nodes that is a million
-looks before the first one trains, again and again. `linear_hand_out` puts one look for all nodes in its place while a
+For each node in turn, Flower 1.41 looks through every message of the run. With a thousand nodes that is a million looks
+before the first one trains, again and again. `linear_hand_out` puts one look for all nodes in its place while a
 simulation runs. The contract test in tests/flows/test_engines.py runs it on the real engine.
 """
 

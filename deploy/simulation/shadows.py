@@ -1,9 +1,9 @@
 """A light LiRA on a simulation's finished model: shadow models are the plan's closed form on random halves of patients.
 
 Shadows come in pairs, each the complement of the other, so that every patient is in as many as it is out of. A shadow
-runs the plan's own moments phases, noise included, with the code that hospitals and the coordinator run, and no
-gradient step: that is what makes it light, and weaker than an attacker who trains whole shadows. It looks at every
-patient's scans, so it is for simulations on data one may see.
+runs the plan's own moments phases, noise included, with the code that hospitals and the coordinator run. It runs no
+gradient step. So it is light, and weaker than an attacker who trains whole shadow models. It looks at every patient's
+scans, so it is for simulations on data one may see.
 """
 
 from collections.abc import Callable, Iterator

@@ -76,8 +76,8 @@ class Steward:
     def reconcile(self, link: SuperLink) -> dict[str, str]:
         """Register enrolled keys, shut revoked ones out; return the connection state by site.
 
-        A key that no record knows is left alone: the gateway lets no site use it, and a registration taken back can
-        never be made again, so a lost record must not cost a site its key.
+        A key without a record is left alone. The gateway lets no site use it, and a registration that is taken back can
+        never be made again. So a lost record must not cost a site its key.
         """
         nodes, wanted, retired = self._records()
         registered = {node.key: node for node in link.nodes()}

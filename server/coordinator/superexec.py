@@ -1,11 +1,11 @@
 """Flower's SuperExec, started so that a ServerApp that is slow to start is waited for, and started once.
 
-Flower gives a task to SuperExec for 30 s. When the process that was started for it has not spoken by then, the task
-goes back and SuperExec starts another, while the first still loads: on a busy machine there were six, each slower for
+Flower gives a task to SuperExec for 30 s. If the process that was started for it has not spoken by then, the task goes
+back. SuperExec starts another process while the first still loads. On a busy machine there were six, each slower for
 the others. `flwr-serverapp` imports for three seconds of processor time before it first speaks.
 
-Two changes, each made to one name of `flwr.supercore.superexec` in this process only;
-`tests/server/test_coordinator_superexec.py` fails when a new Flower no longer has what they lean on.
+There are two changes, each to one name of `flwr.supercore.superexec` in this process only.
+`tests/server/test_coordinator_superexec.py` fails if a new Flower lacks one of these names.
 
 claim     As long as the process that was started for a task lives, this process says so under the task's token, every
           10 s, for `PATIENCE_S` at most. By then it speaks for itself.

@@ -1,12 +1,12 @@
 """Noticing one site in two places at once: two running copies of its home, which would each book half of the cost.
 
-A hospital's forwarder says with each request which run of it this is - a number drawn when it starts - and how many
-requests it sent before. A forwarder that starts again takes another number. The old run has ended, but what it had
-sent may still be on its way, in a proxy or a queue: as many requests as it holds connections, and no more. Which of two
-runs is the older is not known: one that was never heard before may have ended before the other began. So two runs live
-at the same time if each sends more than that after the other was heard; and so does a second forwarder whose request
-comes twice. From then on no request under that node key passes, of neither: which of the two is to go on is for people
-to say, who then give it new keys (`wardround server invite`).
+A hospital's forwarder sends two numbers with each request: its run, drawn at its start, and its count of requests
+before. A forwarder that starts again takes another number. The old run has ended, but what it had sent may still be on
+its way, in a proxy or a queue: as many requests as it holds connections, and no more. Which of two runs is the older is
+not known: one that was never heard before may have ended before the other began. So two runs live at the same time if
+each sends more than that after the other was heard; and so does a second forwarder whose request comes twice. From then
+on no request under that node key passes. People decide which of the two goes on, and give it new keys (`wardround
+server invite`).
 
 A forwarder of a version that says nothing of itself is passed as it is.
 """

@@ -3,7 +3,7 @@
 An answer is decoded here, as the reply that its question asks for. Behind this door there are dataclasses alone.
 
 What was asked is an `Inquiry`, and stays open until it is closed: an answer to any ask of it counts, early or late.
-Answers are pulled in groups whose arrays fit a fixed size, a large model's one by one, so that memory does not grow
+Answers are pulled in groups whose arrays fit a fixed size; those of a large model one by one. So memory does not grow
 with the number of sites.
 """
 

@@ -1,8 +1,8 @@
 """The study's report: one self-contained HTML page for a clinician and a data-protection officer.
 
-It shows only what the server may know anyway: the plan, who took part, what each hospital says it has spent,
-the score on public phantoms, and images drawn by the finished generator. The page loads nothing from anywhere
-and its own content policy forbids it, so it can be mailed, archived and printed as it is.
+It shows only what the server may know anyway: the plan, the participants, each hospital's stated cost, the error on
+public phantoms, and images of the finished generator. The page loads nothing from outside, and its own content policy
+forbids it. So it can be mailed, archived and printed as it is.
 """
 
 import functools
