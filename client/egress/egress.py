@@ -103,6 +103,11 @@ def release(home: Path, *, plan: StudyPlan, step: Round, reply: TrainReply, entr
 def describe(home: Path, *, plan: StudyPlan, reply: AboutReply) -> AboutReply:
     """Check what a site says of its own settings, write down that it leaves, and return it to be sent.
 
+    Args:
+        home: The site's home folder.
+        plan: The approved plan.
+        reply: What the site says of its settings.
+
     Raises:
         EgressRefused: It is not one of the few words that a site may say.
         StateError: The disk refuses the record; nothing may be sent then.
