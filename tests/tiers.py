@@ -1,7 +1,7 @@
 """The tiers of the tests: which are slow, and which file a worker takes first.
 
 `tests/cpu_seconds.tsv` holds what was measured: CPU seconds, child processes included, for each test function that
-takes a second or more. To measure again, on one worker:
+takes a second or more. So far it is a sample, of one set of parameters each. To measure all, on one worker:
 
     .venv/bin/python -m pytest -p tests.measure --cpu-seconds tests/cpu_seconds.tsv
 
