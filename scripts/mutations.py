@@ -25,6 +25,7 @@ from mutations_identity import IDENTITY
 from mutations_mechanisms import MECHANISMS
 from mutations_more import MORE
 from mutations_outlook import OUTLOOK
+from mutations_pacs import PACS
 from mutations_pixels import PIXELS
 from mutations_plan import PLANS
 from mutations_prior import PRIOR
@@ -50,6 +51,7 @@ MUTATIONS = [
     *IDENTITY,
     *HELLO,
     *OUTLOOK,
+    *PACS,
     *PIXELS,
     *RELEASE,
     *PLANS,

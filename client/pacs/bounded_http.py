@@ -17,17 +17,12 @@ from client.pacs.study import PacsOverCap, time_limit
 
 
 class BoundedBody:
-    """The body of one answer; fails above `max_bytes` (counted after decompression), before they are kept.
-
-    Attributes:
-        tail: The last bytes that came, to see whether a message was closed.
-    """
+    """The body of one answer; fails above `max_bytes` (counted after decompression), before they are kept."""
 
     def __init__(self, raw: BaseHTTPResponse, *, max_bytes: int) -> None:
         self._raw = raw
         self._left = max_bytes
         self._max_bytes = max_bytes
-        self.tail = b""
 
     def stream(self, amount: int | None = 2**16, decode_content: bool | None = None) -> Iterator[bytes]:
         """Yield the body in pieces; the name and arguments are those that requests calls."""
@@ -39,7 +34,6 @@ class BoundedBody:
                     f"the PACS sent an answer above the cap of {self._max_bytes} bytes. "
                     "Raise --max-instance-mib if such objects are expected"
                 )
-            self.tail = (self.tail + piece[-8:])[-8:]
             yield piece
 
     def close(self) -> None:
@@ -56,12 +50,17 @@ class BoundedAdapter(HTTPAdapter):
 
     A timeout of `requests` bounds the silence between two bytes only; a server that sends one byte now and then,
     in the headers or in the body, holds a client for ever. Here a timer shuts the socket down instead.
+
+    Attributes:
+        body: What the last answer brings.
+        status: Its HTTP status; 0 before the first.
     """
 
     def __init__(self) -> None:
         self._connections: WeakSet[HTTPConnection] = WeakSet()
         self._max_bytes = 0
         self.body: BoundedBody | None = None
+        self.status = 0
         super().__init__(pool_connections=1, pool_maxsize=1)
 
     def bounds(self, *, seconds: float, max_bytes: int) -> AbstractContextManager[threading.Event]:
@@ -102,6 +101,7 @@ class BoundedAdapter(HTTPAdapter):
         response = super().send(*args, **kwargs)
         self.body = BoundedBody(response.raw, max_bytes=self._max_bytes)
         response.raw = self.body
+        self.status = response.status_code
         return response
 
     def _cut(self) -> None:

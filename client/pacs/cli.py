@@ -282,5 +282,7 @@ def _pull_text(summary: dict[str, int], failures: dict[str, int], folder: Path) 
         f"{summary['failed']} failed",
         f"{summary['instances']} objects came, {summary['bytes'] / MIB:.1f} MiB, into {folder}",
     ]
+    if summary.get("short"):
+        lines.append(f"{summary['short']} of them: the PACS announces more objects than it lists; run again later")
     lines += [f"not pulled: {count} ({name}); run again to try them" for name, count in sorted(failures.items())]
     return "\n".join(lines)

@@ -17,6 +17,7 @@ from requests.auth import AuthBase
 from urllib3.exceptions import HTTPError as Urllib3Error
 
 from client.pacs.bounded_http import BoundedAdapter
+from client.pacs.multipart import only_object
 from client.pacs.study import (
     MIB,
     AnnouncedInstance,
@@ -35,6 +36,9 @@ from client.pacs.study import (
 _PAGE = 200
 _LIST_BYTES = 64 * MIB  # one page of 200 studies with all default attributes takes some 200 KiB
 _ENVELOPE_BYTES = MIB  # what a multipart message may add to the object in it
+_WHOLE, _PARTIAL = 200, 206
+_OBJECT = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
+"""The whole DICOM object, in the form in which the PACS keeps it."""
 _WORTH_ANOTHER_TRY = (408, 429, 500, 502, 503, 504)
 _STUDY_KEYWORDS = (
     "StudyInstanceUID",
@@ -84,14 +88,10 @@ class _Bearer(AuthBase):
 
 
 class _Session(requests.Session):
-    """A session that asks for whole DICOM objects in the form in which the PACS keeps them."""
+    """A session whose Host header is right: dicomweb-client sets it without the port."""
 
     def get(self, url: Any, **kwargs: Any) -> requests.Response:  # type: ignore[override]
-        # dicomweb-client hands out unparsed bytes only for bulk data, of type "*/*"; parsed and written
-        # again, a file is no longer the one that was sent.
-        headers = kwargs["headers"]
-        headers["Accept"] = headers["Accept"].replace('type="*/*"', 'type="application/dicom"; transfer-syntax=*')
-        headers.pop("Host", None)  # the client leaves out the port
+        kwargs["headers"].pop("Host", None)
         return super().get(url, **kwargs)
 
 
@@ -123,6 +123,8 @@ class DicomwebPacs:
         self._url = checked_url(url, insecure=insecure)
         self._limits = limits
         self._transport = BoundedAdapter()
+        self._closed = True
+        """Whether the last list came to an end of its own: an empty page, no repetition."""
         self._session = _Session()
         self._session.trust_env = False
         self._session.max_redirects = 0
@@ -160,17 +162,37 @@ class DicomwebPacs:
     def fetch(self, study: AnnouncedStudy, inbox: Inbox) -> None:
         """Announce the study's objects to the inbox, then bring those it does not hold; raises `PacsError`."""
         study_uid = checked_uid(study.uid, what="StudyInstanceUID")
-        answers = self._search(
-            lambda offset: self._client.search_for_instances(study_uid, limit=_PAGE, offset=offset),
+        answers = list(self._instances(study_uid))
+        closed = self._closed
+        if not all(first_value(answer, "SeriesInstanceUID") for answer in answers):
+            answers = list(self._by_series(study_uid))
+        instances = [AnnouncedInstance.read(answer) for answer in answers]
+        inbox.expect(instances, closed=closed)
+        for instance in instances:
+            if not inbox.holds(instance.sop):
+                inbox.accept(self._object(study_uid, instance))
+
+    def _instances(self, study_uid: str, *, series_uid: str | None = None) -> Iterator[dict[str, tuple[str, ...]]]:
+        """List the objects of a study, or of one of its series."""
+        return self._search(
+            lambda offset: self._client.search_for_instances(study_uid, series_uid, limit=_PAGE, offset=offset),
             keywords=_INSTANCE_KEYWORDS,
             unique="SOPInstanceUID",
             at_most=self._limits.study_instances,
         )
-        instances = [AnnouncedInstance.read(answer) for answer in answers]
-        inbox.expect(instances)
-        for instance in instances:
-            if not inbox.holds(instance.sop):
-                inbox.accept(self._object(study_uid, instance))
+
+    def _by_series(self, study_uid: str) -> Iterator[dict[str, tuple[str, ...]]]:
+        """List the objects of a study series by series, for a PACS that names the series of none."""
+        every = self._search(
+            lambda offset: self._client.search_for_series(study_uid, limit=_PAGE, offset=offset),
+            keywords=("SeriesInstanceUID",),
+            unique="SeriesInstanceUID",
+            at_most=self._limits.study_instances,
+        )
+        for series in list(every):
+            series_uid = checked_uid(first_value(series, "SeriesInstanceUID"), what="SeriesInstanceUID")
+            for answer in self._instances(study_uid, series_uid=series_uid):
+                yield answer | {"SeriesInstanceUID": (series_uid,)}
 
     def _search(
         self,
@@ -180,15 +202,21 @@ class DicomwebPacs:
         unique: str,
         at_most: int,
     ) -> Iterator[dict[str, tuple[str, ...]]]:
-        """Ask page by page from the given offset on, and yield each answer once, told apart by `unique`."""
+        """Ask page by page from the given offset on, and yield each answer once, told apart by `unique`.
+
+        An answer of status 206 says that the list goes on behind it. A list that ends with one is not whole.
+        """
         seen: set[str] = set()
+        partial = False
         while True:
             with self._exchange(max_bytes=_LIST_BYTES):
                 page = [_by_keyword(item, keywords) for item in ask(len(seen))]
+            self._closed = not page
+            partial = self._transport.status == _PARTIAL or (partial and not page)
             fresh = {first_value(answer, unique): answer for answer in page}
             fresh = {uid: answer for uid, answer in fresh.items() if uid not in seen}
-            if not fresh and len(page) == _PAGE:
-                raise PacsAnswerInvalid("the PACS repeats the first page of a long list. Narrow the query by date")
+            if not fresh and (partial or len(page) == _PAGE):
+                raise PacsAnswerInvalid("the PACS repeats or breaks off a long list. Narrow the query by date")
             if not fresh:
                 return
             seen.update(fresh)
@@ -199,13 +227,14 @@ class DicomwebPacs:
     def _object(self, study_uid: str, instance: AnnouncedInstance) -> bytes:
         url = f"{self._url}/studies/{study_uid}/series/{instance.series}/instances/{instance.sop}"
         with self._exchange(max_bytes=self._limits.instance_bytes + _ENVELOPE_BYTES):
-            parts = list(self._client.iter_bulkdata(url))
-            # Without a length and without the closing line nothing tells a whole object from half of one.
-            if self._transport.body is None or b"--" not in self._transport.body.tail:
-                raise PacsUnreachable("the PACS broke off in the middle of an object")
-        if len(parts) != 1:
-            raise PacsAnswerInvalid(f"the PACS sent {len(parts)} objects where one was asked for")
-        return bytes(parts[0])
+            # not by the client, which takes the object apart where its boundary occurs in the pixels
+            answer = self._session.get(url, headers=dict(_OBJECT), timeout=self._limits.timeout_s, stream=True)
+            answer.raise_for_status()
+            if answer.status_code != _WHOLE:
+                raise PacsAnswerInvalid(
+                    f"the PACS answered with HTTP status {answer.status_code} where a whole object was asked for"
+                )
+            return only_object(answer.headers.get("Content-Type", ""), b"".join(answer.iter_content(2**16)))
 
     @contextlib.contextmanager
     def _exchange(self, *, max_bytes: int) -> Iterator[None]:

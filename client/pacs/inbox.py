@@ -14,6 +14,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info, read_partial
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from client.pacs.elements import check_whole
 from client.pacs.study import (
     AnnouncedInstance,
     PacsAnswerInvalid,
@@ -53,24 +54,38 @@ class Identity:
 
 
 def read_identity(path: Path) -> Identity:
-    """Read who a DICOM file says it is, and nothing behind that.
+    """Read who a DICOM file says it is, and walk its elements to the end of the file.
 
     Raises:
-        PacsAnswerInvalid: Not a DICOM file, without the two UIDs, or deflated (its size cannot be bounded
-            before it is inflated).
+        PacsAnswerInvalid: Not a DICOM file, without the two UIDs, deflated (its size cannot be bounded before it is
+            inflated), or not whole.
     """
     try:
-        meta = read_file_meta_info(path)
-        if meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian:
+        syntax = str(read_file_meta_info(path).TransferSyntaxUID)
+        if syntax == DeflatedExplicitVRLittleEndian:
             raise PacsAnswerInvalid("the PACS sent a deflated object. Ask its keeper for an uncompressed or JPEG form")
         with path.open("rb") as stream:
             head = read_partial(stream, stop_when=lambda tag, vr, length: tag > _LAST_TAG)
-        uids = [raw_text(head, keyword).strip(" \0") for keyword in ("StudyInstanceUID", "SOPInstanceUID")]
+        uids = [
+            raw_text(head, keyword).strip(" \0") for keyword in ("StudyInstanceUID", "SOPInstanceUID", "SOPClassUID")
+        ]
     except (*_UNREADABLE, OSError) as error:
         raise PacsAnswerInvalid(f"the PACS sent something that is not a DICOM file ({type(error).__name__})") from error
-    return Identity(
+    identity = Identity(
         study=checked_uid(uids[0], what="StudyInstanceUID"), sop=checked_uid(uids[1], what="SOPInstanceUID")
     )
+    check_whole(path, syntax=syntax, sop_class=uids[2])
+    return identity
+
+
+def whole_files(paths: Collection[Path]) -> list[Path]:
+    """Return those of the paths that are whole DICOM files."""
+    found = []
+    for path in paths:
+        with contextlib.suppress(PacsAnswerInvalid):
+            read_identity(path)
+            found.append(path)
+    return found
 
 
 def raw_text(dataset: Dataset, keyword: str) -> str:
@@ -117,29 +132,51 @@ def spooled(data: bytes, folder: Path, *, limits: PullLimits) -> Iterator[tuple[
 class StudyInbox:
     """The folder in which one study arrives, object by object; safe to call from several threads.
 
-    What an interrupted run left behind is complete file by file (see `accept`) and counts as held.
+    What an interrupted run left behind is complete file by file (see `accept`) and counts as held. So do the objects
+    that an earlier run finished, where the study has grown since.
 
     Attributes:
         folder: Where the files lie, named by the hash of their SOPInstanceUID.
         count: Objects held.
         size: Their bytes.
         received: Objects that came in this run.
+        listed: Objects that the PACS lists.
+        short: It announced more than that; set by `check_complete`.
     """
 
-    def __init__(self, folder: Path, *, study_uid: str, limits: PullLimits) -> None:
+    def __init__(
+        self, folder: Path, *, study_uid: str, limits: PullLimits, kept: Collection[Path] = (), moved: int | None = None
+    ) -> None:
+        """Open the folder.
+
+        Args:
+            folder: Made where it is missing.
+            study_uid: The one StudyInstanceUID that is taken.
+            limits: Bounds on sizes and numbers.
+            kept: Files of the same study that lie in its final place.
+            moved: How many objects it had, where somebody has moved the finished study on.
+        """
         self.folder = folder
         self._study_uid = study_uid
         self._limits = limits
+        self._kept = frozenset(path.stem for path in kept)
+        self._moved = moved
         self._expected: frozenset[str] | None = None
+        self._closed = True
         self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for part in folder.glob("*.part"):
             part.unlink()
-        sizes = [path.stat().st_size for path in folder.glob("*.dcm")]
+        sizes = [path.stat().st_size for path in (*folder.glob("*.dcm"), *kept)]
         self.count, self.size, self.received = len(sizes), sum(sizes), 0
+        self.listed, self.short = 0, False
 
-    def expect(self, instances: Collection[AnnouncedInstance]) -> None:
+    def expect(self, instances: Collection[AnnouncedInstance], *, closed: bool = True) -> None:
         """Take note of what the PACS announced: only these are accepted from here on.
+
+        Args:
+            instances: The objects of the study.
+            closed: The PACS said that the list ends there; false where it only repeats itself.
 
         Raises:
             PacsOverCap: More objects than a study may have.
@@ -149,10 +186,13 @@ class StudyInbox:
                 f"the PACS announces {len(instances)} objects in one study, the cap is {self._limits.study_instances}"
             )
         self._expected = frozenset(instance.sop for instance in instances)
+        self._closed, self.listed = closed, len(self._expected)
 
     def holds(self, sop_uid: str) -> bool:
-        """Say whether this object is already here."""
-        return self._path(sop_uid).exists()
+        """Say whether this object is already here, or was here and has been moved on with its whole study."""
+        if self._moved is not None and self._moved == self.listed:
+            return True
+        return hashed(sop_uid) in self._kept or self._path(sop_uid).exists()
 
     def accept(self, data: bytes) -> None:
         """Check one DICOM file and keep it, byte for byte; its bytes are on disk before this returns.
@@ -189,21 +229,33 @@ class StudyInbox:
         return True
 
     def check_complete(self, announced: int | None) -> None:
-        """Compare what lies here with what the PACS announced.
+        """Compare what lies here with what the PACS announced and listed.
+
+        The list says what can be had. A number above it counts objects that the PACS does not hand out, or that have
+        not arrived there; the study is then done, `short`, and listed again by every later run.
 
         Args:
             announced: NumberOfStudyRelatedInstances of the study, where the PACS gives it.
 
         Raises:
-            StudyIncomplete: The numbers differ, or the study holds nothing.
+            StudyIncomplete: Objects of the list are missing, others lie here, the list is empty, or it is shorter
+                than announced and did not come to an end of its own.
         """
-        listed = len(self._expected or ())
+        listed = self.listed
         missing = sum(not self.holds(uid) for uid in self._expected or ())
-        if not listed or missing or self.count != listed or announced not in (None, listed):
+        strays = {path.stem for path in self.folder.glob("*.dcm")} - {hashed(uid) for uid in self._expected or ()}
+        short = announced is not None and announced > listed
+        if not listed or missing or strays or (short and not self._closed):
             raise StudyIncomplete(
                 f"the PACS announced {listed if announced is None else announced} objects and listed {listed}, "
                 f"{listed - missing} of them came. Run again when the study is closed"
             )
+        self.short = short
+
+    @property
+    def arrived(self) -> bool:
+        """Whether objects lie here that are not in the study's final place yet."""
+        return any(self.folder.glob("*.dcm"))
 
     def discard(self) -> None:
         """Remove the folder and all in it."""

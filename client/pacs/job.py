@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from client.admission.folder import UNFINISHED_PULLS
-from client.pacs.inbox import StudyInbox
+from client.pacs.inbox import StudyInbox, whole_files
+from client.pacs.state import DoneStudy, PullState
 from client.pacs.study import (
     AnnouncedStudy,
     PacsError,
@@ -34,15 +35,6 @@ WORK_FOLDER = UNFINISHED_PULLS
 UNREACHABLE_IN_A_ROW = 3
 """After so many studies lost to the transport the PACS counts as gone, and the pull stops until the next run."""
 _LONGEST_WAIT_S = 60.0
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS study (
-    name TEXT PRIMARY KEY,
-    done INTEGER NOT NULL,
-    instances INTEGER NOT NULL,
-    bytes INTEGER NOT NULL,
-    error TEXT NOT NULL
-) STRICT
-"""
 _T = TypeVar("_T")
 
 
@@ -55,12 +47,14 @@ class StudyOutcome:
         error: Name of the error type, or empty.
         instances: Objects that came in this run and are kept.
         bytes: Size of the whole study if it was finished in this run, else 0.
+        short: The PACS announces more objects than it lists.
     """
 
     skipped: bool = False
     error: str = ""
     instances: int = 0
     bytes: int = 0
+    short: bool = False
 
 
 class PullFolder:
@@ -83,13 +77,11 @@ class PullFolder:
                 f"{folder}: cannot be written ({error.strerror}). Give a folder of your own with --to"
             ) from error
         try:
-            self._state = sqlite3.connect(self.work / "state.sqlite", isolation_level=None)
+            self._state = PullState(self.work / "state.sqlite")
             for part in self.work.glob("*.part"):  # of a receiver that was killed
                 part.unlink()
-            self._state.execute("PRAGMA synchronous = EXTRA")
-            self._state.execute(_SCHEMA)
         except sqlite3.Error as error:
-            self.close()
+            self._lock.close()
             raise StateError(
                 f"{self.work / 'state.sqlite'}: not a pull's state ({error}). Move it away; finished studies are "
                 "recognised by their folders"
@@ -108,43 +100,73 @@ class PullFolder:
         self._state.close()
         self._lock.close()
 
-    def is_done(self, name: str) -> bool:
-        """Say whether the study of this hashed name was finished, in whichever run."""
-        row = self._state.execute("SELECT done FROM study WHERE name = ?", (name,)).fetchone()
-        return bool(row and row[0]) or (self.folder / name).exists()
+    def done(self, name: str) -> DoneStudy | None:
+        """Return what is known of the study of this hashed name, if some run finished it.
 
-    def inbox(self, study_uid: str, *, limits: PullLimits) -> StudyInbox:
-        """Open the place where this study arrives."""
+        A version before this one did not walk objects to their end. Its studies are walked here, once; one that holds
+        half an object is not done.
+        """
+        folder, known = self.folder / name, self._state.done(name)
+        if not folder.exists() or (known is not None and known.walked):
+            return known
+        files = sorted(folder.glob("*.dcm"))
+        if len(whole_files(files)) < len(files):
+            return None
+        size = sum(path.stat().st_size for path in files)
+        announced = len(files) if known is None else known.announced
+        self._state.record_done(name, instances=len(files), size=size, announced=announced)
+        return self._state.done(name)
+
+    def inbox(self, study_uid: str, *, limits: PullLimits, done: DoneStudy | None = None) -> StudyInbox:
+        """Open the place where this study arrives; whole objects of it that are in place need not come again."""
+        name = hashed(study_uid)
+        place = self.folder / name
+        moved = done.instances if done is not None and not place.exists() else None
         try:
-            return StudyInbox(self.work / hashed(study_uid), study_uid=study_uid, limits=limits)
+            files = sorted(place.glob("*.dcm"))
+            kept = files if done is not None else whole_files(files)
+            return StudyInbox(self.work / name, study_uid=study_uid, limits=limits, kept=kept, moved=moved)
         except OSError as error:
             raise StateError(
                 f"{self.work}: cannot be written ({error.strerror}). Check permissions, then run again"
             ) from error
 
-    def settle(self, inbox: StudyInbox) -> None:
-        """Give a complete study its final name, then record it; both are on disk when this returns."""
+    def settle(self, inbox: StudyInbox, *, announced: int | None) -> None:
+        """Give a complete study its final name, then record it; both are on disk when this returns.
+
+        Objects of a study that has grown join those in place one by one: killed in between, the next run fetches the
+        rest, for the record still holds the number of before.
+        """
+        place = self.folder / inbox.folder.name
         try:
             sync_folder(inbox.folder)
-            inbox.folder.rename(self.folder / inbox.folder.name)
+            if place.exists():
+                for path in sorted(inbox.folder.glob("*.dcm")):
+                    path.rename(place / path.name)
+                sync_folder(place)
+                inbox.folder.rmdir()
+            else:
+                inbox.folder.rename(place)
             sync_folder(self.folder)
         except OSError as error:
             raise StateError(
                 f"{self.folder}: a finished study could not be moved in place ({error.strerror}). "
                 "Check the folder, then run again"
             ) from error
-        self._record(inbox.folder.name, done=True, instances=inbox.count, size=inbox.size)
+        self._state.record_done(place.name, instances=inbox.listed, size=inbox.size, announced=announced)
+
+    def record_unchanged(self, inbox: StudyInbox, *, announced: int | None) -> None:
+        """Remember what the PACS announced of a study of which nothing new came."""
+        inbox.discard()
+        self._state.record_done(inbox.folder.name, instances=inbox.listed, size=inbox.size, announced=announced)
 
     def record_failure(self, name: str, error: PacsError) -> None:
         """Remember by which kind of error a study failed; the next run tries it again."""
-        self._record(name, error=type(error).__name__)
+        self._state.record_failure(name, type(error).__name__)
 
     def failures(self) -> dict[str, int]:
         """Count the studies not done, by the error type of their last try."""
-        return dict(self._state.execute("SELECT error, count(*) FROM study WHERE done = 0 GROUP BY error").fetchall())
-
-    def _record(self, name: str, *, done: bool = False, instances: int = 0, size: int = 0, error: str = "") -> None:
-        self._state.execute("INSERT OR REPLACE INTO study VALUES (?, ?, ?, ?, ?)", (name, done, instances, size, error))
+        return self._state.failures()
 
 
 def find_studies(source: PacsSource, query: StudyQuery, *, limits: PullLimits) -> list[AnnouncedStudy]:
@@ -167,7 +189,8 @@ def pull_studies(
     """Pull the studies one after the other, and say of each how it ended.
 
     A study that fails is recorded and does not stop the others. Killed at any point, the next run goes on with
-    the objects that are missing.
+    the objects that are missing. A study that is done is asked for again where the PACS announces another number of
+    objects than then, gives none, or announced more than it listed.
 
     Yields:
         One outcome per study, in order.
@@ -179,11 +202,12 @@ def pull_studies(
     lost = 0
     for study in studies:
         name = hashed(study.uid)
-        if folder.is_done(name):
+        done = folder.done(name)
+        if done is not None and study.instances == done.announced == done.instances:
             yield StudyOutcome(skipped=True)
             continue
         try:
-            outcome = _pull_one(source, study, folder, limits=limits)
+            outcome = _pull_one(source, study, folder, done, limits=limits)
             lost = 0
         except PacsError as error:
             logger.warning("study not pulled: %s: %s", type(error).__name__, error)
@@ -199,8 +223,8 @@ def pull_studies(
 
 
 def summarise(outcomes: Counter[str], *, studies: int) -> dict[str, int]:
-    """Return the numbers of a pull as its `--json` shows them."""
-    keys = ("done", "failed", "skipped", "instances", "bytes")
+    """Return the numbers of a pull as its `--json` shows them; `short` only where there are such studies."""
+    keys = ("done", "failed", "skipped", "instances", "bytes", *(["short"] if outcomes["short"] else []))
     return {"studies": studies, **{key: outcomes[key] for key in keys}}
 
 
@@ -209,11 +233,14 @@ def tally(outcomes: Counter[str], outcome: StudyOutcome) -> None:
     outcomes["skipped" if outcome.skipped else "failed" if outcome.error else "done"] += 1
     outcomes["instances"] += outcome.instances
     outcomes["bytes"] += outcome.bytes
+    outcomes["short"] += outcome.short
 
 
-def _pull_one(source: PacsSource, study: AnnouncedStudy, folder: PullFolder, *, limits: PullLimits) -> StudyOutcome:
+def _pull_one(
+    source: PacsSource, study: AnnouncedStudy, folder: PullFolder, done: DoneStudy | None, *, limits: PullLimits
+) -> StudyOutcome:
     checked_uid(study.uid, what="StudyInstanceUID")
-    inbox = folder.inbox(study.uid, limits=limits)
+    inbox = folder.inbox(study.uid, limits=limits, done=done)
     try:
         _with_retries(lambda: source.fetch(study, inbox), progress=lambda: inbox.received, limits=limits)
         inbox.check_complete(study.instances)
@@ -222,8 +249,13 @@ def _pull_one(source: PacsSource, study: AnnouncedStudy, folder: PullFolder, *, 
     except PacsError:
         inbox.discard()
         raise
-    folder.settle(inbox)
-    return StudyOutcome(instances=inbox.received, bytes=inbox.size)
+    if inbox.short:
+        logger.warning("a study is done as the PACS lists it, though it announces more objects; listed again next time")
+    if done is not None and not inbox.arrived:
+        folder.record_unchanged(inbox, announced=study.instances)
+        return StudyOutcome(skipped=True, short=inbox.short)
+    folder.settle(inbox, announced=study.instances)
+    return StudyOutcome(instances=inbox.received, bytes=inbox.size, short=inbox.short)
 
 
 def _with_retries(action: Callable[[], _T], *, progress: Callable[[], int], limits: PullLimits) -> _T:

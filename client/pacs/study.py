@@ -5,7 +5,7 @@ PacsError (a SourceError, exit code 4)
 ├── PacsRefused          the PACS says no: credentials, AE title, certificate, status code
 ├── PacsAnswerInvalid    an answer that is not DICOM, not what was asked, or not well formed
 ├── PacsOverCap          an object, a study or an answer above the limits
-└── StudyIncomplete      fewer or more instances than the PACS announced
+└── StudyIncomplete      fewer instances than the PACS lists, or than it announces where its list has no end
 """
 
 import contextlib
@@ -22,6 +22,8 @@ MIB = 2**20
 _UID = re.compile(r"[0-9][0-9.]{0,63}")
 _AE_TITLE = re.compile(r"(?! )[ -\[\]-~]{1,16}(?<! )")
 _DAY = r"\d{8}"
+_OLD_DAY = re.compile(r"(\d{4})[-./ :]?(\d{2})[-./ :]?(\d{2})")
+"""A day as archives hold it: YYYYMMDD, or YYYY.MM.DD of before 1993 (PS3.5 table 6.2-1, DA), or with other signs."""
 
 
 class PacsError(SourceError):
@@ -124,17 +126,19 @@ class StudyQuery:
         asked for is not pulled.
 
         Args:
-            answer: Values by DICOM keyword; a key that the PACS left out fits.
+            answer: Values by DICOM keyword; a key that the PACS left out, or whose value cannot be read, fits.
         """
-        if self.modality and answer.get("ModalitiesInStudy") and self.modality not in answer["ModalitiesInStudy"]:
+        kinds = {value.strip(" \0").upper() for value in answer.get("ModalitiesInStudy", ())} - {""}
+        if self.modality and kinds and self.modality not in kinds:
             return False
-        if self.study_date and answer.get("StudyDate"):
-            first, _, last = self.study_date.partition("-")
-            last = last if "-" in self.study_date else first
-            if not all((first or day) <= day <= (last or day) for day in answer["StudyDate"]):
-                return False
-        if self.patient_id and not set(self.patient_id) & set("*?") and answer.get("PatientID"):
-            return self.patient_id.strip() in {value.strip() for value in answer["PatientID"]}
+        days = [day for value in answer.get("StudyDate", ()) if (day := _day_of(value))]
+        first, _, last = self.study_date.partition("-")
+        last = last if "-" in self.study_date else first
+        if not all((first or day) <= day <= (last or day) for day in days):
+            return False
+        people = {value.strip(" \0") for value in answer.get("PatientID", ())} - {""}
+        if self.patient_id and not set(self.patient_id) & set("*?") and people:
+            return self.patient_id.strip() in people
         return True
 
 
@@ -195,7 +199,7 @@ class AnnouncedInstance:
 class Inbox(Protocol):
     """Where a source lays the objects of the one study it is asked for."""
 
-    def expect(self, instances: Collection[AnnouncedInstance]) -> None:
+    def expect(self, instances: Collection[AnnouncedInstance], *, closed: bool = True) -> None:
         """Take note of what the PACS announced; nothing else is accepted afterwards."""
 
     def holds(self, sop_uid: str) -> bool:
@@ -213,6 +217,12 @@ class PacsSource(Protocol):
 
     def fetch(self, study: AnnouncedStudy, inbox: Inbox) -> None:
         """Announce the study's objects to the inbox, then bring those it does not hold."""
+
+
+def _day_of(value: str) -> str:
+    """Return a StudyDate as YYYYMMDD; empty where it is no day."""
+    found = _OLD_DAY.match(value.strip(" \0"))
+    return "".join(found.groups()) if found else ""
 
 
 def first_value(answer: Mapping[str, Collection[str]], keyword: str) -> str:

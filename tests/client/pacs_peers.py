@@ -143,6 +143,10 @@ class WebPacs(ThreadingHTTPServer):
                 items = [self.study_item(study) for study in self.studies]
             case ["studies", study, "instances"]:
                 items = [self.instance_item(path) for path in self.studies[study].values()]
+            case ["studies", study, "series"]:
+                items = [{"0020000E": {"Value": [series]}} for series in self.series_of(study)]
+            case ["studies", study, "series", series, "instances"]:
+                items = [self.instance_item(path) for path in self.series_of(study)[series]]
             case ["studies", study, "series", _, "instances", sop]:
                 return (
                     200,
@@ -159,6 +163,12 @@ class WebPacs(ThreadingHTTPServer):
             "0020000D": {"vr": "UI", "Value": [study]},
             "00201208": {"vr": "IS", "Value": [len(self.studies[study])]},
         }
+
+    def series_of(self, study: str) -> dict[str, list[Path]]:
+        found: dict[str, list[Path]] = {}
+        for path in self.studies[study].values():
+            found.setdefault(str(dcmread(path, stop_before_pixels=True).SeriesInstanceUID), []).append(path)
+        return found
 
     def instance_item(self, path: Path) -> dict[str, Any]:
         ds = dcmread(path, stop_before_pixels=True)

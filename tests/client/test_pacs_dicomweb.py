@@ -255,14 +255,6 @@ def test_study_above_its_caps_is_dropped_whole(tmp_path, studies, server):
     assert not list(tmp_path.glob("[ab]/**/*.dcm"))
 
 
-@pytest.mark.parametrize("announced", [2, 4])
-def test_study_of_another_size_than_announced_is_incomplete(tmp_path, server, announced):
-    honest = server.study_item
-    server.study_item = lambda study: honest(study) | {"00201208": {"Value": [announced]}}
-    assert pull(server, tmp_path / "to") == {"StudyIncomplete": 2}
-    assert pulled(tmp_path / "to") == {}
-
-
 def test_studies_that_were_not_asked_for_are_not_pulled(tmp_path, server):
     first, _ = server.studies
     honest = server.study_item

@@ -114,11 +114,22 @@ def test_object_that_was_not_announced_fails_its_study(tmp_path, studies, archiv
     assert pull(archive, tmp_path / "to") == {"PacsAnswerInvalid": 1, "done": 1}
 
 
-def test_fewer_or_more_than_announced_is_incomplete(tmp_path, archive):
-    archive.announces = lambda study: 5
-    assert pull(archive, tmp_path / "to") == {"StudyIncomplete": 2}
-    archive.announces = lambda study: None
+@pytest.mark.parametrize("announced", [None, 2, 4, 5])
+def test_a_study_is_as_large_as_its_list_and_not_as_its_count(tmp_path, studies, archive, announced):
+    archive.announces = lambda study: announced
     assert pull(archive, tmp_path / "to") == {"done": 2}
+    assert {study: set(files) for study, files in pulled(tmp_path / "to").items()} == names(studies)
+    assert pull(archive, tmp_path / "to") == {"skipped": 2}
+
+
+@pytest.mark.parametrize("mode", ["get", "move"])
+def test_a_study_that_has_grown_is_pulled_again(tmp_path, studies, archive, mode):
+    assert pull(archive, tmp_path / "to", mode=mode) == {"done": 2}
+    study, later = next(iter(studies)), tmp_path / "later.dcm"
+    studies[study][write_image(later, patient="P", study=study, series="1.2", number=9)] = later
+    archive.files[study].append(dcmread(later))
+    assert pull(archive, tmp_path / "to", mode=mode) == {"done": 1, "skipped": 1}
+    assert {study: set(files) for study, files in pulled(tmp_path / "to").items()} == names(studies)
 
 
 @pytest.mark.parametrize("mode", ["get", "move"])

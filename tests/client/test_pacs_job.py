@@ -286,8 +286,16 @@ def test_complete_study_is_one_with_all_that_was_listed(tmp_path, studies, annou
         place.check_complete(announced)
     place.accept(list(objects.values())[2].read_bytes())
     place.check_complete(announced)
-    with pytest.raises(StudyIncomplete):
+    assert not place.short
+    place.check_complete(4)
+    assert place.short
+    place.expect([AnnouncedInstance(series="1", sop=sop) for sop in objects], closed=False)
+    place.check_complete(announced)
+    with pytest.raises(StudyIncomplete, match="announced 4 objects and listed 3"):
         place.check_complete(4)
+    place.expect([AnnouncedInstance(series="1", sop=sop) for sop in list(objects)[:2]])
+    with pytest.raises(StudyIncomplete):
+        place.check_complete(None)  # an object that the list no longer has
     place.expect([])
     with pytest.raises(StudyIncomplete):
         place.check_complete(None)
