@@ -34,8 +34,8 @@ PIXELS = [
         name="pixels: tiled slices are one image",
         file="client/dicom/screening.py",
         at="screen_type",
-        old="    if facts.sop_class in sop_classes.CLASSIC_SECTIONS and any(",
-        new="    if False and any(",
+        old="    if facts.sop_class in sop_classes.CLASSIC_SECTIONS and tiled:",
+        new="    if False:",
         tests=(SCREENING,),
     ),
     Mutation(
@@ -93,5 +93,26 @@ PIXELS = [
         old='    if text_of(dataset, "SOPClassUID") in ANGIOGRAPHY:',
         new="    if False:",
         tests=(DISPLAY,),
+    ),
+    Mutation(
+        name="pixels: a JPEG that breaks off is painted to its end",
+        file="client/decoder/frame_decoder.py",
+        old="    if complaints.pixels_lost(lambda: raw(decoding_plugin=_OUTSPOKEN)):",
+        new="    if False:",
+        tests=(CODECS,),
+    ),
+    Mutation(
+        name="pixels: a JPEG needs no end",
+        file="client/decoder/frame_decoder.py",
+        old="    if encapsulated.rfind(_END_OF_IMAGE) < encapsulated.rfind(_START_OF_SCAN):",
+        new="    if False:",
+        tests=(CODECS,),
+    ),
+    Mutation(
+        name="pixels: only a word tells of tiled slices",
+        file="client/dicom/screening.py",
+        old="    tiled = provenance.tiles > 1 or any(",
+        new="    tiled = any(",
+        tests=("tests/client/test_variants_screens.py",),
     ),
 ]

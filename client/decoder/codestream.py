@@ -38,6 +38,7 @@ class Codestream:
         colour: RGB or YCBCR, where the stream says what its components are; else empty.
         subsampled: Components differ in size.
         discrete_cosine: Sequential or progressive JPEG, which stores YCbCr unless it says otherwise.
+        classic: JPEG of 1992, sequential, progressive or lossless.
     """
 
     rows: int
@@ -51,6 +52,7 @@ class Codestream:
     colour: str = ""
     subsampled: bool = False
     discrete_cosine: bool = False
+    classic: bool = False
 
 
 def read_codestream(stream: bytes) -> Codestream | None:
@@ -101,7 +103,7 @@ def _jpeg_frame(kind: int, frame: bytes, *, colour: str, near: int) -> Codestrea
     return Codestream(
         rows=rows, columns=columns, samples=samples, precision=precision, lossy=not exact or near > 0, near=near,
         colour=colour if samples == 3 else "", subsampled=len({part[1] for part in components}) > 1,
-        discrete_cosine=not exact,
+        discrete_cosine=not exact, classic=kind != _JPEG_LS,
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ Source:
     PS3.5 8.1.1 (bits above the stored ones are no pixel data), 8.2 (codestream and header), PS3.3 C.7.6.3.1.2 (colour).
 """
 
+import functools
 import importlib
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels import convert_color_space, get_decoder
+from pydicom.pixels.decoders.base import Decoder
 from pydicom.pixels.utils import as_pixel_options
 from pydicom.uid import UID
 
 from client.admission.reasons import Reason
-from client.decoder import fragments
+from client.decoder import complaints, fragments
 from client.decoder.codestream import JPEG_XL, Codestream, read_codestream
 from client.dicom.pixels import Stored
 from client.dicom.tags import value_of
@@ -30,6 +32,10 @@ COLOUR = frozenset(
     {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT", "XYB"}
 )
 _HALVED = frozenset({"YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420"})
+_STRICT, _OUTSPOKEN = "pylibjpeg", "gdcm"
+"""Named for JPEG: the first refuses most damage; the second paints over it and says so, but ends the process on some
+streams that the first refuses. pydicom alone would try one after the other."""
+_START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 _BLACK, _SPAN = 16, 219
 """Digital black of YBR_PARTIAL, and how far white lies above it (ITU-R BT.601)."""
 
@@ -76,15 +82,38 @@ def decode(encapsulated: bytes, dataset: Dataset, syntax: UID, *, photometric: s
             raise ScanRefused(Reason.CONTRADICTORY_HEADER)
         return to_rgb(values, photometric)
     colour = photometric if code.samples == 1 else _colour(code, photometric)
+    options = _by_codestream(options, code)
     try:
-        values, _ = get_decoder(syntax).as_array(encapsulated, index=0, raw=True, **_by_codestream(options, code))
+        values = _by_pydicom(encapsulated, get_decoder(syntax), options, code)
     except RuntimeError:
-        if not code.discrete_cosine:
+        if not code.discrete_cosine or code.precision <= 8:
             raise
         # 12-bit extended JPEG: of the installed decoders only libjpeg-turbo takes what pylibjpeg and GDCM do not
         values, colour = _by_imagecodecs("jpeg8_decode", stream, dataset), photometric if code.samples == 1 else "RGB"
     frame = to_rgb(_true_values(values, code, dataset), colour)
     return Frame(values=frame.values, photometric=frame.photometric, lossy=code.lossy)
+
+
+def _by_pydicom(encapsulated: bytes, decoder: Decoder, options: dict[str, Any], code: Codestream) -> Stored:
+    """Return the values of a frame as its codestream holds them.
+
+    A damaged JPEG is a picture with grey or shifted parts to most decoders; here it is refused.
+
+    Raises:
+        ScanRefused: `truncated` or `decode_failed`.
+        Exception: Whatever the decoders raise on a broken stream.
+    """
+    raw = functools.partial(decoder.as_array, encapsulated, index=0, raw=True, **options)
+    values: Stored
+    if not code.classic:
+        values = raw()[0]
+        return values
+    if encapsulated.rfind(_END_OF_IMAGE) < encapsulated.rfind(_START_OF_SCAN):
+        raise ScanRefused(Reason.TRUNCATED)
+    values = raw(decoding_plugin=_STRICT)[0]
+    if complaints.pixels_lost(lambda: raw(decoding_plugin=_OUTSPOKEN)):
+        raise ScanRefused(Reason.DECODE_FAILED)
+    return values
 
 
 def to_rgb(values: Stored, photometric: str) -> Frame:

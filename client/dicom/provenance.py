@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pydicom.dataset import Dataset
 
 from client.dicom.reader import text_of
-from client.dicom.tags import SYNTHETIC_CREATOR, value_of
+from client.dicom.tags import MOSAIC_CREATOR, MOSAIC_TILES, SYNTHETIC_CREATOR, value_of
 
 _CAPTURE_DEVICE = (
     "SecondaryCaptureDeviceManufacturer",
@@ -51,6 +51,7 @@ class Provenance:
         intent: PresentationIntentType, upper case.
         photometric: Photometric interpretation, upper case.
         series: SeriesDescription, upper case.
+        tiles: Slices that the scanner has tiled into the picture, as far as it tells; 0 where it does not.
     """
 
     image_type: tuple[str, ...] = ()
@@ -62,6 +63,7 @@ class Provenance:
     intent: str = ""
     photometric: str = ""
     series: str = ""
+    tiles: int = 0
 
 
 def provenance_of(dataset: Dataset) -> Provenance:
@@ -77,7 +79,16 @@ def provenance_of(dataset: Dataset) -> Provenance:
         intent=text_of(dataset, "PresentationIntentType").upper(),
         photometric=text_of(dataset, "PhotometricInterpretation").upper(),
         series=text_of(dataset, "SeriesDescription").upper(),
+        tiles=_tiles(dataset),
     )
+
+
+def _tiles(dataset: Dataset) -> int:
+    """Return Number Of Images In Mosaic of a Siemens MR, which stays where an anonymiser has rewritten ImageType."""
+    if MOSAIC_TILES not in dataset or "SIEMENS MR HEADER" not in str(dataset.get(MOSAIC_CREATOR, "")).upper():
+        return 0
+    value = dataset[MOSAIC_TILES].value
+    return int.from_bytes(value[:2], "little") if isinstance(value, bytes) else int(value or 0)
 
 
 def _marked_synthetic(dataset: Dataset) -> bool:

@@ -98,7 +98,8 @@ def screen_type(facts: Facts, provenance: Provenance) -> None:
     if _PAGES.search(kinds):
         raise ScanRefused(Reason.SECONDARY_CAPTURE)
     # an enhanced object keeps the word after its tiles have become frames
-    if facts.sop_class in sop_classes.CLASSIC_SECTIONS and any(word in kinds for word in _MONTAGES):
+    tiled = provenance.tiles > 1 or any(word in kinds for word in _MONTAGES)
+    if facts.sop_class in sop_classes.CLASSIC_SECTIONS and tiled:
         raise ScanRefused(Reason.MONTAGE)
 
 

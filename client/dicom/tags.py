@@ -120,7 +120,13 @@ PIXELS = {int(_tag(keyword)): keyword for keyword in _PIXEL_KEYWORDS}
 SYNTHETIC_CREATOR = BaseTag(0x09910010)
 """Private creator of the block that says where one of our generated images comes from (`common.dicom.export`)."""
 
-WANTED = [*(int(_tag(keyword)) for keyword in _KEYWORDS), int(SYNTHETIC_CREATOR)]
+MOSAIC_CREATOR, MOSAIC_TILES = BaseTag(0x00190010), BaseTag(0x0019100A)
+"""Siemens MR: the private block (SIEMENS MR HEADER) and its Number Of Images In Mosaic."""
+
+WANTED = [
+    *(int(_tag(keyword)) for keyword in _KEYWORDS),
+    *(int(tag) for tag in (SYNTHETIC_CREATOR, MOSAIC_CREATOR, MOSAIC_TILES)),
+]
 """Tags of the header elements that are read."""
 
 

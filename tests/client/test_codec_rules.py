@@ -319,3 +319,38 @@ def test_stream_of_another_size_than_the_header_says_is_refused() -> None:
 def test_video_says_that_no_decoder_takes_it() -> None:
     dataset = packed(colour_object("YBR_PARTIAL_420", NumberOfFrames=9), [b"\0\0\1\xb3" * 9], "1.2.840.10008.1.2.4.100")
     assert decode(dataset) == ([], "unsupported_syntax")
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("closed", [True, False])
+@pytest.mark.parametrize("colour", [True, False])
+def test_a_jpeg_that_breaks_off_is_no_picture(share: float, closed: bool, colour: bool) -> None:
+    """Most decoders paint the rest grey, which looks like a picture."""
+    pixels = colours() if colour else grey(bits=8).astype(np.uint8)
+    stream = jpeg(pixels)
+    begin = stream.index(b"\xff\xda") + 14
+    half = stream[: begin + int((len(stream) - begin) * share)].rstrip(b"\xff") + (b"\xff\xd9" if closed else b"")
+    given = colour_object("YBR_FULL_422") if colour else scan(pixels, BitsAllocated=8, BitsStored=8, HighBit=7)
+    assert decode(packed(given, [half], JPEGBaseline8Bit)) == ([], "decode_failed" if closed else "truncated")
+
+
+def test_damage_inside_a_jpeg_is_noticed_where_its_codes_tell() -> None:
+    stored = grey(bits=8).astype(np.uint8)
+    stream, dice = jpeg(stored), np.random.default_rng(0)
+    begin, outcomes = stream.index(b"\xff\xda") + 14, set()
+    for _ in range(60):
+        damaged = bytearray(stream)
+        place = int(dice.integers(begin, len(stream) - 40))
+        damaged[place : place + 8] = dice.integers(0, 255, 8, dtype=np.uint8).tobytes()
+        header = scan(stored, BitsAllocated=8, BitsStored=8, HighBit=7)
+        outcomes.add(decode(packed(header, [bytes(damaged)], JPEGBaseline8Bit))[1])
+    assert "decode_failed" in outcomes
+    assert outcomes <= {"", "decode_failed", "truncated", "contradictory_header"}
+
+
+def test_stray_bytes_before_the_end_of_a_jpeg_lose_no_pixels() -> None:
+    stored = grey(bits=8).astype(np.uint8)
+    stream = jpeg(stored)[:-2] + b"\x00\x00\x00\xff\xd9"
+    header = scan(stored, BitsAllocated=8, BitsStored=8, HighBit=7)
+    result = shown(packed(header, [stream], JPEGBaseline8Bit), window=(128.0, 256.0))
+    np.testing.assert_allclose(result, unit(stored, 256.0), atol=NEAR)
