@@ -4,7 +4,9 @@ The writer takes pixels, a label and where they come from. It has no argument th
 real scan could enter, and no date of any day, so the same arguments give the same bytes.
 """
 
+import functools
 import hashlib
+import importlib.metadata
 import io
 import math
 from dataclasses import dataclass, fields
@@ -16,8 +18,9 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.valuerep import DSfloat
 
-from common.dicom.iods import coded, derive_uid, new_image, save, set_pixels
+from common.dicom.iods import coded, derive_uid, has_made_up_spacing, new_image, save, set_pixels
 from common.errors import DataError
 
 PRIVATE_CREATOR = "WARDROUND SYNTHETIC 1"
@@ -27,8 +30,10 @@ INDEX_OFFSET = 7
 Edition = Literal["2022", "current"]
 """Of the standard. "current" holds Synthetic Data (0008,001C), the attribute made for this in 2023, which validators of
 before, Debian's dciodvfy among them, report as an error; "2022" says the same in older attributes and the block."""
+_NO_GEOMETRY = "Pixel spacing, position, orientation and side are placeholders: do not measure"
 _NO_DATE, _NO_TIME = "19000101", "000000"
 """A DICOMDIR must name a date of each study; no scan has this one."""
+Window = tuple[float, float] | None
 _FLAVOUR = {"CT": ("AXIAL",), "MR": ("OTHER",)}
 """Third value of ImageType, where the IOD asks for one (PS3.3 C.8.2.1.1.1 and C.8.3.1.1.1)."""
 
@@ -76,18 +81,21 @@ def write_synthetic(
     index: int,
     provenance: Provenance,
     edition: Edition = "current",
+    window: Window = None,
 ) -> None:
     """Write one synthetic image as DICOM, Explicit VR Little Endian.
 
     Args:
         path: The file; its folder must exist.
         pixels: [height, width], uint8 or uint16, 0 shown black.
-        modality: DICOM Modality code; CR, DX, CT, MR, US have their own SOP class, others secondary capture.
+        modality: DICOM Modality code; CR, DX, CT, MR, MG, US have their own SOP class, others secondary capture.
         body_part: BodyPartExamined, a DICOM code; may be empty.
         label: The class that was asked for, at most 64 characters; empty where the generator has none.
         index: Number of the image within the draw, 0 or more; the made-up patient is SYNTHETIC-<digest>-<index>.
         provenance: What trained the generator and which draw this is.
         edition: Of the standard whose attributes are written.
+        window: Centre and width, in Hounsfield units, that the darkest and brightest grey of a CT stand for; None where
+            the plan names none, and for other modalities.
 
     Raises:
         ValueError: An argument that DICOM cannot hold.
@@ -104,6 +112,7 @@ def write_synthetic(
             index=index,
             provenance=provenance,
             edition=edition,
+            window=window,
         )
     )
 
@@ -117,6 +126,7 @@ def synthetic_bytes(
     index: int,
     provenance: Provenance,
     edition: Edition = "current",
+    window: Window = None,
 ) -> bytes:
     """Return the DICOM file that `write_synthetic` writes; arguments and errors as there.
 
@@ -146,11 +156,23 @@ def synthetic_bytes(
     if edition == "current":
         image.SyntheticData = "YES"
     set_pixels(image, pixels)
-    levels = 1 << (8 * pixels.dtype.itemsize)
-    image.WindowCenter, image.WindowWidth = levels // 2, levels
+    _set_scale(image, top=(1 << (8 * pixels.dtype.itemsize)) - 1, window=window)
     buffer = io.BytesIO()
     save(image, buffer)
     return buffer.getvalue()
+
+
+def _set_scale(image: Dataset, *, top: int, window: Window) -> None:
+    """Say what the grey levels 0 to `top` mean: Hounsfield units in a CT whose plan has a window in them."""
+    if image.Modality == "CT" and window is not None:
+        centre, width = window
+        image.RescaleSlope = DSfloat(width / top, auto_format=True)
+        image.RescaleIntercept = DSfloat(centre - width / 2, auto_format=True)
+        image.RescaleType = "HU"
+        image.WindowCenter, image.WindowWidth = DSfloat(centre, auto_format=True), DSfloat(width, auto_format=True)
+        image.VOILUTFunction = "LINEAR_EXACT"
+        return
+    image.WindowCenter, image.WindowWidth = (top + 1) // 2, top + 1
 
 
 def identity(
@@ -238,7 +260,11 @@ def _mark(image: Dataset, *, label: str, index: int, provenance: Provenance) -> 
     image.StudyDescription = "SYNTHETIC - NOT A PATIENT"
     image.SeriesDescription = f"Synthetic {label}"[:64].rstrip()
     image.ManufacturerModelName = "wardround generator"
+    image.SoftwareVersions = _version()
     image.DerivationDescription = f"Drawn from the decoder of study {provenance.study}; no source image"
+    if has_made_up_spacing(image):
+        # the IOD demands numbers; nothing in a release knows how large a pixel is, where it lies, or of which side
+        image.DerivationDescription += f". {_NO_GEOMETRY}"
     image.ContributingEquipmentSequence = [_equipment(provenance)]
     block = image.private_block(_PRIVATE_GROUP, PRIVATE_CREATOR, create=True)
     numbers = repr(float(provenance.epsilon)), repr(float(provenance.delta)), str(int(provenance.seed))
@@ -253,8 +279,14 @@ def _equipment(provenance: Provenance) -> Dataset:
     equipment = Dataset()
     equipment.PurposeOfReferenceCodeSequence = [coded("109100", "Synthesizing Equipment", scheme="DCM")]
     equipment.Manufacturer, equipment.ManufacturerModelName = "wardround", "wardround generator"
+    equipment.SoftwareVersions = _version()
     equipment.ContributionDescription = f"Decoder {provenance.decoder_digest} drew this image"
     return equipment
+
+
+@functools.cache
+def _version() -> str:
+    return importlib.metadata.version("wardround")
 
 
 def _text(value: Any) -> str:

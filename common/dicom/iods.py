@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
     ComputedRadiographyImageStorage,
     CTImageStorage,
+    DigitalMammographyXRayImageStorageForPresentation,
     DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -36,6 +37,7 @@ _SOP_CLASSES = {
     "DX": DigitalXRayImageStorageForPresentation,
     "CT": CTImageStorage,
     "MR": MRImageStorage,
+    "MG": DigitalMammographyXRayImageStorageForPresentation,
     "US": UltrasoundImageStorage,
 }
 OWN_CLASSES = tuple(_SOP_CLASSES)
@@ -67,20 +69,29 @@ _PLANE = {
     "PatientPosition": "",
     "AcquisitionNumber": None,
 }
+_DIGITAL = {
+    "PresentationIntentType": "FOR PRESENTATION",
+    "ImageLaterality": "U",
+    "AnatomicRegionSequence": [],
+    "PatientOrientation": ["L", "F"],
+    "PixelIntensityRelationship": "LOG",
+    "RescaleSlope": 1,
+    "RescaleIntercept": 0,
+    "RescaleType": "US",
+    "DetectorType": "",
+    "ImagerPixelSpacing": [1, 1],
+    "AcquisitionContextSequence": [],
+}
 _REQUIRED: dict[str, dict[str, Any]] = {
     "CR": {"ViewPosition": "", "PatientOrientation": ""},
-    "DX": {
-        "PresentationIntentType": "FOR PRESENTATION",
-        "ImageLaterality": "U",
-        "AnatomicRegionSequence": [],
-        "PatientOrientation": ["L", "F"],
-        "PixelIntensityRelationship": "LOG",
-        "RescaleSlope": 1,
-        "RescaleIntercept": 0,
-        "RescaleType": "US",
-        "DetectorType": "",
-        "ImagerPixelSpacing": [1, 1],
-        "AcquisitionContextSequence": [],
+    "DX": _DIGITAL,
+    "MG": {
+        **_DIGITAL,
+        "PatientOrientation": ["A", "L"],
+        "PositionerType": "MAMMOGRAPHIC",
+        "BreastImplantPresent": "NO",
+        "PartialView": "NO",
+        "OrganExposed": "BREAST",
     },
     "CT": {"RescaleSlope": 1, "RescaleIntercept": 0, "RescaleType": "US", "KVP": None, **_PLANE},
     "MR": {
@@ -95,7 +106,9 @@ _REQUIRED: dict[str, dict[str, Any]] = {
     },
     "US": {"PatientOrientation": ""},
 }
-"""Attributes of type 1 and 2 of a modality's image beyond the common ones (PS3.3 A.2 to A.6, A.26)."""
+"""Attributes of type 1 and 2 of a modality's image beyond the common ones (PS3.3 A.2 to A.6, A.26, A.27)."""
+_SIZED = frozenset({"CT", "MR", "DX", "MG"})
+"""Modalities whose IOD demands a spacing; ones stand there where none is known."""
 
 
 _REGIONS = {
@@ -106,6 +119,12 @@ _REGIONS = {
     "HEAD": ("69536005", "Head"),
 }
 """SNOMED CT codes of BodyPartExamined (PS3.16 annex L), which Digital X-Ray wants in addition to the plain name."""
+_PAIRED = frozenset({
+    "ANKLE", "ARM", "BREAST", "CALCANEUS", "CLAVICLE", "EAR", "ELBOW", "EXTREMITY", "EYE", "FEMUR", "FINGER", "FOOT",
+    "FOREARM", "HAND", "HIP", "HUMERUS", "KIDNEY", "KNEE", "LEG", "LUNG", "SCAPULA", "SHOULDER", "THIGH", "THUMB",
+    "TOE", "WRIST",
+})  # fmt: skip
+"""Body parts of which there are two (PS3.16 annex L): an image must tell the side, and one of nobody has none."""
 
 
 def derive_uid(*parts: str) -> str:
@@ -154,9 +173,33 @@ def new_image(modality: str, *, body_part: str, image_uid: str, series_uid: str,
         setattr(dataset, keyword, value)
     if modality in _WIDE_ONLY:
         dataset.FrameOfReferenceUID = derive_uid("frame", series_uid)
-    if modality == "DX" and body_part in _REGIONS:
-        dataset.AnatomicRegionSequence = [coded(*_REGIONS[body_part], scheme="SCT")]
+    region = "BREAST" if modality == "MG" else body_part
+    if "AnatomicRegionSequence" in dataset and region in _REGIONS:
+        dataset.AnatomicRegionSequence = [coded(*_REGIONS[region], scheme="SCT")]
+    if modality == "MG":
+        view = coded("261665006", "Unknown", scheme="SCT")
+        view.ViewModifierCodeSequence = []
+        dataset.ViewCodeSequence = [view]
+    _set_side(dataset)
     return dataset
+
+
+def has_made_up_spacing(dataset: Dataset) -> bool:
+    """Return whether the pixel spacing of a dataset of `new_image` stands there because its IOD demands one."""
+    return dataset.Modality in _SIZED
+
+
+def _set_side(dataset: Dataset) -> None:
+    """Say of a paired body part that its side is not known, as far as the IOD has a word for that.
+
+    Laterality may be empty. ImageLaterality may not: a picture of either side is neither unpaired nor of one side
+    (PS3.3 C.7.3.1, C.8.11.1).
+    """
+    paired = dataset.Modality == "MG" or dataset.BodyPartExamined in _PAIRED
+    if "ImageLaterality" in dataset:
+        dataset.ImageLaterality = "B" if paired else "U"
+    elif paired:
+        dataset.Laterality = ""
 
 
 def coded(value: str, meaning: str, *, scheme: str) -> Dataset:
@@ -196,7 +239,7 @@ def set_pixels(
         pixels, bits_stored = pixels.astype(np.uint16), 12
     bits = bits_stored or pixels.dtype.itemsize * 8
     dataset.set_pixel_data(np.ascontiguousarray(pixels), photometric, bits, generate_instance_uid=False)
-    if dataset.SOPClassUID == DigitalXRayImageStorageForPresentation:
+    if "PresentationIntentType" in dataset:
         dataset.PresentationLUTShape = "IDENTITY" if photometric == "MONOCHROME2" else "INVERSE"
         dataset.PixelIntensityRelationshipSign = -1 if photometric == "MONOCHROME2" else 1
 

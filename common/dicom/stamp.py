@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.dicom.export import INDEX_OFFSET, Edition, Provenance, identity, synthetic_bytes
+from common.dicom.export import INDEX_OFFSET, Edition, Provenance, Window, identity, synthetic_bytes
 
 _PREAMBLE = 132
 _LONG_VRS = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
@@ -39,10 +39,18 @@ class Stamp:
         body_part: BodyPartExamined.
         provenance: What trained the generator and which draw this is.
         edition: Of the standard.
+        window: Of a CT, in Hounsfield units.
     """
 
     def __init__(
-        self, *, label: str, modality: str, body_part: str, provenance: Provenance, edition: Edition = "current"
+        self,
+        *,
+        label: str,
+        modality: str,
+        body_part: str,
+        provenance: Provenance,
+        edition: Edition = "current",
+        window: Window = None,
     ) -> None:
         self._place: dict[str, Any] = {
             "label": label,
@@ -51,6 +59,7 @@ class Stamp:
             "provenance": provenance,
         }
         self._edition: Edition = edition
+        self._window = window
         self._form: tuple[Any, ...] = ()
         self._pieces: list[bytes | tuple[_Tag, bytes]] = []
         self._wide = False
@@ -67,7 +76,7 @@ class Stamp:
         """
         form = (pixels.shape, pixels.dtype)
         if form != self._form:
-            whole = synthetic_bytes(pixels, index=index, edition=self._edition, **self._place)
+            whole = synthetic_bytes(pixels, index=index, edition=self._edition, window=self._window, **self._place)
             self._pieces, self._form = _cut(whole), form
             stored = next(value for tag, value in self._values(whole) if tag == _PIXELS)
             self._wide = len(stored) == 2 * pixels.size and pixels.dtype == np.uint8

@@ -55,7 +55,7 @@ def write_scan(
         study_uid: Study Instance UID (`common.dicom.iods.derive_uid`).
         series_uid: Series Instance UID.
         instance_uid: SOP Instance UID.
-        modality: DICOM Modality code; chooses the SOP class (CR, DX, CT, MR, US, else secondary capture).
+        modality: DICOM Modality code; chooses the SOP class (CR, DX, CT, MR, MG, US, else secondary capture).
         body_part: BodyPartExamined; may be empty.
         photometric: MONOCHROME1 shows the lowest value white.
         window: WindowCenter and WindowWidth, in rescaled units; no window tags where None.

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.dicom.export import Edition
+from common.dicom.file_set import MOST_FILES
+from common.errors import DataError
 from common.host.files import write_atomically
 from common.model.output_screening import Screening
 from common.model.synthesis import Decoder
@@ -27,6 +29,7 @@ def generate(
     seed: int = 0,
     trusted: str = "",
     edition: Edition = "current",
+    dicomdir: bool = False,
     on_image: Callable[[int], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Draw a synthetic set into `out`: whole or not at all.
@@ -42,6 +45,7 @@ def generate(
         seed: Same seed and bundle, same bytes on one machine; another seed never repeats an image.
         trusted: Fingerprint of the only signer to accept; "" accepts any.
         edition: Of the DICOM standard.
+        dicomdir: Lay DICOM files out as a disc's, with a DICOMDIR.
         on_image: Called with the number of images just written.
 
     Returns:
@@ -51,12 +55,17 @@ def generate(
         SignatureInvalid: The release was altered, or signed by another key.
         CheckpointCorrupt: Its parts do not belong together.
         PlanError: A label that the study does not have.
-        DataError: Nearly every image is broken.
+        DataError: Nearly every image is broken, or more images than a DICOMDIR takes.
         OutputInUse: `out` holds something.
     """
     bundle = Bundle.load(release, trusted=trusted)
     decoder, data = bundle.decoder, bundle.decoder.plan.data
     counts = shares(decoder, count, labels=labels, mix=mix)
+    if dicomdir and sum(counts.values()) > MOST_FILES:
+        raise DataError(
+            f"a DICOMDIR of {sum(counts.values())} images was asked for, and it takes {MOST_FILES}. "
+            "Draw several sets with seeds of their own, or leave --dicomdir out"
+        )
     what = SetForm(
         counts=counts,
         label_names=decoder.labels,
@@ -65,6 +74,8 @@ def generate(
         body_part=data.body_part,
         provenance=bundle.provenance(seed=seed),
         edition=edition,
+        window=None if isinstance(data.window, str) else data.window,
+        dicomdir=dicomdir,
     )
     screening = Screening(decoder)
     with whole_folder(out) as draft:

@@ -103,12 +103,15 @@ def verify(bundle: Path, *, trusted: str, as_json: bool) -> None:
     "--dicom-edition", "edition", type=click.Choice(["2022", "current"]), default="current", show_default=True,
     help="2022 leaves Synthetic Data (0008,001C) out, which validators of before report as an error.",
 )  # fmt: skip
+@click.option("--dicomdir", is_flag=True, help="DICOM: lay the files out as on a disc, with a DICOMDIR.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Same seed, same images.")
 @click.option("--out", type=_folder, required=True, help="Folder to create.")
 @_signer
 @json_option
 def generate(bundle: Path, out: Path, *, count: int, labels: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Draw synthetic images from the release in BUNDLE; nothing else is needed."""
+    if options["dicomdir"] and options["form"] != "dicom":
+        raise click.UsageError("--dicomdir lists DICOM files; take --format dicom")
     from deploy.release.generate import generate as draw
 
     def show(written: int) -> None:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from common.dicom.export import Edition, Provenance
+from common.dicom.export import Edition, Provenance, Window
+from common.dicom.file_set import FileSetWriter
 from common.dicom.stamp import Stamp
 from common.errors import StateError
 
@@ -40,6 +41,8 @@ class SetForm:
         body_part: BodyPartExamined.
         provenance: What trained the generator and which draw this is.
         edition: Of the DICOM standard.
+        window: The plan's, in Hounsfield units, where it has one; a CT is written in them.
+        dicomdir: Whether DICOM files are laid out as a disc's, with a DICOMDIR.
     """
 
     counts: dict[str, int]
@@ -49,6 +52,8 @@ class SetForm:
     body_part: str
     provenance: Provenance
     edition: Edition = "current"
+    window: Window = None
+    dicomdir: bool = False
 
 
 class Sink(Protocol):
@@ -83,6 +88,11 @@ def open_sink(folder: Path, form: Format, what: SetForm) -> Iterator[Sink]:
             with _npz(folder / "synthetic.npz", what, manifest) as sink:
                 yield sink
             return
+        if form == "dicom" and what.dicomdir:
+            disc = _FileSetSink(what, manifest)
+            yield disc
+            disc.write(folder)
+            return
         kinds: dict[str, Callable[[SetForm], _Encoder]] = {"dicom": _Dicom, "png": _Png, "nifti": _Nifti}
         yield _FileSink(folder, kinds[form](what), manifest)
 
@@ -115,12 +125,32 @@ class _Dicom:
     def __init__(self, what: SetForm) -> None:
         self._stamps = {
             label: Stamp(label=label, modality=what.modality, body_part=what.body_part,
-                         provenance=what.provenance, edition=what.edition)
+                         provenance=what.provenance, edition=what.edition, window=what.window)
             for label in what.counts
         }  # fmt: skip
 
     def encode(self, label: str, index: int, image: NDArray[np.uint8]) -> bytes:
         return self._stamps[label].file(image, index=index)
+
+
+class _FileSetSink:
+    """DICOM files as a disc holds them, without folders of labels; the manifest tells the label of each."""
+
+    def __init__(self, what: SetForm, manifest: Any) -> None:
+        self._encoder, self._manifest = _Dicom(what), manifest
+        # what makes two sets differ: the release and the draw, and what was drawn
+        self._files = FileSetWriter(*map(str, vars(what.provenance).values()), json.dumps(what.counts), what.edition)
+        self._rows: dict[str, tuple[str, int, str]] = {}
+
+    def add(self, label: str, indices: Sequence[int], images: NDArray[np.uint8]) -> None:
+        for index, image in zip(indices, images, strict=True):
+            content = self._encoder.encode(label, index, image)
+            self._rows[self._files.add(content)] = label, index, hashlib.sha256(content).hexdigest()
+
+    def write(self, folder: Path) -> None:
+        places = self._files.write(folder)
+        for uid, row in self._rows.items():
+            self._manifest.writerow([places[uid].relative_to(folder).as_posix(), *row])
 
 
 class _Png:

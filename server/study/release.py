@@ -135,6 +135,7 @@ def _write_synthetic(study: Study, decoder: Decoder, verdicts: Verdicts) -> dict
             modality=(data.modality or ("OT",))[0],
             body_part=data.body_part,
             provenance=provenance,
+            window=None if isinstance(data.window, str) else data.window,
         )
         for indices, images in screening.draw(label, wanted, seed=RELEASE_SEED):
             for index, image in zip(indices, images, strict=True):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import importlib.metadata
 import inspect
 import re
 from pathlib import Path
@@ -30,6 +31,7 @@ SOP_CLASS = {
     "DX": "1.2.840.10008.5.1.4.1.1.1.1",
     "CT": "1.2.840.10008.5.1.4.1.1.2",
     "MR": "1.2.840.10008.5.1.4.1.1.4",
+    "MG": "1.2.840.10008.5.1.4.1.1.1.2",
     "US": "1.2.840.10008.5.1.4.1.1.6.1",
     "XC": "1.2.840.10008.5.1.4.1.1.7",
 }
@@ -181,7 +183,7 @@ def test_a_dicomdir_takes_the_images(tmp_path: Path, modality: str) -> None:
 
 def test_no_argument_could_carry_an_attribute_of_a_real_scan() -> None:
     taken = set(inspect.signature(write_synthetic).parameters)
-    assert taken == {"path", "pixels", "modality", "body_part", "label", "index", "provenance", "edition"}
+    assert taken == {"path", "pixels", "modality", "body_part", "label", "index", "provenance", "edition", "window"}
     fields = {field.name for field in dataclasses.fields(Provenance)}
     assert fields == {"study", "plan_digest", "decoder_digest", "epsilon", "delta", "seed"}
 
@@ -230,3 +232,54 @@ def test_what_dicom_cannot_hold_is_refused_before_a_file_exists(
     with pytest.raises(ValueError, match=message):
         write(tmp_path / "x.dcm", **change)
     assert not (tmp_path / "x.dcm").exists()
+
+
+@pytest.mark.parametrize("window", [(40.0, 400.0), (-600.0, 1500.0), (0.3, 7.0), (1 / 3, 1e5 / 3)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_ct_is_in_hounsfield_units_where_the_plan_has_a_window_in_them(
+    tmp_path: Path, window: tuple[float, float], dtype: Any
+) -> None:
+    pixels = grey(dtype)
+    write(tmp_path / "x.dcm", modality="CT", pixels=pixels, window=window)
+    image = pydicom.dcmread(tmp_path / "x.dcm")
+    top, (centre, width) = np.iinfo(dtype).max, window
+    units = image.pixel_array * float(image.RescaleSlope) + float(image.RescaleIntercept)
+    np.testing.assert_allclose(units, centre + (pixels / top - 0.5) * width, rtol=1e-6, atol=width * 1e-6)
+    assert (image.RescaleType, image.VOILUTFunction) == ("HU", "LINEAR_EXACT")
+    assert (float(image.WindowCenter), float(image.WindowWidth)) == pytest.approx(window)
+
+
+@pytest.mark.parametrize("modality", sorted(SOP_CLASS))
+def test_numbers_whose_unit_is_not_known_say_so(tmp_path: Path, modality: str) -> None:
+    write(tmp_path / "x.dcm", modality=modality, window=None if modality == "CT" else (40.0, 400.0))
+    assert pydicom.dcmread(tmp_path / "x.dcm").get("RescaleType", "US") == "US"
+
+
+@pytest.mark.parametrize("modality", sorted(SOP_CLASS))
+def test_a_spacing_that_the_standard_demands_is_marked_as_made_up_and_no_other_is_there(
+    tmp_path: Path, modality: str
+) -> None:
+    write(tmp_path / "x.dcm", modality=modality)
+    image = pydicom.dcmread(tmp_path / "x.dcm")
+    sized = "PixelSpacing" in image or "ImagerPixelSpacing" in image
+    assert sized == (modality in ("CT", "MR", "DX", "MG"))
+    assert sized == ("placeholders: do not measure" in image.DerivationDescription)
+
+
+@pytest.mark.parametrize("modality", sorted(SOP_CLASS))
+@pytest.mark.parametrize(("body_part", "paired"), [("HAND", True), ("BREAST", True), ("CHEST", False), ("", False)])
+def test_no_side_is_claimed(tmp_path: Path, modality: str, body_part: str, paired: bool) -> None:
+    write(tmp_path / "x.dcm", modality=modality, body_part=body_part)
+    image = pydicom.dcmread(tmp_path / "x.dcm")
+    if modality in ("DX", "MG"):
+        assert image.ImageLaterality == ("B" if paired or modality == "MG" else "U")
+    elif modality in ("CR", "CT", "MR", "US"):
+        assert ("Laterality" in image) == paired
+    assert not image.get("Laterality")
+
+
+def test_the_software_that_drew_an_image_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "x.dcm")
+    image = pydicom.dcmread(tmp_path / "x.dcm")
+    version = importlib.metadata.version("wardround")
+    assert image.SoftwareVersions == image.ContributingEquipmentSequence[0].SoftwareVersions == version

@@ -38,6 +38,10 @@ def test_a_uid_depends_on_every_part_and_on_where_a_part_ends() -> None:
         ),
         ("CT", ["KVP", "RescaleSlope", "RescaleIntercept", "FrameOfReferenceUID", "PixelSpacing"]),
         ("MR", ["ScanningSequence", "SequenceVariant", "EchoTime", "FrameOfReferenceUID", "PixelSpacing"]),
+        (
+            "MG",
+            ["PresentationIntentType", "ImageLaterality", "ViewCodeSequence", "PositionerType", "BreastImplantPresent"],
+        ),
         ("OT", ["ConversionType"]),
     ],
 )

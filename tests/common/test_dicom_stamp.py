@@ -12,8 +12,11 @@ PROVENANCE = Provenance(
 
 
 @pytest.mark.parametrize("edition", ["2022", "current"])
-@pytest.mark.parametrize("modality", ["CR", "DX", "CT", "MR", "US", "OT"])
-def test_a_stamped_file_is_the_full_writers_to_the_byte(modality: str, edition: str) -> None:
+@pytest.mark.parametrize("modality", ["CR", "DX", "CT", "MR", "MG", "US", "OT"])
+@pytest.mark.parametrize("window", [None, (40.0, 400.0)])
+def test_a_stamped_file_is_the_full_writers_to_the_byte(
+    modality: str, edition: str, window: tuple[float, float] | None
+) -> None:
     random = np.random.default_rng(0)
     place = {
         "label": "lesion",
@@ -21,6 +24,7 @@ def test_a_stamped_file_is_the_full_writers_to_the_byte(modality: str, edition: 
         "body_part": "CHEST",
         "provenance": PROVENANCE,
         "edition": edition,
+        "window": window,
     }
     stamp = Stamp(**place)  # type: ignore[arg-type]
     for shape in ((64, 64), (33, 31)):

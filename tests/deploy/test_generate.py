@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 
 from common.dicom.export import read_provenance
-from common.errors import OutputInUse, PlanError, SignatureInvalid
+from common.errors import DataError, OutputInUse, PlanError, SignatureInvalid
 from common.images.pixels import unit_to_uint8
 from common.model.output_screening import Screening
 from common.model.synthesis import BATCH, Decoder
@@ -95,6 +96,32 @@ def test_every_form_has_one_manifest_line_an_image_and_the_same_bytes_twice(
     ]
     if form != "npz":
         assert all(sha256((tmp_path / "a" / r["file"]).read_bytes()).hexdigest() == r["sha256"] for r in rows)
+
+
+def test_a_dicomdir_lists_every_file_and_the_manifest_tells_its_label(finished: Path, tmp_path: Path) -> None:
+    generate(finished, tmp_path / "plain", count=3, form="dicom", seed=4)
+    for name in ("disc", "again"):
+        generate(finished, tmp_path / name, count=3, form="dicom", seed=4, dicomdir=True)
+    disc = tmp_path / "disc"
+    rows = list(csv.DictReader((disc / "manifest.csv").open()))
+    plain = {
+        row["sha256"]: (row["label"], row["index"])
+        for row in csv.DictReader((tmp_path / "plain" / "manifest.csv").open())
+    }
+    assert {row["sha256"]: (row["label"], row["index"]) for row in rows} == plain
+    for row in rows:
+        assert sha256((disc / row["file"]).read_bytes()).hexdigest() == row["sha256"]
+        assert all(re.fullmatch(r"[A-Z0-9_]{1,8}", step) for step in row["file"].split("/"))
+    listed = pydicom.dcmread(disc / "DICOMDIR").DirectoryRecordSequence
+    files = {"/".join(record.ReferencedFileID) for record in listed if "ReferencedFileID" in record}
+    assert files == {row["file"] for row in rows}
+    assert (disc / "DICOMDIR").read_bytes() == (tmp_path / "again" / "DICOMDIR").read_bytes()
+
+
+def test_a_dicomdir_that_would_take_hours_is_refused_before_anything_is_drawn(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="it takes 2000"):
+        generate(finished, tmp_path / "out", count=2001, labels=("lesion",), dicomdir=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_prevalence_draws_labels_as_often_as_the_studys_noised_counts_say(finished: Path, tmp_path: Path) -> None:
