@@ -97,6 +97,7 @@ PIXELS = [
     Mutation(
         name="pixels: a JPEG that breaks off is painted to its end",
         file="client/decoder/frame_decoder.py",
+        at="_by_pydicom",
         old="    if complaints.pixels_lost(lambda: raw(decoding_plugin=_OUTSPOKEN)):",
         new="    if False:",
         tests=(CODECS,),
@@ -104,6 +105,7 @@ PIXELS = [
     Mutation(
         name="pixels: a JPEG needs no end",
         file="client/decoder/frame_decoder.py",
+        at="_by_pydicom",
         old="    if encapsulated.rfind(_END_OF_IMAGE) < encapsulated.rfind(_START_OF_SCAN):",
         new="    if False:",
         tests=(CODECS,),
@@ -111,6 +113,7 @@ PIXELS = [
     Mutation(
         name="pixels: only a word tells of tiled slices",
         file="client/dicom/screening.py",
+        at="screen_type",
         old="    tiled = provenance.tiles > 1 or any(",
         new="    tiled = any(",
         tests=("tests/client/test_variants_screens.py",),

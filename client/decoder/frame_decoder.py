@@ -101,7 +101,7 @@ def _by_pydicom(encapsulated: bytes, decoder: Decoder, options: dict[str, Any], 
 
     Raises:
         ScanRefused: `truncated` or `decode_failed`.
-        Exception: Whatever the decoders raise on a broken stream.
+        Exception: A decoder raises any on a broken stream.
     """
     raw = functools.partial(decoder.as_array, encapsulated, index=0, raw=True, **options)
     values: Stored

@@ -1,7 +1,6 @@
 """A pull that survives its own death: study by study, each complete or absent, and what is done stays done."""
 
 import logging
-import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -80,12 +79,9 @@ class PullFolder:
             self._state = PullState(self.work / "state.sqlite")
             for part in self.work.glob("*.part"):  # of a receiver that was killed
                 part.unlink()
-        except sqlite3.Error as error:
+        except StateError:
             self._lock.close()
-            raise StateError(
-                f"{self.work / 'state.sqlite'}: not a pull's state ({error}). Move it away; finished studies are "
-                "recognised by their folders"
-            ) from error
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -118,7 +114,13 @@ class PullFolder:
         return self._state.done(name)
 
     def inbox(self, study_uid: str, *, limits: PullLimits, done: DoneStudy | None = None) -> StudyInbox:
-        """Open the place where this study arrives; whole objects of it that are in place need not come again."""
+        """Open the place where this study arrives; whole objects of it that are in place need not come again.
+
+        Args:
+            study_uid: Its StudyInstanceUID.
+            limits: Bounds on sizes and numbers.
+            done: What an earlier run recorded of it.
+        """
         name = hashed(study_uid)
         place = self.folder / name
         moved = done.instances if done is not None and not place.exists() else None

@@ -4,6 +4,8 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.errors import StateError
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS study (
     name TEXT PRIMARY KEY,
@@ -33,10 +35,26 @@ class DoneStudy:
 
 
 class PullState:
-    """The table of studies of one folder; raises `sqlite3.Error` where the file is none."""
+    """The table of studies of one folder.
+
+    Args:
+        path: Its SQLite file; made where it is missing.
+
+    Raises:
+        StateError: The file is no such table, or cannot be opened.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._table = sqlite3.connect(path, isolation_level=None)
+        try:
+            self._table = sqlite3.connect(path, isolation_level=None)
+            self._prepare()
+        except sqlite3.Error as error:
+            raise StateError(
+                f"{path}: not a pull's state ({error}). Move it away; finished studies are recognised by their folders"
+            ) from error
+
+    def _prepare(self) -> None:
+        """Make the table, or bring one of an older version up to date."""
         try:
             self._table.execute("PRAGMA synchronous = EXTRA")
             self._table.execute(_SCHEMA)
@@ -65,7 +83,14 @@ class PullState:
         return DoneStudy(instances=instances, announced=announced, walked=bool(walked))
 
     def record_done(self, name: str, *, instances: int, size: int, announced: int | None) -> None:
-        """Remember that a study is finished and whole."""
+        """Remember that a study is finished and whole.
+
+        Args:
+            name: Its hashed StudyInstanceUID.
+            instances: Objects that the PACS lists.
+            size: Bytes of those that lie here.
+            announced: NumberOfStudyRelatedInstances, where the PACS gives it.
+        """
         self._table.execute(
             "INSERT OR REPLACE INTO study (name, done, instances, bytes, error, announced, walked) "
             "VALUES (?, 1, ?, ?, '', ?, 1)",

@@ -138,6 +138,7 @@ def synthetic_bytes(
         index: Its index within the draw of that label.
         provenance: Where the image comes from.
         edition: Edition of the standard that validators know.
+        window: Of a CT, in Hounsfield units; None where the plan names none.
     """
     if pixels.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"pixels must be uint8 or uint16, not {pixels.dtype}")

@@ -124,7 +124,7 @@ _PAIRED = frozenset({
     "FOREARM", "HAND", "HIP", "HUMERUS", "KIDNEY", "KNEE", "LEG", "LUNG", "SCAPULA", "SHOULDER", "THIGH", "THUMB",
     "TOE", "WRIST",
 })  # fmt: skip
-"""Body parts of which there are two (PS3.16 annex L): an image must tell the side, and one of nobody has none."""
+"""Body parts of which there are two (PS3.16 annex L): an image must tell the side, and a generated one has none."""
 
 
 def derive_uid(*parts: str) -> str:

@@ -1,6 +1,7 @@
 """A DICOMweb service may be slow, wrong or hostile; nothing it sends reaches the folder unchecked."""
 
 import json
+import re
 import zlib
 from collections import Counter
 from dataclasses import replace
@@ -275,3 +276,17 @@ def test_studies_that_were_not_asked_for_are_not_pulled(tmp_path, server):
         ):
             assert [study.uid for study in source.find(query)] == [first]
         assert len(source.find(StudyQuery(study_date="-20240101", patient_id="P?"))) == 2
+
+
+@pytest.mark.parametrize(
+    "answered", ["2024.01.01", "2024-01-01", " 20240101", "2024/01/01", "20240101120000", "unknown", ""]
+)
+def test_a_date_of_another_form_drops_no_study(tmp_path, server, answered):
+    honest = server.study_item
+    server.study_item = lambda study: honest(study) | {"00080020": {"Value": [answered]}}
+    for asked in ("20240101", "20240101-", "-20240101", "20231231-20240102"):
+        with DicomwebPacs(server.url, limits=SHORT) as source:
+            assert len(source.find(StudyQuery(study_date=asked))) == 2
+    readable = re.search(r"\d", answered) is not None
+    with DicomwebPacs(server.url, limits=SHORT) as source:
+        assert len(source.find(StudyQuery(study_date="20240102-"))) == (0 if readable else 2)

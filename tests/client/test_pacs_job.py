@@ -320,6 +320,13 @@ def test_query_that_would_mean_something_else_is_refused(bad):
         StudyQuery(**bad)
 
 
+def test_codes_and_ids_with_padding_fit_their_query():
+    assert StudyQuery(modality="CT").admits({"ModalitiesInStudy": ("SR ", "ct\0")})
+    assert not StudyQuery(modality="CT").admits({"ModalitiesInStudy": ("MR ",)})
+    assert StudyQuery(patient_id="P0").admits({"PatientID": ("P0\0",)})
+    assert StudyQuery(patient_id="P0").admits({"PatientID": ("",)})
+
+
 def test_limits_and_titles_check_themselves():
     with pytest.raises(ValueError, match="attempts"):
         PullLimits(attempts=0)
