@@ -11,7 +11,7 @@ PACS = [
         at="read_identity",
         old="    check_whole(path, syntax=syntax, sop_class=uids[2])",
         new="    pass",
-        tests=(WHOLE,),
+        tests=(f"{WHOLE}::test_an_object_that_ends_early_does_not_make_a_study_done",),
     ),
     Mutation(
         name="pacs: an image cut before its pixels is whole",
@@ -19,7 +19,7 @@ PACS = [
         at="_Walk._check_end",
         old="        if len(self._open) > 1 or (self._image and not self._pixels and not self._instead):",
         new="        if len(self._open) > 1:",
-        tests=(WHOLE,),
+        tests=(f"{WHOLE}::test_no_object_is_whole_without_its_last_bytes",),
     ),
     Mutation(
         name="pacs: what lies behind the pixels is not looked at",
@@ -27,7 +27,7 @@ PACS = [
         at="_Walk._note",
         old="        if self._pixels and tag[0] < _PIXEL_GROUP:",
         new="        if False:",
-        tests=(WHOLE,),
+        tests=(f"{WHOLE}::test_zeros_behind_an_object_are_no_fault_and_anything_else_is",),
     ),
     Mutation(
         name="pacs: a partial answer is an object",
@@ -35,7 +35,7 @@ PACS = [
         at="DicomwebPacs._object",
         old="            if answer.status_code != _WHOLE:",
         new="            if False:",
-        tests=(WHOLE,),
+        tests=(f"{WHOLE}::test_a_partial_answer_to_the_question_for_an_object_is_refused",),
     ),
     Mutation(
         name="pacs: a list that breaks off is whole",
@@ -43,7 +43,7 @@ PACS = [
         at="DicomwebPacs._search",
         old="            if not fresh and (partial or len(page) == _PAGE):",
         new="            if not fresh and len(page) == _PAGE:",
-        tests=(WHOLE,),
+        tests=(f"{WHOLE}::test_a_list_that_breaks_off_with_206_is_not_taken_for_whole",),
     ),
     Mutation(
         name="pacs: a boundary inside the pixels ends the object",
@@ -51,7 +51,7 @@ PACS = [
         at="only_object",
         old="    end = body.rfind(_LINE + marker + _DASHES, place)",
         new="    end = body.find(_LINE + marker + _DASHES, place)",
-        tests=(WHOLE,),
+        tests=(f"{WHOLE}::test_a_boundary_inside_the_pixels_is_part_of_them",),
     ),
     Mutation(
         name="pacs: two objects are one",
@@ -59,7 +59,7 @@ PACS = [
         at="only_object",
         old="    if another.search(body, begin, end):",
         new="    if False:",
-        tests=(WHOLE,),
+        tests=(f"{WHOLE}::test_two_objects_in_one_message_are_not_one",),
     ),
     Mutation(
         name="pacs: a list without an end is as good as its count",
@@ -67,7 +67,7 @@ PACS = [
         at="StudyInbox.check_complete",
         old="        if not listed or missing or strays or (short and not self._closed):",
         new="        if not listed or missing or strays:",
-        tests=("tests/client/test_pacs_job.py",),
+        tests=("tests/client/test_pacs_job.py::test_complete_study_is_one_with_all_that_was_listed",),
     ),
     Mutation(
         name="pacs: a study that has grown is done",
@@ -75,7 +75,7 @@ PACS = [
         at="pull_studies",
         old="        if done is not None and study.instances == done.announced == done.instances:",
         new="        if done is not None:",
-        tests=(WHOLE,),
+        tests=(f"{WHOLE}::test_a_study_that_has_grown_is_pulled_again",),
     ),
     Mutation(
         name="pacs: what an older version took for whole stays so",
@@ -83,6 +83,6 @@ PACS = [
         at="PullFolder.done",
         old="        if len(whole_files(files)) < len(files):",
         new="        if False:",
-        tests=(WHOLE,),
+        tests=(f"{WHOLE}::test_a_half_object_that_an_older_version_took_for_whole_is_pulled_again",),
     ),
 ]

@@ -39,12 +39,12 @@ class FileSetWriter:
     def write(self, folder: Path) -> dict[str, Path]:
         """Write all files and the DICOMDIR below `folder`; returns where each SOPInstanceUID lies.
 
-        The writer is empty afterwards.
+        The writer cannot be used afterwards.
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)  # pydicom leaves its temporary folder to the collector
             self._files.write(folder)
             places = {str(file.SOPInstanceUID): Path(file.path) for file in self._files}
-            self._files = FileSet()
+            del self._files
             gc.collect()
         return places
