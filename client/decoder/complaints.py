@@ -1,7 +1,7 @@
 """What GDCM's libjpeg says of a damaged JPEG: it decodes one all the same, and tells on the error channel alone.
 
 A stream that breaks off, or whose codes make no sense, comes out as a picture with grey or shifted parts. No installed
-decoder can be told to refuse all of that, so the stream is decoded twice, and what is said meanwhile is read.
+decoder can be told to refuse all of that, so what is said meanwhile is read.
 
 Source:
     libjpeg, jerror.h: messages of JWRN_HIT_MARKER, JWRN_JPEG_EOF, JWRN_HUFF_BAD_CODE, JWRN_ARITH_BAD_CODE,
@@ -11,22 +11,21 @@ Source:
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
+_T = TypeVar("_T")
 _STDERR = 2
 _DAMAGE = (b"remature end of", b"bad Huffman code", b"bad arithmetic code", b"instead of RST")
 """Of its warnings those that mean lost pixels; stray bytes before a marker, for one, lose none."""
 
 
-def pixels_lost(decode: Callable[[], object]) -> bool:
-    """Return whether a decoder that runs in `decode` says that pixels are lost; what it raises says nothing."""
+def listened_to(decode: Callable[[], _T]) -> tuple[_T, bool]:
+    """Run `decode`, and return what it returns and whether it said that pixels are lost."""
     with _heard() as said:
-        # decoding must not fail here: it is another decoder's picture that is taken
-        with contextlib.suppress(Exception):
-            decode()
+        value = decode()
         said.seek(0)
         text = said.read()
-    return any(word in text for word in _DAMAGE)
+    return value, any(word in text for word in _DAMAGE)
 
 
 @contextlib.contextmanager

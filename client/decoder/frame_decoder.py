@@ -32,9 +32,9 @@ COLOUR = frozenset(
     {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT", "XYB"}
 )
 _HALVED = frozenset({"YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420"})
-_STRICT, _OUTSPOKEN = "pylibjpeg", "gdcm"
-"""Named for JPEG: the first refuses most damage; the second paints over it and says so, but ends the process on some
-streams that the first refuses. pydicom alone would try one after the other."""
+_STRICT = "pylibjpeg"
+"""The decoder that refuses most damage in a JPEG. Those that pydicom tries first paint over it, and GDCM ends the process
+on some. So it comes first; the picture is theirs, as older caches hold it."""
 _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 _BLACK, _SPAN = 16, 219
 """Digital black of YBR_PARTIAL, and how far white lies above it (ITU-R BT.601)."""
@@ -110,8 +110,9 @@ def _by_pydicom(encapsulated: bytes, decoder: Decoder, options: dict[str, Any], 
         return values
     if encapsulated.rfind(_END_OF_IMAGE) < encapsulated.rfind(_START_OF_SCAN):
         raise ScanRefused(Reason.TRUNCATED)
-    values = raw(decoding_plugin=_STRICT)[0]
-    if complaints.pixels_lost(lambda: raw(decoding_plugin=_OUTSPOKEN)):
+    raw(decoding_plugin=_STRICT)
+    (values, _), lost = complaints.listened_to(raw)
+    if lost:
         raise ScanRefused(Reason.DECODE_FAILED)
     return values
 
