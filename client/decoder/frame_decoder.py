@@ -33,8 +33,8 @@ COLOUR = frozenset(
 )
 _HALVED = frozenset({"YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420"})
 _STRICT = "pylibjpeg"
-"""The decoder that refuses most damage in a JPEG. Those that pydicom tries first paint over it, and GDCM ends the process
-on some. So it comes first; the picture is theirs, as older caches hold it."""
+"""The decoder that refuses most damage in a JPEG. Those that pydicom tries first paint over it, and GDCM can end the
+process. So it comes first; the picture is theirs, as older caches hold it."""
 _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 _BLACK, _SPAN = 16, 219
 """Digital black of YBR_PARTIAL, and how far white lies above it (ITU-R BT.601)."""
