@@ -145,6 +145,7 @@ class Proposal:
             *self._utility_lines(),
             *self._verdict_lines(),
             "           and with each: site name, epsilon, delta, hash of the ledger's last row",
+            "           and once, before a release: whether pictures were searched for text here (yes, no, unknown)",
             f"  never    {NEVER}",
         ]
         return "\n".join(lines)

@@ -202,7 +202,8 @@ label_attribute = "PatientSex"
     for words in ("modality CR or DX", "body part CHEST or RIB", "view PA", "256 x 256 pixels or more",
                   "centre 40 and width 400", "F, M; from the DICOM attribute PatientSex", "any other value stay out",
                   "ARM as body part into synthetic images; this chooses no scan",
-                  "at least 50 (the plan's minimum is 20, this site's 50)"):  # fmt: skip
+                  "at least 50 (the plan's minimum is 20, this site's 50)",
+                  "and once, before a release: whether pictures were searched for text here"):  # fmt: skip
         assert words in said.replace("\n           ", " "), words
     table = proposal.to_dict()["data"]
     assert table == {
