@@ -118,4 +118,12 @@ PIXELS = [
         new="    tiled = any(",
         tests=("tests/client/test_variants_screens.py",),
     ),
+    Mutation(
+        name="pixels: a JPEG of a damaged head goes to the decoders",
+        file="client/decoder/frame_decoder.py",
+        at="decode",
+        old="    if code is None and stream.startswith(_START_OF_IMAGE):",
+        new="    if False:",
+        tests=(CODECS + "::test_a_jpeg_whose_head_is_damaged_is_refused_and_ends_no_process",),
+    ),
 ]

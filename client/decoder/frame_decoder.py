@@ -35,7 +35,7 @@ _HALVED = frozenset({"YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420"})
 _STRICT = "pylibjpeg"
 """The decoder that refuses most damage in a JPEG. Those that pydicom tries first paint over it, and GDCM can end the
 process. So it comes first; the picture is theirs, as older caches hold it."""
-_START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
+_START_OF_IMAGE, _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 _BLACK, _SPAN = 16, 219
 """Digital black of YBR_PARTIAL, and how far white lies above it (ITU-R BT.601)."""
 
@@ -76,6 +76,8 @@ def decode(encapsulated: bytes, dataset: Dataset, syntax: UID, *, photometric: s
         values = _by_imagecodecs("jpegxl_decode", stream, dataset)
         return Frame(values=values, photometric="RGB" if values.ndim == 3 else photometric, lossy=True)
     options = as_pixel_options(dataset, transfer_syntax_uid=syntax, pixel_keyword="PixelData", number_of_frames=1)
+    if code is None and stream.startswith(_START_OF_IMAGE):
+        raise ScanRefused(Reason.DECODE_FAILED)  # a JPEG whose head is damaged; GDCM ends the process on some
     if code is None:  # run-length coding, or nothing that a decoder will take
         values, _ = get_decoder(syntax).as_array(encapsulated, index=0, raw=True, **options)
         if photometric in _HALVED:

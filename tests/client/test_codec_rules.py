@@ -354,3 +354,12 @@ def test_stray_bytes_before_the_end_of_a_jpeg_lose_no_pixels() -> None:
     header = scan(stored, BitsAllocated=8, BitsStored=8, HighBit=7)
     result = shown(packed(header, [stream], JPEGBaseline8Bit), window=(128.0, 256.0))
     np.testing.assert_allclose(result, unit(stored, 256.0), atol=NEAR)
+
+
+def test_a_jpeg_whose_head_is_damaged_is_refused_and_ends_no_process() -> None:
+    stored = grey(bits=8).astype(np.uint8)
+    stream = jpeg(stored)
+    place = stream.index(b"\xff\xc0")
+    damaged = stream[:place] + bytes(28) + stream[place:]
+    header = scan(stored, BitsAllocated=8, BitsStored=8, HighBit=7)
+    assert decode(packed(header, [damaged], JPEGBaseline8Bit)) == ([], "decode_failed")
