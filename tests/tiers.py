@@ -18,7 +18,9 @@ WHOLE = (
     # daemons, servers and processes that are killed in the middle of their work
     "tests/client/test_admission_hostile.py",
     "tests/client/test_crash.py",
-    "tests/client/test_daemon_",
+    "tests/client/test_daemon_forwarder.py",
+    "tests/client/test_daemon_runner.py",
+    "tests/client/test_daemon_zygote.py",
     "tests/common/test_supervisor.py",
     "tests/server/test_coordinator_gateway.py",
     "tests/server/test_coordinator_serve.py",
@@ -31,7 +33,6 @@ WHOLE = (
     "tests/deploy/test_demo_data.py",
     "tests/deploy/test_evidence.py",
     "tests/deploy/test_generate.py",
-    "tests/deploy/test_importers.py",
     "tests/deploy/test_imports.py",
     "tests/deploy/test_options.py",
     "tests/deploy/test_pages_in_browser.py",
