@@ -1,7 +1,7 @@
 """What a hospital does with a request, in the order that keeps its promise: permit, reserve, train, settle, seal.
 
 Formal guarantee
-    Whatever a server sends, in whatever order: nothing is read from a scan before the approved plan, the policy and
+    For any requests of a server, in any order: nothing is read from a scan before the approved plan, the policy and
     the ledger let the round pass; nothing is computed before its cost is durably booked; nothing leaves that is not
     stored, settled and sealed, or that a patient is in who has withdrawn by then. A reply that is stored is sent again
     as it is. A round that a crash cut short is computed again from its own key, which is the same draw
@@ -129,7 +129,7 @@ def _stored(site: Site, request: TrainRequest) -> spool.Finished | None:
 def _stands(
     site: Site, finished: spool.Finished | verdicts.Finished, answer: TrainReply | Verdict, reply_digest: str
 ) -> bool:
-    """Whether a stored answer is what its booking ended in, by this very ledger, and holds nobody who withdrew."""
+    """Whether a stored answer is what its booking ended in, by this very ledger, and holds no withdrawn patient."""
     if not site.ledger.settled(
         finished.entry, plan=answer.plan, cohort=finished.cohort, reply_digest=reply_digest, head=answer.ledger_head
     ):
@@ -250,7 +250,8 @@ def check_cohort(site: Site, plan: StudyPlan) -> None:
     """Refuse a cohort that was not admitted in the plan's form or is too small.
 
     Labels are not looked at: the coordinator chose their names, so a refusal that depends on which of them occur would
-    answer a question about patients, without noise and as often as it is asked. A class of nobody is a sum of noise.
+    answer a question about patients, without noise and as often as it is asked. A class without patients is a sum of
+    noise.
 
     Raises:
         CacheMissing: No cache was made in this plan's form.

@@ -31,11 +31,8 @@ BANNED = {
 }
 LONGEST_SENTENCE = 25
 _PRODUCT = ("common/", "client/", "server/", "deploy/")
-_LATER = (
-    "client/hospital.py", "client/mechanism/", "client/pacs/", "common/model/weights.py",
-    "server/aggregation/", "server/model/",
-)  # fmt: skip
-"""Rooms under reconstruction, whose words are still to be mended."""
+_LATER = ("server/aggregation/aggregate.py", "server/aggregation/quarantine.py")
+"""Modules under reconstruction, whose words are still to be mended."""
 _BANNED = re.compile(r"\b(" + "|".join(word.replace(" ", r"\s+") for word in BANNED) + r")\b", re.IGNORECASE)
 _FENCE = re.compile(r"^(```|~~~).*?^\1[^\n]*$", re.MULTILINE | re.DOTALL)
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)

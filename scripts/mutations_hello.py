@@ -109,7 +109,7 @@ HELLO = [
         name="closed form: a class of nobody has the spread of its noise",
         file="server/model/mixture.py",
         at="components",
-        old="target if sums.nobody[index] else _drawn(",
+        old="target if sums.empty[index] else _drawn(",
         new="_drawn(",
         tests=(CLOSED_FORM + "::test_a_class_that_no_site_has_takes_the_spread_of_all_and_can_be_drawn",),
     ),

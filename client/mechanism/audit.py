@@ -7,11 +7,11 @@ What is measured
     steps) trains all rounds of the plan on them. Who sees the released weights then guesses the coins. From how many
     guesses are right follows a lower bound on epsilon that holds with 95 % confidence (Steinke, Nasr & Jagielski 2023,
     2305.08846); one run is enough. A bound above the claimed epsilon proves the claim wrong. As one run's bound lies
-    far below a claim that is right (about 0.8 at epsilon 3), two sharper tests stand beside it: the area under the
+    far below a claim that is right (about 0.8 at epsilon 3), two sharper tests complement it: the area under the
     curve and the noise on the coordinates that no canary has, both against what the booked noise must give.
 
 What it costs
-    Nothing. No cache and no scan is opened, no ledger entry is made, nothing leaves: the canaries are nobody.
+    Nothing. No cache and no scan is opened, no ledger entry is made, nothing leaves: the canaries are no patients.
 
 What it does not see
     The per-patient gradients of the model (tests compare them with a plain loop) and the moments phase. Plain SGD
@@ -88,7 +88,7 @@ class AuditResult:
         if self.lower_bound > self.claimed_epsilon:
             found.append(f"epsilon is at least {self.lower_bound:.2f}, not {self.claimed_epsilon:.2f}")
         if not self.auc_band[0] <= self.auc <= self.auc_band[1]:
-            found.append(f"canaries are told apart with AUC {self.auc:.3f}, not {_range(self.auc_band)}")
+            found.append(f"canaries are distinguished with AUC {self.auc:.3f}, not {_range(self.auc_band)}")
         if not self.sigma_band[0] <= self.measured_sigma <= self.sigma_band[1]:
             found.append(f"the noise multiplier is {self.measured_sigma:.3f}, not {_range(self.sigma_band)}")
         return found
@@ -236,6 +236,11 @@ def epsilon_lower_bound(scores: Scores, present: NDArray[np.bool_], *, delta: fl
 
     The k highest scores are guessed in and the k lowest out. Several k are tried, and the error that is allowed is
     divided among them.
+
+    Args:
+        scores: Score of each canary, [canaries].
+        present: Whether each canary was in, [canaries].
+        delta: The delta of the claim.
     """
     order = np.argsort(scores)
     most = len(scores) // 2
@@ -262,6 +267,13 @@ def _largest_refuted(canaries: int, guesses: int, right: int, *, delta: float, a
 
 def p_value(canaries: int, guesses: int, right: int, *, epsilon: float, delta: float) -> float:
     """Greatest chance that an (epsilon, delta)-DP mechanism allows `right` or more of `guesses` to be right.
+
+    Args:
+        canaries: Number of canaries.
+        guesses: Number of guesses made.
+        right: Number of right guesses.
+        epsilon: The claimed epsilon.
+        delta: The claimed delta.
 
     Source:
         Steinke, Nasr & Jagielski, Privacy Auditing with One (1) Training Run, 2023, theorem 5.2 and appendix D.

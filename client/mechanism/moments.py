@@ -21,14 +21,15 @@ Formal guarantee (each phase)
     |B(h^2)| is at most |h|^2, the sum of its entries; |u|^4 + |h|^4 is at most (|u|^2 + |h|^2)^2, so at most 1.
     The norm of r x v is |r| |v|, and |r| is at most the sum of r, which is non-negative and at most 1.
     A mean of vectors in a ball is in the ball, so one patient moves the sum by at most that norm, however many images
-    it has and whatever the server sent: the clips come after mean and basis, and `_held` bounds what components make.
+    it has, and for any request of the server: the clips come after mean and basis, and `_held` bounds what components
+    make.
 
     That holds of the float64 numbers, too, as each image's latents and shares are computed for that image alone. BLAS
-    rounds a row by how many rows stand beside it; a server can send a basis by which rounding is all that is left, and
-    one patient would then turn everybody's latents (tests/client/test_moments.py has such a basis). What is done for
-    many images at once is sums, whose rounding nothing magnifies, and cosine coefficients. Their basis is a constant
-    and D at least `common.plan.privacy.LEAST_CLIP`, so that rounding is below 1e-12 of a patient's part whatever mean
-    was sent.
+    rounds a row by the number of rows in its batch; a server can send a basis by which rounding is all that is left,
+    and one patient would then turn everybody's latents (tests/client/test_moments.py has such a basis). What is done
+    for many images at once is sums, whose rounding nothing magnifies, and cosine coefficients. Their basis is a
+    constant and D at least `common.plan.privacy.LEAST_CLIP`, so that rounding is below 1e-12 of a patient's part for
+    any mean that was sent.
 """
 
 from collections.abc import Iterator
@@ -175,7 +176,7 @@ def _held(plan: StudyPlan, weights: Weights, latents: Array, labels: NDArray[np.
     components, unit = plan.model.components, pixel_unit(plan)
     start = {name: array.astype(np.float64) for name, array in closed_form(weights).items()}
     held = np.zeros((len(latents), len(start["centre"])))
-    with np.errstate(all="ignore"):  # whatever numbers the server sent
+    with np.errstate(all="ignore"):  # the server may send any numbers
         for row, label in enumerate(labels.tolist()):
             if not 0 <= label < max(1, len(plan.data.labels)):
                 continue

@@ -1,4 +1,4 @@
-"""HTTP in which every exchange ends: at most so many bytes and so many seconds, whatever the other side does."""
+"""HTTP in which every exchange ends: at most so many bytes and so many seconds, for any behaviour of the peer."""
 
 import contextlib
 import socket

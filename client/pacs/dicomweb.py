@@ -202,7 +202,7 @@ class DicomwebPacs:
         unique: str,
         at_most: int,
     ) -> Iterator[dict[str, tuple[str, ...]]]:
-        """Ask page by page from the given offset on, and yield each answer once, told apart by `unique`.
+        """Ask page by page from the given offset on, and yield each answer once, distinguished by `unique`.
 
         An answer of status 206 says that the list goes on behind it. A list that ends with one is not whole.
         """

@@ -99,7 +99,12 @@ def raw_text(dataset: Dataset, keyword: str) -> str:
 def spooled(data: bytes, folder: Path, *, limits: PullLimits) -> Iterator[tuple[Path, Identity]]:
     """Write an object under a temporary name, readable by its owner only, and yield the path and who it says it is.
 
-    Whoever wants to keep the file moves it away; what still lies there at the end is removed.
+    To keep the file, move it away; a file that still lies there at the end is removed.
+
+    Args:
+        data: The object's bytes.
+        folder: Folder of the temporary file.
+        limits: Bounds on sizes and times.
 
     Raises:
         PacsOverCap: Larger than `limits.instance_bytes`; nothing was written.

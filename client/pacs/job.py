@@ -174,6 +174,11 @@ class PullFolder:
 def find_studies(source: PacsSource, query: StudyQuery, *, limits: PullLimits) -> list[AnnouncedStudy]:
     """List the studies that fit the query, trying again while the PACS cannot be reached.
 
+    Args:
+        source: The PACS.
+        query: What is asked for.
+        limits: Bounds on sizes and times.
+
     Raises:
         PacsError: The list could not be had.
     """
@@ -193,6 +198,12 @@ def pull_studies(
     A study that fails is recorded and does not stop the others. Killed at any point, the next run goes on with
     the objects that are missing. A study that is done is asked for again where the PACS announces another number of
     objects than then, gives none, or announced more than it listed.
+
+    Args:
+        source: The PACS.
+        studies: The DICOM studies that it announced.
+        folder: Where they are put.
+        limits: Bounds on sizes and times.
 
     Yields:
         One outcome per study, in order.

@@ -61,7 +61,7 @@ def write(
     Args:
         weights: The arrays.
         path: The file; its folder is made where it is missing.
-        metadata: Kept beside the arrays.
+        metadata: Kept with the arrays.
         mode: Permissions, as in `common.host.files.write_atomically`.
 
     Raises:

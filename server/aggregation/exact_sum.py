@@ -1,9 +1,9 @@
-"""A running sum of float32 arrays that comes out the same to the bit, in whatever order its terms arrive.
+"""A running sum of float32 arrays that is bitwise the same for every order of its terms.
 
 Floating-point addition depends on its order; integer addition does not. Each value is written as a 64-bit fixed-point
 number, 2**14 terms of the stated reach fit without overflow, and the sum takes 8 bytes a value, however many terms.
 With a reach of 128 a value is kept to 2**-41, finer than float32 holds any value above 1e-5. A moments release under
-the default `aggregation.max_patients` reaches to 2**24 and is kept to 2**-24, which is nothing beside its noise.
+the default `aggregation.max_patients` reaches to 2**24 and is kept to 2**-24, which is nothing against its noise.
 """
 
 import math

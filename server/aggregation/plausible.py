@@ -3,7 +3,7 @@
 What an honest site adds up for a patient has a structure (layout in `client.mechanism.moments`): a count in its own
 place, and moments whose size that count bounds. Noise blurs each value by a known deviation, so every figure here is
 allowed what honest noise passes once in 10**8 times. A site that claims more patients than it has is bounded by
-`aggregation.max_patients` and no further: nobody but the site can count them.
+`aggregation.max_patients` and no further: only the site can count them.
 """
 
 import math

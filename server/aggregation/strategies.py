@@ -9,7 +9,7 @@ formulas are theirs, of flwr 1.41: `FedAvgM` (Hsu et al. 2019, arXiv 1909.06335)
 results with Flower's.
 
 What has to outlast a round is the server's memory: arrays by name, one for each trained array and kind, which the
-checkpoint holds beside the weights.
+checkpoint holds with the weights.
 """
 
 import math

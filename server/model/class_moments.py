@@ -98,7 +98,7 @@ def _recovered(matrix: Array, deviation: float, *, most: int) -> Array:
 
 
 def _directions(scatter: Array, alike: Array, deviation: float, *, latent: int) -> tuple[Array, Array]:
-    """The `latent` directions that hold most of a class: those that are clear, then the likeliest beside them.
+    """The `latent` directions that hold most of a class: those that are clear, then the likeliest others.
 
     Below the noise's edge two things are still known of the class: its own spectrum, from many variances together, and
     how well its scatter, seen as one long vector, agrees with the covariance of all classes.

@@ -34,14 +34,14 @@ class Sums:
         counts: Patients of each, [m], none below what the noise leaves to divide by.
         centres: Means of the coordinates, [m, k].
         within: Noised covariances, [m, k, k].
-        nobody: Where patients, if there are any, are fewer than the noise can tell from none, [m].
+        empty: Whether it may have no patients: fewer than the noise can tell from none, [m].
         noise: Standard deviation of the noise on each summed value.
     """
 
     counts: Array
     centres: Array
     within: Array
-    nobody: NDArray[np.bool_]
+    empty: NDArray[np.bool_]
     noise: float
 
     @classmethod
@@ -49,11 +49,11 @@ class Sums:
         """Take a release of the phases "prior" and "mixture" apart (layout in `client.mechanism.moments`)."""
         rows = total.reshape(gaussians, triangle(latent) + latent + 1)
         counts = _counts(rows[:, -1], noise)
-        nobody = rows[:, -1] <= _TELLS * noise
+        empty = rows[:, -1] <= _TELLS * noise
         centres = rows[:, triangle(latent) : -1] / counts[:, None]
         scatters = np.stack([unpack_matrix(row[: triangle(latent)], latent) for row in rows])
         within = scatters / counts[:, None, None] - np.einsum("ci,cj->cij", centres, centres)
-        return cls(counts=counts, centres=centres, within=within, nobody=nobody, noise=noise)
+        return cls(counts=counts, centres=centres, within=within, empty=empty, noise=noise)
 
     def pooled(self, mine: NDArray[np.bool_]) -> tuple[Array, float, float]:
         """Covariance of some of the Gaussians together, the deviation of its packed values, and their patients."""
@@ -65,8 +65,8 @@ class Sums:
 def components(plan: StudyPlan, sums: Sums, *, groups: NDArray[np.int64]) -> dict[str, Array]:
     """The start's arrays of Gaussians whose covariances are each drawn towards their group's, and that to all.
 
-    One of nobody has nothing to be drawn from and takes its group's, or all Gaussians', as it is. Its own noise would
-    leave it no spread in half of all studies, and then no two images to draw.
+    One without patients has nothing to be drawn from and takes its group's, or all Gaussians', as it is. Its own noise
+    would leave it no spread in half of all studies, and then no two images to draw.
 
     Args:
         plan: The study plan.
@@ -81,12 +81,12 @@ def components(plan: StudyPlan, sums: Sums, *, groups: NDArray[np.int64]) -> dic
     for group in np.unique(groups):
         mine = groups == group
         target = likely
-        if len(np.unique(groups)) > 1 and not sums.nobody[mine].all():
+        if len(np.unique(groups)) > 1 and not sums.empty[mine].all():
             together, deviation, patients = sums.pooled(mine)
             target = _drawn(together, likely, deviation, patients)
         for index in np.flatnonzero(mine):
             own, deviation = sums.within[index], sums.noise / sums.counts[index]
-            covariances[index] = target if sums.nobody[index] else _drawn(own, target, deviation, sums.counts[index])
+            covariances[index] = target if sums.empty[index] else _drawn(own, target, deviation, sums.counts[index])
         weights[mine] = sums.counts[mine] / sums.counts[mine].sum()
     if plan.model.components == 1:
         weights = np.ones_like(weights)

@@ -14,7 +14,7 @@ It is kept for gradients too, unless the hospitals' moments say that it draws so
 (`server.model.prior_guard`).
 
 It happens once, after the last moments round, or before the first round where there is none. What came of it is on disk
-before a site is asked for anything that depends on it: a study that is resumed, on whatever machine, never warms twice,
+before a site is asked for anything that depends on it: a study that is resumed, on any machine, never warms twice,
 which would give other weights in the last bits and ask hospitals to pay for the same round again.
 """
 
