@@ -25,13 +25,13 @@ from client.evaluation.judge import candidate_of, judge, tell_steward
 from client.ledger import noise_key
 from client.ledger.bookings import Bookings
 from client.ledger.ledger import Entry
-from client.mechanism import local_encoder, moments, utility
-from client.mechanism.trainer import PatientTrainer
+from client.mechanism import local_encoder
+from client.mechanism.half import Work, compute, require, sum_half
 from client.site import place, policy
 from client.site.site import Site
 from common.accountant.accounting import GaussianEvent
 from common.errors import MessageRefused, PlanRefused, StateError
-from common.model.study_model import model_of, shared_shapes, trained
+from common.model.study_model import shared_shapes
 from common.model.weights import Weights, check, digest
 from common.plan.schedule import Round, schedule, verdict_event
 from common.plan.study_plan import StudyPlan
@@ -59,6 +59,7 @@ def greet(site: Site, request: Hello) -> HelloReply:
 
     Raises:
         Refusal: The plan is not approved, or lies outside the policy.
+        PlanError: This installation cannot run one of its rounds.
         DataError: The cohort is too small.
         StateError: The cache or the ledger cannot be trusted.
     """
@@ -68,6 +69,7 @@ def greet(site: Site, request: Hello) -> HelloReply:
     _refuse_copy(site)
     site.ledger.require(egress.last_head(site.home))
     check_cohort(site, plan)
+    require(plan, schedule(plan))
     egress.record(site.home, kind="hello", payload=plan.digest, size=0, keys=["site"], entry=0)
     return HelloReply(plan=plan.digest, site=site.policy.name)
 
@@ -148,7 +150,8 @@ def _train(site: Site, plan: StudyPlan, step: Round, request: TrainRequest, weig
     entry = _entry(plan, step, site.cohort(plan), weights)
     number = _reserve(site, plan, step, entry)
 
-    arrays, encoder = local_encoder.apart(plan, _compute(site, plan, step, request.arrays, entry, number))
+    made, encoder = local_encoder.apart(plan, _compute(site, plan, step, request.arrays, entry, number))
+    arrays = sum_half(plan).sent(made, plan=plan, step=step, weights=weights, home=site.home)
 
     site.ledger.settle(number, entry, reply_digest=digest(arrays))
     reply = egress.seal(
@@ -242,7 +245,7 @@ def _entry(plan: StudyPlan, step: Round, cohort: Cache, weights: str) -> Entry:
         cohort=cohort.identity,
         patients=cohort.patient_keys,
         request=weights,
-        utility=step.utility,
+        rides=step.rides,
     )
 
 
@@ -330,26 +333,17 @@ def _refuse_without_noise(site: Site, plan: StudyPlan) -> None:
 
 
 def _compute(site: Site, plan: StudyPlan, step: Round, weights: Weights, entry: Entry, number: int) -> Weights:
-    """Run the mechanism that is booked as `number`, under the key it was booked with, and return what it makes."""
+    """Run the mechanisms that are booked as `number`, under the key they were booked with."""
     random = site.random(plan.digest, step.number, entry.request, key=_key(site, plan, entry, number))
     site.use_threads()
-    if step.phase != "sgd":
-        return moments.release(plan, step, weights, site.cohort(plan), random)
-    model = model_of(plan)
-    model.load_arrays({**weights, **local_encoder.for_round(site.home, plan, step.number)})
-    released: Weights = {}
-    if step.utility is not None:  # of the model as it came: what is learnt below enters the next round's
-        released = utility.release(
-            model, site.cohort(plan), plan=plan, event=step.utility, random=random, device=site.device()
-        )
-    divisor = site.policy.declared_patients or plan.data.min_patients
-    PatientTrainer(
-        model,
-        site.cohort(plan),
+    work = Work(
         plan=plan,
-        event=step.event,
+        step=step,
+        weights=weights,
+        cohort=site.cohort(plan),
         random=random,
-        divisor_patients=divisor,
+        home=site.home,
         device=site.device(),
-    ).run()
-    return trained(plan, model.arrays()) | released
+        divisor_patients=site.policy.declared_patients or plan.data.min_patients,
+    )
+    return compute(work)

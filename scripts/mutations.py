@@ -36,7 +36,7 @@ _ENTRY_TAIL = """
         cohort=cohort.identity,
         patients=cohort.patient_keys,
         request=weights,
-        utility=step.utility,"""
+        rides=step.rides,"""
 """What stands below the event in the entry of a round, and not in that of a verdict."""
 
 MUTATIONS = [

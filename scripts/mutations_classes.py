@@ -54,17 +54,17 @@ CLASSES = [
     Mutation(
         name="noise: means of classes leave the count out",
         file="common/mechanism/moments.py",
-        at="sensitivity",
-        old='"means": plan.privacy.mean_clip * math.sqrt(1.0 + COUNT_WEIGHT**2),',
-        new='"means": plan.privacy.mean_clip,',
+        at="MECHANISMS",
+        old="sensitivity=lambda plan: plan.privacy.mean_clip * _COUNTED,",
+        new="sensitivity=lambda plan: plan.privacy.mean_clip,",
         tests=(MOMENTS,),
     ),
     Mutation(
         name="noise: scatters of classes leave the count out",
         file="common/mechanism/moments.py",
-        at="sensitivity",
-        old='"scatters": math.sqrt(1.0 + COUNT_WEIGHT**2),',
-        new='"scatters": 1.0,',
+        at="MECHANISMS",
+        old="sensitivity=lambda _: _COUNTED,\n        # n / C over s sqrt(2 m)",
+        new="sensitivity=lambda _: 1.0,\n        # n / C over s sqrt(2 m)",
         tests=(MOMENTS,),
     ),
     Mutation(
@@ -78,7 +78,7 @@ CLASSES = [
     Mutation(
         name="plausible: energies of a class may be negative",
         file="server/aggregation/plausible.py",
-        at="_found",
+        at="contradictions",
         old="    if (claim.energies < -_SLACK * deviation).any():",
         new="    if False:",
         tests=(HOSTILE,),
@@ -86,7 +86,7 @@ CLASSES = [
     Mutation(
         name="plausible: energies of a class may be anything",
         file="server/aggregation/plausible.py",
-        at="_found",
+        at="contradictions",
         old="    for moments in (claim.sums, claim.scatters, claim.energies):",
         new="    for moments in (claim.sums, claim.scatters):",
         tests=(HOSTILE,),

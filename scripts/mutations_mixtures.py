@@ -72,17 +72,17 @@ MIXTURES = [
     Mutation(
         name="noise: moments of centres leave the count out",
         file="common/mechanism/moments.py",
-        at="sensitivity",
-        old='"centres": math.sqrt(1.0 + COUNT_WEIGHT**2),',
-        new='"centres": 1.0,',
+        at="MECHANISMS",
+        old="sensitivity=lambda _: _COUNTED,\n        # n / (C J) over s sqrt(k)",
+        new="sensitivity=lambda _: 1.0,\n        # n / (C J) over s sqrt(k)",
         tests=(MOMENTS,),
     ),
     Mutation(
         name="noise: moments of a mixture leave the second moments out",
         file="common/mechanism/moments.py",
-        at="sensitivity",
-        old='"mixture": math.sqrt(2.0 + COUNT_WEIGHT**2),',
-        new='"mixture": math.sqrt(1.0 + COUNT_WEIGHT**2),',
+        at="MECHANISMS",
+        old="sensitivity=lambda _: _COUNTED_TWICE,\n        # n / (C J) over s sqrt(2 k)",
+        new="sensitivity=lambda _: _COUNTED,\n        # n / (C J) over s sqrt(2 k)",
         tests=(MOMENTS,),
     ),
 ]

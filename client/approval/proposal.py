@@ -14,20 +14,11 @@ from client.ledger.ledger import Ledger
 from client.site import policy
 from client.site.policy import Limits, SitePolicy
 from common.errors import BudgetExhausted, PlanRefused
+from common.mechanism.registry import RIDERS, mechanism, sum_of
 from common.plan.canonical import canonical
 from common.plan.schedule import Phase, Round, schedule, verdict_event, whole_cost
 from common.plan.study_plan import AggregationPlan, StudyPlan
 
-_DOES: dict[Phase, str] = {
-    "mean": "the average image and the class shares",
-    "subspace": "the directions in which images differ",
-    "prior": "how images of each class spread along them",
-    "centres": "where groups of images of each class lie",
-    "mixture": "how each of those groups spreads",
-    "means": "the average image of each class and the class shares",
-    "scatters": "how the images of each class vary around it",
-    "sgd": "the refined generator",
-}
 NEVER = "images, patient or study identifiers, exact counts, losses, file names, error texts"
 """What no message of a site has a place for (`client.egress.egress`)."""
 
@@ -142,7 +133,7 @@ class Proposal:
             f"of {math.exp(self.cost):,.0f}",
             *self._budget_lines(),
             *self._leaves_lines(),
-            *self._utility_lines(),
+            *self._rider_lines(),
             *self._verdict_lines(),
             "           and with each: site name, epsilon, delta, hash of the ledger's last row",
             "           and once, before a release: whether pictures were searched for text here (yes, no, unknown)",
@@ -245,20 +236,16 @@ class Proposal:
 
     def _leaves_lines(self) -> list[str]:
         lines = [
-            f"{phase}: {_DOES[phase]}, {len(egress.allowed_shapes(self.plan, phase))} array(s), "
+            f"{phase}: {mechanism(phase).leaves}, {len(egress.allowed_shapes(self.plan, phase))} array(s), "
             f"{egress.allowed_bytes(self.plan, phase):,} bytes a round, all of it noised"
             for phase in self._phases()
         ]
         return [f"  {'leaves' if i == 0 else '':8} {line}" for i, line in enumerate(lines)]
 
-    def _utility_lines(self) -> list[str]:
-        paid = [step.utility for step in self.rounds if step.utility is not None]
-        if not paid:
-            return []
-        return [
-            "           with each refined generator: how well the one before redraws the patients' images, one sum and",
-            f"           their number, noise {paid[0].sigma:.2f} times what one patient can add; paid for above",
-        ]
+    def _rider_lines(self) -> list[str]:
+        paid = {ride.rider: ride.event for step in self.rounds for ride in step.rides}
+        lines = [line for name, event in paid.items() for line in RIDERS[name].leaves(event)]
+        return [f"           {line}" for line in (*lines, *sum_of(self.plan).leaves)]
 
     def _verdict_lines(self) -> list[str]:
         verdict, rules = verdict_event(self.plan), self.plan.evaluation

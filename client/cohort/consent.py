@@ -21,7 +21,7 @@ from client.cohort.cache import Cache, Everything, is_remembered
 from client.cohort.identity import Keys, cohort_identity, site_secret
 from client.cohort.people import People, Person, remember
 from client.ledger import receipt
-from client.ledger.ledger import UTILITY, Ledger
+from client.ledger.ledger import Ledger, rides
 from common.errors import CacheCorrupt, CacheMissing, IssuerNeeded
 
 
@@ -203,7 +203,7 @@ def releases_with(ledger: Ledger, keys: Iterable[str]) -> list[SentReply]:
         SentReply(entry=row.id, time=row.time, study=row.study, plan=row.plan, round=row.round, phase=row.phase,
                 finished=row.id in finished)
         for row in rows
-        if row.kind == "reserve" and row.cohort in containing and row.phase != UTILITY
+        if row.kind == "reserve" and row.cohort in containing and not rides(row)
     ]  # fmt: skip
 
 

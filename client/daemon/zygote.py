@@ -35,6 +35,9 @@ def main(arguments: list[str]) -> None:
     launch.die_with_parent(int(arguments[1]))
     logs.set_up_child()
     import client.app  # noqa: F401 - what the children are going to use
+    from client.mechanism import half
+
+    half.load()
 
     gc.collect()
     gc.freeze()

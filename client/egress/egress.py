@@ -3,7 +3,7 @@
 Formal guarantee
     `seal` makes a reply, and the reply leaves through `release`, fresh or from the spool. Both compare it with the
     site's own approved plan. It holds the arrays of one phase, with exactly the names and shapes of the plan, as plain
-    finite float32 of one known size. Its scalars follow from plan, policy and ledger alone, each in its one form. There
+    finite numbers of the type of the plan's sum (float32), so of one known size. Its scalars follow from plan, policy and ledger alone, each in its one form. There
     is no key for a count, a loss, a file name or an error text. `release` writes two records durably before the reply
     may be sent: the line of the egress log, and the receipt against which a rolled-back ledger is measured.
 """
@@ -19,10 +19,8 @@ from client.ledger import receipt
 from client.ledger.ledger import Ledger
 from client.ledger.receipt import RECEIPT, last_head
 from common.errors import EgressRefused, MessageRefused, SignatureInvalid
-from common.mechanism import utility
-from common.mechanism.moments import release_length
-from common.model.study_model import shared_shapes, trained_shapes
-from common.model.weights import Weights, check, digest
+from common.mechanism.registry import leaving, sum_of
+from common.model.weights import Weights, digest
 from common.plan.schedule import Round
 from common.plan.study_plan import StudyPlan
 from common.wire.messages import TEXT_SEARCHED, AboutReply, TrainReply, Verdict
@@ -38,16 +36,12 @@ _SITE = r"[a-z0-9][a-z0-9-]{0,31}"
 
 def allowed_shapes(plan: StudyPlan, phase: str) -> dict[str, tuple[int, ...]]:
     """Name and shape of every array that may leave a site in `phase`."""
-    if phase == "sgd":
-        paid: dict[str, tuple[int, ...]] = {utility.NAME: (2,)} if plan.privacy.utility_share else {}
-        mine = trained_shapes(plan)
-        return {name: shape for name, shape in shared_shapes(plan).items() if name in mine} | paid
-    return {"release": (release_length(plan, phase),)}  # type: ignore[arg-type]
+    return leaving(plan, phase)
 
 
 def allowed_bytes(plan: StudyPlan, phase: str) -> int:
-    """Bytes of all arrays that leave a site in `phase`: float32 of `allowed_shapes`, no more and no less."""
-    return 4 * sum(math.prod(shape) for shape in allowed_shapes(plan, phase).values())
+    """Bytes of all arrays that leave a site in `phase`: those of `allowed_shapes`, no more and no less."""
+    return sum_of(plan).size(allowed_shapes(plan, phase))
 
 
 def seal(*, site: str, plan: StudyPlan, step: Round, arrays: Weights, epsilon: float, ledger_head: str) -> TrainReply:
@@ -153,7 +147,7 @@ def release_verdict(home: Path, *, plan: StudyPlan, verdict: Verdict, entry: int
 def _check(plan: StudyPlan, step: Round, reply: TrainReply) -> None:
     """Refuse a reply that differs in anything from what this round of this plan releases."""
     try:
-        check(reply.arrays, allowed_shapes(plan, step.phase), what="reply")
+        sum_of(plan).check(reply.arrays, allowed_shapes(plan, step.phase), what="reply")
     except MessageRefused as error:
         raise EgressRefused(f"{error}; nothing was sent") from error
     limit = plan.privacy.epsilon if plan.privacy.enabled else math.inf

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from client.approval.approvals import Approval, approvals, site_paused, smallest_delta
 from client.ledger.bookings import Bookings
-from client.ledger.ledger import UTILITY, Ledger
+from client.ledger.ledger import Ledger, rides
 from client.site.policy import SitePolicy
 from common.accountant.accounting import epsilon
 
@@ -137,7 +137,7 @@ def _study(
         study=name,
         plan=digest,
         state=approval.state if approval else "unknown",
-        booked=sum(row.plan == digest and row.phase != UTILITY for row in bookings.rows),
+        booked=sum(row.plan == digest and not rides(row) for row in bookings.rows),
         delta=delta,
         epsilon=mine,
         limit=limit,

@@ -30,11 +30,10 @@ from client.ledger.bookings import Bookings
 from client.ledger.ledger_store import GENESIS, Draft, LedgerStore, Row
 from common.accountant.accounting import GaussianEvent, epsilon
 from common.errors import EgressRefused
+from common.mechanism.registry import RIDERS
+from common.plan.schedule import Ride
 
-UTILITY = "utility"
-"""Phase of the row that a utility release is booked as, in one transaction with its round's own row and before it."""
-
-__all__ = ["GENESIS", "UTILITY", "Entry", "Ledger", "Withdrawal"]
+__all__ = ["GENESIS", "Entry", "Ledger", "Withdrawal", "rides"]
 
 Permit = Callable[[Bookings], None]
 
@@ -49,7 +48,7 @@ class Entry:
         round: Round number.
         phase: Phase of that round.
         event: The mechanism.
-        utility: The mechanism of the utility release that goes with it; None where the plan does not pay for one.
+        rides: The riders' releases that go with it.
         cohort: Identity of the data set it runs on.
         patients: Keys of that data set's patients; empty where membership is not recorded.
         request: Digest of the weights the round starts from.
@@ -63,7 +62,7 @@ class Entry:
     cohort: str
     patients: tuple[str, ...] = ()
     request: str = ""
-    utility: GaussianEvent | None = None
+    rides: tuple[Ride, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,10 +133,10 @@ class Ledger:
         """
         wanted = ("reserve", plan, number, request)
         rows = [row for row in self.rows() if (row.kind, row.plan, row.round, row.note) == wanted]
-        return [row for row in rows if row.phase != UTILITY]
+        return [row for row in rows if not rides(row)]
 
     def pays_for(self, number: int, entry: Entry) -> bool:
-        """Whether reservation `number` is there and is of exactly this entry, its utility release included."""
+        """Whether reservation `number` is there and is of exactly this entry, its riders included."""
         wanted = _bookings(entry)
         found = self.rows()[max(0, number - len(wanted)) : max(0, number)]
         return [_content(row) for row in found] == [dataclasses.astuple(draft) for draft in wanted]
@@ -248,6 +247,11 @@ class Ledger:
         ledger_merge.require(self.rows(), head)
 
 
+def rides(row: Row) -> bool:
+    """Whether a row is a rider's: booked in one transaction with its round's own row, and before it."""
+    return row.phase in RIDERS
+
+
 def _draft(kind: str, entry: Entry, *, sigma: float = 0.0, rate: float = 0.0, steps: int = 0, note: str) -> Draft:
     return Draft(kind=kind, study=entry.study, plan=entry.plan, round=entry.round, phase=entry.phase, sigma=sigma,
                  rate=rate, steps=steps, cohort=entry.cohort, note=note)  # fmt: skip
@@ -255,10 +259,8 @@ def _draft(kind: str, entry: Entry, *, sigma: float = 0.0, rate: float = 0.0, st
 
 def _bookings(entry: Entry) -> list[Draft]:
     """The rows that book `entry`, its own the last."""
-    own = _booking(entry, entry.event)
-    if entry.utility is None:
-        return [own]
-    return [_booking(dataclasses.replace(entry, phase=UTILITY), entry.utility), own]
+    riders = [_booking(dataclasses.replace(entry, phase=ride.rider), ride.event) for ride in entry.rides]
+    return [*riders, _booking(entry, entry.event)]
 
 
 def _booking(entry: Entry, event: GaussianEvent) -> Draft:

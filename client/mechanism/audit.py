@@ -114,7 +114,7 @@ def audit(
     Raises:
         PlanError: The plan trains without noise, or has no gradient phase.
     """
-    rounds = [step for step in schedule(plan) if step.phase == "sgd"]
+    rounds = [step for step in schedule(plan) if step.trains]
     if not rounds or not plan.privacy.enabled:
         raise PlanError(f"plan {plan.name!r} has no noised gradient phase to audit. Audit a plan that has")
     model = initial(plan)

@@ -2,8 +2,8 @@
 
 Formal guarantee (each phase)
     Neighbouring relation: add or remove all images of one patient. The release is the sum over patients of the mean
-    over that patient's images of a per-image vector, plus Gaussian noise of standard deviation sigma times
-    `common.mechanism.moments.sensitivity(plan, phase)`. The per-image vectors, with e_c the one-hot class and w the
+    over that patient's images of a per-image vector, plus Gaussian noise of standard deviation sigma times the
+    mechanism's sensitivity (`common.mechanism.moments`). The per-image vectors, with e_c the one-hot class and w the
     count weight:
 
     mean      [clip_M(f), M e_c]                   f: cosine coefficients; L2 norm at most sqrt(2) M
@@ -37,50 +37,19 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from client.cohort.cache import Cache
-from client.cohort.image_blocks import parts
-from client.mechanism.randomness import SecureRandom
+from client.mechanism.patient_sum import PatientSum
+from common.mechanism.mechanism import Array
 from common.mechanism.moments import (
     COUNT_WEIGHT,
-    Array,
     clip,
     coefficients,
     detail_bands,
     pack_matrix,
     pixel_unit,
-    release_length,
-    sensitivity,
 )
 from common.model.closed_form import closed_form
 from common.model.weights import Weights
-from common.plan.schedule import Round
 from common.plan.study_plan import StudyPlan
-
-_IMAGES_AT_ONCE = 256
-
-
-def release(plan: StudyPlan, step: Round, weights: Weights, cache: Cache, random: SecureRandom) -> Weights:
-    """Compute and noise this phase's sum; the only array that may leave. See the module's guarantee."""
-    total = patient_sum(plan, step, weights, cache)
-    noise = random.normal(total.shape, std=step.event.sigma * sensitivity(plan, step.phase))
-    return {"release": (total + noise).astype(np.float32)}
-
-
-def patient_sum(plan: StudyPlan, step: Round, weights: Weights, cache: Cache) -> Array:
-    """The sum over all patients before noise, float64 [release_length]. Never leaves the site."""
-    contribute = {
-        "mean": _mean,
-        "subspace": _subspace,
-        "prior": _prior,
-        "centres": _centres,
-        "mixture": _mixture,
-        "means": _means,
-        "scatters": _scatters,
-    }[step.phase]
-    total = np.zeros(release_length(plan, step.phase))
-    for part in parts(cache, at_once=_IMAGES_AT_ONCE):
-        total += contribute(plan, weights, part.images.numpy(), part.labels.numpy(), part.shares)
-    return total
 
 
 def _mean(plan: StudyPlan, _: Weights, images: NDArray[np.float32], labels: NDArray[np.int64], share: Array) -> Array:
@@ -200,3 +169,14 @@ def _lengths(plan: StudyPlan, offsets: Array, factor: Array, gain: Array) -> Arr
 def _class_shares(plan: StudyPlan, labels: NDArray[np.int64], share: Array) -> Array:
     classes = max(1, len(plan.data.labels))
     return np.array([share @ (labels == index) for index in range(classes)])
+
+
+HALVES = {
+    "mean": PatientSum(_mean),
+    "subspace": PatientSum(_subspace),
+    "prior": PatientSum(_prior),
+    "centres": PatientSum(_centres),
+    "mixture": PatientSum(_mixture),
+    "means": PatientSum(_means),
+    "scatters": PatientSum(_scatters),
+}

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from client.cohort.cache import Cache
+from client.mechanism.half import Work, sum_half
 from client.mechanism.isolation import error_slots
 from client.mechanism.patient_views import passes
 from client.mechanism.randomness import SecureRandom
@@ -39,8 +40,7 @@ def release(
         device: Where to compute.
     """
     total = patient_sum(model, cache, plan=plan, generator=random.torch_generator(), device=device)
-    noised = total + random.normal((2,), std=event.sigma * SENSITIVITY)
-    return {NAME: noised.astype(np.float32)}
+    return {NAME: sum_half(plan).noised(total, deviation=event.sigma * SENSITIVITY, random=random)}
 
 
 def patient_sum(
@@ -61,3 +61,10 @@ def patient_sum(
         errors = errors.nan_to_num(nan=WORST, posinf=WORST).clamp(0.0, WORST)
         total += float(errors[held.view(slots, -1).any(1)].sum())
     return np.array([total, float(cache.patients)])
+
+
+def _ride(work: Work, event: GaussianEvent) -> Weights:
+    return release(work.model(), work.cohort, plan=work.plan, event=event, random=work.random, device=work.device)
+
+
+HALVES = {NAME: _ride}

@@ -5,23 +5,39 @@ vector's L2 norm is at most the root mean square of the pixels, hence at most 1.
 works at any image size, and keeps the noise isotropic.
 
 A release of phase p is one vector; a patient's contribution to it is the mean over that patient's images of a
-per-image vector whose L2 norm is at most `sensitivity(p)`. A mean of vectors in a ball lies in that ball, so adding or
-removing one patient, with however many images, moves the sum by at most `sensitivity(p)`.
+per-image vector whose L2 norm is at most the mechanism's sensitivity. A mean of vectors in a ball lies in that ball, so
+adding or removing one patient, with however many images, moves the sum by at most that (`client.mechanism.moments` has
+the layouts and the proofs).
 """
 
 import functools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from common.plan.schedule import Phase
+from common.accountant.accounting import GaussianEvent
+from common.mechanism.mechanism import RELEASE, Array, Mechanism, Stage
 from common.plan.study_plan import StudyPlan
 
-Array = NDArray[np.float64]
 COUNT_WEIGHT = 0.25
 """How loudly the patient count speaks next to the moments in the phases that need it only as a divisor."""
+SHARES: tuple[tuple[str, float], ...] = (("mean", 0.10), ("subspace", 0.50), ("prior", 0.40))
+"""How the stage divides its privacy among its releases, as shares of the sum of 1 / sigma^2."""
+MIXTURE_SHARES: tuple[tuple[str, float], ...] = (
+    ("mean", 0.05),
+    ("subspace", 0.25),
+    ("prior", 0.14),
+    ("centres", 0.08),
+    ("centres", 0.08),
+    ("centres", 0.08),
+    ("mixture", 0.32),
+)
+"""The same where a class's prior has several components (chosen on Fashion-MNIST and MNIST, docs/decisions/0008)."""
+CLASS_SHARES: tuple[tuple[str, float], ...] = (("means", 0.15), ("scatters", 0.85))
+"""The same where each class has its own covariance (`model.covariance`, docs/decisions/0009)."""
 
 
 @functools.lru_cache(maxsize=8)
@@ -104,30 +120,138 @@ def pixel_unit(plan: StudyPlan) -> float:
     return plan.privacy.deviation_clip * plan.data.image_size
 
 
-def release_length(plan: StudyPlan, phase: Phase) -> int:
-    """Number of values a site releases in this phase."""
-    base, classes, latent = plan.model.base**2, max(1, len(plan.data.labels)), plan.model.latent
-    cells, size = classes * plan.model.components, plan.data.image_size
-    lengths: dict[Phase, int] = {
-        "mean": base + classes,
-        "subspace": triangle(base) + 1,
-        "prior": classes * (triangle(latent) + latent + 1),
-        "centres": cells * (latent + 1),
-        "mixture": cells * (triangle(latent) + latent + 1),
-        "means": classes * (size**2 + 1),
-        "scatters": classes * (triangle(base) + detail_bands(size, plan.model.base).shape[1] + 1),
-    }
-    return lengths[phase]
+def classes(plan: StudyPlan) -> int:
+    """Classes of a plan, 1 without labels."""
+    return max(1, len(plan.data.labels))
 
 
-def sensitivity(plan: StudyPlan, phase: Phase) -> float:
-    """L2 bound on one patient's contribution to the release of this phase (layout: `client.mechanism.moments`)."""
-    return {
-        "mean": math.sqrt(2.0) * plan.privacy.mean_clip,
-        "subspace": math.sqrt(1.0 + COUNT_WEIGHT**2),
-        "prior": math.sqrt(2.0 + COUNT_WEIGHT**2),
-        "centres": math.sqrt(1.0 + COUNT_WEIGHT**2),
-        "mixture": math.sqrt(2.0 + COUNT_WEIGHT**2),
-        "means": plan.privacy.mean_clip * math.sqrt(1.0 + COUNT_WEIGHT**2),
-        "scatters": math.sqrt(1.0 + COUNT_WEIGHT**2),
-    }[phase]
+def cells(plan: StudyPlan) -> int:
+    """Gaussians of the prior, all classes together."""
+    return classes(plan) * plan.model.components
+
+
+def spreads_length(plan: StudyPlan) -> int:
+    """Values that describe one Gaussian of the prior: its packed second moment, its sum and its count."""
+    return triangle(plan.model.latent) + plan.model.latent + 1
+
+
+def _moment(
+    name: str,
+    *,
+    length: Callable[[StudyPlan], int],
+    sensitivity: Callable[[StudyPlan], float],
+    clearness: Callable[[StudyPlan, int, float], float],
+    leaves: str,
+    title: str,
+) -> Mechanism:
+    """A release of the closed form. `clearness` is its signal to noise, from patients and deviation of the noise."""
+    return Mechanism(
+        name=name,
+        module="moments",
+        arrays=lambda plan: {RELEASE: (length(plan),)},
+        sensitivity=sensitivity,
+        signal_to_noise=lambda plan, event, patients: clearness(plan, patients, event.sigma * sensitivity(plan)),
+        leaves=leaves,
+        title=title,
+        band="closed form",
+    )
+
+
+_COUNTED = math.sqrt(1.0 + COUNT_WEIGHT**2)
+"""Norm of a vector of norm 1 together with the count."""
+_COUNTED_TWICE = math.sqrt(2.0 + COUNT_WEIGHT**2)
+"""The same of a second moment and a vector, of norm 1 each."""
+
+MECHANISMS = (
+    _moment(
+        "mean",
+        length=lambda plan: plan.model.base**2 + classes(plan),
+        sensitivity=lambda plan: math.sqrt(2.0) * plan.privacy.mean_clip,
+        # n M over s sqrt(m), Euclidean, for the m cosine coefficients
+        clearness=lambda plan, n, s: n * plan.privacy.mean_clip / (s * plan.model.base),
+        leaves="the average image and the class shares",
+        title="mean image",
+    ),
+    _moment(
+        "subspace",
+        length=lambda plan: triangle(plan.model.base**2) + 1,
+        sensitivity=lambda _: _COUNTED,
+        # n over s sqrt(2 m), operator norm of an m x m matrix (Wigner), as is what a leading direction sees
+        clearness=lambda plan, n, s: n / (s * math.sqrt(2 * plan.model.base**2)),
+        leaves="the directions in which images differ",
+        title="main directions",
+    ),
+    _moment(
+        "prior",
+        length=lambda plan: classes(plan) * spreads_length(plan),
+        sensitivity=lambda _: _COUNTED_TWICE,
+        # n / C over s sqrt(2 k), the same for one class's k x k matrix
+        clearness=lambda plan, n, s: n / classes(plan) / (s * math.sqrt(2 * plan.model.latent)),
+        leaves="how images of each class spread along them",
+        title="label statistics",
+    ),
+    _moment(
+        "centres",
+        length=lambda plan: cells(plan) * (plan.model.latent + 1),
+        sensitivity=lambda _: _COUNTED,
+        # n / (C J) over s sqrt(k), Euclidean, for one component's coordinates
+        clearness=lambda plan, n, s: n / classes(plan) / plan.model.components / (s * math.sqrt(plan.model.latent)),
+        leaves="where groups of images of each class lie",
+        title="groups within labels",
+    ),
+    _moment(
+        "mixture",
+        length=lambda plan: cells(plan) * spreads_length(plan),
+        sensitivity=lambda _: _COUNTED_TWICE,
+        # n / (C J) over s sqrt(2 k), as for a class
+        clearness=lambda plan, n, s: n / classes(plan) / plan.model.components / (s * math.sqrt(2 * plan.model.latent)),
+        leaves="how each of those groups spreads",
+        title="spread of the groups",
+    ),
+    _moment(
+        "means",
+        length=lambda plan: classes(plan) * (plan.data.image_size**2 + 1),
+        sensitivity=lambda plan: plan.privacy.mean_clip * _COUNTED,
+        # n / C times M over s times the image's side, Euclidean, for one class's d cosine coefficients
+        clearness=lambda plan, n, s: n / classes(plan) * plan.privacy.mean_clip / (s * plan.data.image_size),
+        leaves="the average image of each class and the class shares",
+        title="mean image of each label",
+    ),
+    _moment(
+        "scatters",
+        length=lambda plan: classes(plan) * (triangle(plan.model.base**2) + bands(plan) + 1),
+        sensitivity=lambda _: _COUNTED,
+        # n / C over s sqrt(2 m), as for subspace, for one class's m x m matrix
+        clearness=lambda plan, n, s: n / classes(plan) / (s * math.sqrt(2 * plan.model.base**2)),
+        leaves="how the images of each class vary around it",
+        title="spread of each label",
+    ),
+)
+
+
+def bands(plan: StudyPlan) -> int:
+    """Bands of frequencies that the base leaves out."""
+    return int(detail_bands(plan.data.image_size, plan.model.base).shape[1])
+
+
+def shares(plan: StudyPlan) -> tuple[tuple[str, float], ...]:
+    """The releases that make the plan's closed form, in order, each with its share of the stage's privacy."""
+    if plan.model.covariance == "class":
+        return CLASS_SHARES
+    return SHARES if plan.model.components == 1 else MIXTURE_SHARES
+
+
+def _rounds(plan: StudyPlan, multiplier: float) -> list[tuple[str, GaussianEvent]]:
+    return [
+        (name, GaussianEvent(sigma=multiplier / part**0.5, sample_rate=1.0, steps=1)) for name, part in shares(plan)
+    ]
+
+
+STAGES = (
+    Stage(
+        name="moments",
+        rounds=_rounds,
+        share=lambda plan: plan.privacy.moments_share,
+        words=lambda _: "the moments phase",
+    ),
+)

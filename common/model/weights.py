@@ -17,11 +17,15 @@ Weights = dict[str, NDArray[np.float32]]
 
 
 def digest(weights: Mapping[str, NDArray[np.float32]]) -> str:
-    """SHA-256 (hex) over names, shapes and little-endian float32 bytes, in name order."""
+    """SHA-256 (hex) over names, shapes and little-endian float32 bytes, in name order.
+
+    A sum may send uint64 (`common.mechanism.sums`), of which float32 would hold some digits only: its own bytes count.
+    """
     seal = hashlib.sha256()
     for name in sorted(weights):
-        array = np.ascontiguousarray(weights[name], dtype="<f4")
-        seal.update(json.dumps([name, list(array.shape)]).encode())
+        whole = weights[name].dtype == np.uint64
+        array = np.ascontiguousarray(weights[name], dtype="<u8" if whole else "<f4")
+        seal.update(json.dumps([name, list(array.shape), *(["uint64"] if whole else [])]).encode())
         seal.update(array.tobytes())
     return seal.hexdigest()
 

@@ -49,6 +49,11 @@ class AggregationPlan(Table):
     deadline_s: Annotated[float, Such(lambda wait: 0 < wait <= 7 * 86400, "above 0 and at most a week")] = 3600.0
     retries: Annotated[int, Within(0, 10)] = 1
 
+    @property
+    def sum(self) -> str:
+        """How releases are added up: the name of one of `common.mechanism.registry.SUMS`."""
+        return "plain"
+
     def _check(self) -> None:
         """The server's step fits its strategy, and a robust one is robust even where only the quorum replies.
 

@@ -5,33 +5,30 @@ import functools
 import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import Literal
 
 from common.accountant.accounting import GaussianEvent, epsilon, smallest_multiplier
+from common.mechanism import registry
+from common.mechanism.mechanism import Stage
 from common.plan.study_plan import StudyPlan
 
-Phase = Literal["mean", "subspace", "prior", "centres", "mixture", "means", "scatters", "sgd", "verdict"]
-"""What a site computes; "verdict" is no round of `schedule`, it comes after the last one."""
-
-MOMENT_SHARES: tuple[tuple[Phase, float], ...] = (("mean", 0.10), ("subspace", 0.50), ("prior", 0.40))
-"""How the moments phase divides its privacy among its releases, as shares of the sum of 1 / sigma^2."""
-MIXTURE_SHARES: tuple[tuple[Phase, float], ...] = (
-    ("mean", 0.05),
-    ("subspace", 0.25),
-    ("prior", 0.14),
-    ("centres", 0.08),
-    ("centres", 0.08),
-    ("centres", 0.08),
-    ("mixture", 0.32),
-)
-"""The same where a class's prior has several components (chosen on Fashion-MNIST and MNIST, docs/decisions/0008)."""
-
-CLASS_SHARES: tuple[tuple[Phase, float], ...] = (("means", 0.15), ("scatters", 0.85))
-"""The same where each class has its own covariance (`model.covariance`, docs/decisions/0009)."""
-
+Phase = str
+"""What a site computes: the name of one of `common.mechanism.registry.MECHANISMS`."""
 
 EXACT = 50
 """Gradient rounds whose epsilon is computed one by one; of more, this many are, closest at the beginning."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ride:
+    """A rider's release in one round, booked with the round's own.
+
+    Attributes:
+        rider: Name of one of `common.mechanism.registry.RIDERS`.
+        event: The mechanism every site runs for it.
+    """
+
+    rider: str
+    event: GaussianEvent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +39,7 @@ class Round:
         number: From 1.
         phase: What the sites compute.
         event: The mechanism every site runs, as its ledger books it.
-        utility: The mechanism that releases the round's reconstruction error; None where the plan does not pay for one.
+        rides: The riders that the plan pays for in this round.
         epsilon_after: Epsilon of the study at a site that took part in every round up to this one. Of more than
             `EXACT` gradient rounds as many are computed; a round between two has what the later one has.
     """
@@ -51,12 +48,17 @@ class Round:
     phase: Phase
     event: GaussianEvent
     epsilon_after: float
-    utility: GaussianEvent | None = None
+    rides: tuple[Ride, ...] = ()
 
     @property
     def events(self) -> tuple[GaussianEvent, ...]:
-        """Everything the round costs, as the ledger books it: the utility release first, the round's own last."""
-        return (self.event,) if self.utility is None else (self.utility, self.event)
+        """Everything the round costs, as the ledger books it: the riders first, the round's own last."""
+        return (*(ride.event for ride in self.rides), self.event)
+
+    @property
+    def trains(self) -> bool:
+        """Whether sites train in this round (`common.mechanism.mechanism.Mechanism`)."""
+        return registry.mechanism(self.phase).trains
 
 
 def schedule(plan: StudyPlan) -> tuple[Round, ...]:
@@ -67,7 +69,7 @@ def schedule(plan: StudyPlan) -> tuple[Round, ...]:
     message carries it, and no site's data enters it.
 
     Raises:
-        PlanError: The plan's epsilon is too small for its steps.
+        PlanError: The plan's epsilon is too small for its steps, or it has a phase that this version does not know.
     """
     return _schedule(plan)
 
@@ -94,10 +96,11 @@ def _verdict(plan: StudyPlan) -> list[GaussianEvent]:
 
 @functools.lru_cache(maxsize=64)
 def _schedule(plan: StudyPlan) -> tuple[Round, ...]:
-    steps = _moment_events(plan) + _gradient_events(plan)
-    paid = _utility_event(plan)
+    stages, steps = registry.stages(plan), list[tuple[str, GaussianEvent]]()
+    for number, stage in enumerate(stages):
+        steps += stage.rounds(plan, _multiplier(plan, stages[: number + 1], last=stage is stages[-1]))
     rounds = [
-        Round(number=number, phase=phase, event=event, epsilon_after=math.nan, utility=paid if phase == "sgd" else None)
+        Round(number=number, phase=phase, event=event, epsilon_after=math.nan, rides=_rides(plan, phase))
         for number, (phase, event) in enumerate(steps, start=1)
     ]
     costs = _costs(rounds, plan.privacy.delta)
@@ -106,7 +109,7 @@ def _schedule(plan: StudyPlan) -> tuple[Round, ...]:
 
 def _costs(rounds: list[Round], delta: float) -> list[float]:
     """Epsilon after each round, or, between two that are computed, after a later one: never less than is true."""
-    gradient = sum(step.phase == "sgd" for step in rounds)
+    gradient = sum(step.trains for step in rounds)
     before, few = len(rounds) - gradient, min(EXACT, gradient)
     ends = [math.ceil(gradient * (part / few) ** 2) for part in range(1, few + 1)]
     if gradient <= EXACT:
@@ -125,84 +128,52 @@ def _times(event: GaussianEvent, runs: int) -> GaussianEvent:
     return dataclasses.replace(event, steps=event.steps * runs)
 
 
-def _moment_events(plan: StudyPlan) -> list[tuple[Phase, GaussianEvent]]:
-    if "moments" not in plan.privacy.phases:
-        return []
-    share = plan.privacy.moments_share if "sgd" in plan.privacy.phases else 1.0
-
-    def events(multiplier: float) -> list[tuple[Phase, GaussianEvent]]:
-        return [
-            (phase, GaussianEvent(sigma=multiplier / part**0.5, sample_rate=1.0, steps=1))
-            for phase, part in _moment_shares(plan)
-        ]
-
+def _multiplier(plan: StudyPlan, stages: list[Stage], *, last: bool) -> float:
+    """The least noise of the last of `stages` with which all of them, and their spare rounds, keep the budget."""
     if not plan.privacy.enabled:
-        return events(0.0)
+        return 0.0
+    stage = stages[-1]
+    earlier = [
+        before.rounds(plan, _multiplier(plan, stages[: number + 1], last=False))
+        for number, before in enumerate(stages[:-1])
+    ]
 
     def cost(multiplier: float) -> float:
-        booked = [event for _, event in events(multiplier)]
-        last = [] if "sgd" in plan.privacy.phases else _verdict(plan)
-        return epsilon([*booked, *_spare(plan, booked), *last], delta=plan.privacy.delta)
+        done = [*earlier, stage.rounds(plan, multiplier)]
+        booked = Counter(event for rounds in done for event in _booked(plan, rounds))
+        events = [*(_times(event, runs) for event, runs in booked.items()), *(_verdict(plan) if last else [])]
+        return max(epsilon([*events, *_spare(plan, rounds)], delta=plan.privacy.delta) for rounds in done)
 
-    least = smallest_multiplier(
-        cost,
-        limit=plan.privacy.epsilon * share,
-        what="the moments phase",
-    )
-    return events(least)
+    share = 1.0 if last else stage.share(plan)
+    return smallest_multiplier(cost, limit=plan.privacy.epsilon * share, what=stage.words(plan))
 
 
-def _moment_shares(plan: StudyPlan) -> tuple[tuple[Phase, float], ...]:
-    if plan.model.covariance == "class":
-        return CLASS_SHARES
-    return MOMENT_SHARES if plan.model.components == 1 else MIXTURE_SHARES
+def _booked(plan: StudyPlan, rounds: list[tuple[str, GaussianEvent]]) -> list[GaussianEvent]:
+    """All events of these rounds, riders included."""
+    return [event for phase, own in rounds for event in (*(ride.event for ride in _rides(plan, phase)), own)]
 
 
-def _gradient_events(plan: StudyPlan) -> list[tuple[Phase, GaussianEvent]]:
-    if "sgd" not in plan.privacy.phases:
-        return []
-    training = plan.training
+def _spare(plan: StudyPlan, rounds: list[tuple[str, GaussianEvent]]) -> list[GaussianEvent]:
+    """The costliest of a stage's rounds, which differ in sigma alone, as often as the plan keeps rounds spare."""
+    return _booked(plan, [min(rounds, key=lambda step: step[1].sigma)]) * plan.privacy.spare_rounds
 
-    def event(multiplier: float, rounds: int) -> GaussianEvent:
-        return GaussianEvent(sigma=multiplier, sample_rate=training.sample_rate, steps=rounds * training.local_steps)
 
-    if not plan.privacy.enabled:
-        return [("sgd", event(0.0, 1))] * training.rounds
-    before = [booked for _, booked in _moment_events(plan)]
-    paid = _utility_event(plan)
-    utility = [] if paid is None else [_times(paid, training.rounds)]
-    spare_utility = [] if paid is None else [paid] * plan.privacy.spare_rounds
-
-    def cost(multiplier: float) -> float:
-        booked = [*before, *utility, event(multiplier, training.rounds), *_verdict(plan)]
-        spares = [_spare(plan, before)] if before else []
-        spares.append(_spare(plan, [event(multiplier, 1)]) + spare_utility)
-        return max(epsilon([*booked, *spare], delta=plan.privacy.delta) for spare in spares)
-
-    least = smallest_multiplier(
-        cost,
-        limit=plan.privacy.epsilon,
-        what=f"{training.rounds} rounds of {training.local_steps} steps",
-    )
-    return [("sgd", event(least, 1))] * training.rounds
+@functools.lru_cache(maxsize=256)
+def _rides(plan: StudyPlan, phase: str) -> tuple[Ride, ...]:
+    """What rides on a round of this phase: all rounds of a rider alone cost the plan's share of epsilon for it."""
+    return tuple(Ride(rider=rider.name, event=_ride_event(plan, rider.name)) for rider in registry.riders(plan, phase))
 
 
 @functools.lru_cache(maxsize=64)
-def _utility_event(plan: StudyPlan) -> GaussianEvent | None:
-    """What each gradient round pays for its utility release: all of them alone cost the plan's share of epsilon."""
-    share, rounds = plan.privacy.utility_share, plan.training.rounds
-    if not share:
-        return None
+def _ride_event(plan: StudyPlan, name: str) -> GaussianEvent:
     if not plan.privacy.enabled:
         return GaussianEvent(sigma=0.0, sample_rate=1.0, steps=1)
+    rider = registry.RIDERS[name]
+    carrying = [phase for stage in registry.stages(plan) for phase, _ in stage.rounds(plan, 1.0)]
+    rounds = sum(rider.rides_on(registry.mechanism(phase)) for phase in carrying)
     least = smallest_multiplier(
         lambda sigma: epsilon([GaussianEvent(sigma=sigma, sample_rate=1.0, steps=rounds)], delta=plan.privacy.delta),
-        limit=plan.privacy.epsilon * share,
-        what=f"{rounds} utility releases",
+        limit=plan.privacy.epsilon * rider.share(plan),
+        what=f"{rounds} {name} releases",
     )
     return GaussianEvent(sigma=least, sample_rate=1.0, steps=1)
-
-
-def _spare(plan: StudyPlan, events: list[GaussianEvent]) -> list[GaussianEvent]:
-    """The costliest of one phase's events, which differ in sigma alone, as often as the plan keeps rounds spare."""
-    return [min(events, key=lambda event: event.sigma)] * plan.privacy.spare_rounds

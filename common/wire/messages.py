@@ -26,6 +26,9 @@ MAX_BYTES = 256 * 1024 * 1024
 """Most that one message's arrays may hold."""
 TEXT_SEARCHED = YES, NO, UNKNOWN = ("yes", "no", "unknown")
 """What a site can say of its search for text; "unknown" also where it said nothing."""
+TYPES = (np.dtype("<f4"), np.dtype("<u8"))
+"""What an array of a message may hold. Which of them a round's reply holds is the plan's sum's to say and to check."""
+_TYPES = " or ".join(map(str, TYPES))
 PACKED, _PACKED_TYPE = "packed", "wardround.safetensors"
 
 
@@ -290,12 +293,12 @@ def _unpacked(data: bytes) -> Weights:
         arrays: Weights = load(data)
     except (SafetensorError, ValueError, TypeError, KeyError) as error:
         raise MessageRefused(f"the packed arrays cannot be read ({type(error).__name__})") from error
-    if odd := [name for name, array in arrays.items() if array.dtype != np.dtype("<f4")]:
-        raise MessageRefused(f"array {odd[0][:80]!r} is {arrays[odd[0]].dtype}, not float32 in C order")
+    if odd := [name for name, array in arrays.items() if array.dtype not in TYPES]:
+        raise MessageRefused(f"array {odd[0][:80]!r} is {arrays[odd[0]].dtype}, not {_TYPES} in C order")
     return arrays
 
 
-def _read_array(data: bytes, what: str) -> NDArray[np.float32]:
+def _read_array(data: bytes, what: str) -> NDArray[Any]:
     """Read one NPY array; the header's size is compared with the bytes at hand before anything is allocated."""
     stream = io.BytesIO(data)
     try:
@@ -304,8 +307,8 @@ def _read_array(data: bytes, what: str) -> NDArray[np.float32]:
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     except (ValueError, EOFError, OSError, TypeError, SyntaxError) as error:
         raise MessageRefused(f"{what} is not in NPY form ({type(error).__name__})") from error
-    if dtype != np.dtype("<f4") or fortran:
-        raise MessageRefused(f"{what} is {dtype}, not float32 in C order")
+    if dtype not in TYPES or fortran:
+        raise MessageRefused(f"{what} is {dtype}, not {_TYPES} in C order")
     if math.prod(shape) * dtype.itemsize != len(data) - stream.tell():
         raise MessageRefused(f"{what} announces {list(shape)} but holds {len(data) - stream.tell()} bytes")
-    return np.frombuffer(data, dtype=np.float32, offset=stream.tell()).reshape(shape)
+    return np.frombuffer(data, dtype=dtype, offset=stream.tell()).reshape(shape)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from client.cohort.cache import Cache
-from client.mechanism import moments
+from client.mechanism.patient_sum import patient_sum
 from client.mechanism.randomness import SecureRandom
 from client.mechanism.trainer import PatientTrainer
 from common.model.study_model import initial
@@ -60,7 +60,7 @@ class Calibration:
             step: The round of its schedule.
             patients: Size of the cohort.
         """
-        if step.phase != "sgd":
+        if not step.trains:
             return self.moment_seconds[step.phase] * patients
         sampled = step.event.sample_rate * patients
         return step.event.steps * (self.step_seconds + sampled * self.patient_seconds)
@@ -125,11 +125,12 @@ def calibrate(plan: StudyPlan, *, device: torch.device | None = None) -> Calibra
     cohort = PracticeCohort.of(plan, _PATIENTS)
     rounds = {step.phase: step for step in schedule(plan)}
     empty = full = 0.0
-    if "sgd" in rounds:
+    if trained := [step for step in rounds.values() if step.trains]:
         where = device or torch.device("cpu")
-        empty = _seconds_of_a_step(plan, rounds["sgd"], cohort, where, sample_rate=_NOBODY)
-        full = _seconds_of_a_step(plan, rounds["sgd"], cohort, where, sample_rate=1.0)
-    moment_seconds = {phase: _seconds_of_a_sum(plan, step, cohort) for phase, step in rounds.items() if phase != "sgd"}
+        empty = _seconds_of_a_step(plan, trained[-1], cohort, where, sample_rate=_NOBODY)
+        full = _seconds_of_a_step(plan, trained[-1], cohort, where, sample_rate=1.0)
+    sums = {phase: step for phase, step in rounds.items() if not step.trains}
+    moment_seconds = {phase: _seconds_of_a_sum(plan, step, cohort) for phase, step in sums.items()}
     return Calibration(
         step_seconds=empty,
         patient_seconds=max(0.0, full - empty) / _PATIENTS,
@@ -148,7 +149,7 @@ def peak_memory_bytes() -> int:
 def _seconds_of_a_sum(plan: StudyPlan, step: Round, cohort: PracticeCohort) -> float:
     """Time one moments round before its noise."""
     weights = initial(plan).arrays()
-    return _least_seconds(lambda: moments.patient_sum(plan, step, weights, cast(Cache, cohort)))
+    return _least_seconds(lambda: patient_sum(plan, step, weights, cast(Cache, cohort)))
 
 
 def _seconds_of_a_step(

@@ -11,8 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from common.mechanism.moments import sensitivity
-from common.model.study_model import trained_shapes
+from common.mechanism.registry import mechanism
 from common.plan.schedule import Phase, Round, schedule
 from common.plan.study_plan import MAX_EPSILON, StudyPlan
 from deploy.planning.calibration import Calibration
@@ -129,17 +128,7 @@ def forecast(plan: StudyPlan, *, patients: int, calibration: Calibration | None 
 def signal_to_noise(plan: StudyPlan, step: Round, patients: int) -> float:
     """Norm of a full agreement of one site's cohort over the expected norm of a round's noise.
 
-    With s the noise's standard deviation on each released value, n patients, C classes of equal size and noise
-    multiplier sigma:
-
-    mean      n M over s sqrt(m), Euclidean, for the m cosine coefficients
-    subspace  n over s sqrt(2 m), operator norm of an m x m matrix (Wigner), as is what a leading direction sees
-    prior     n / C over s sqrt(2 k), the same for one class's k x k matrix
-    centres   n / (C J) over s sqrt(k), Euclidean, for one component's coordinates
-    mixture   n / (C J) over s sqrt(2 k), as for a class
-    means     n / C times M over s times the image's side, Euclidean, for one class's d cosine coefficients
-    scatters  n / C over s sqrt(2 m), as for subspace, for one class's m x m matrix
-    sgd       E steps of q n C each, which add up, over sigma C sqrt(d) each, which add up by their squares
+    Each mechanism states its own ratio (`common.mechanism.moments`, `common.mechanism.sgd`).
 
     Args:
         plan: The plan.
@@ -149,28 +138,9 @@ def signal_to_noise(plan: StudyPlan, step: Round, patients: int) -> float:
     Returns:
         Infinity where there is no noise.
     """
-    sigma, model = step.event.sigma, plan.model
-    if sigma == 0:
+    if step.event.sigma == 0:
         return math.inf
-    if step.phase == "sgd":
-        steps, rate = step.event.steps, step.event.sample_rate
-        return rate * patients * math.sqrt(steps) / (sigma * math.sqrt(trained_values(plan)))
-    deviation = sigma * sensitivity(plan, step.phase)
-    if step.phase == "mean":
-        return patients * plan.privacy.mean_clip / (deviation * model.base)
-    if step.phase == "subspace":
-        return patients / (deviation * math.sqrt(2 * model.base**2))
-    if step.phase == "means":
-        return patients / len(plan.data.labels) * plan.privacy.mean_clip / (deviation * plan.data.image_size)
-    if step.phase == "scatters":
-        return patients / len(plan.data.labels) / (deviation * math.sqrt(2 * model.base**2))
-    group = patients / max(1, len(plan.data.labels)) / (1 if step.phase == "prior" else model.components)
-    return group / (deviation * math.sqrt((1 if step.phase == "centres" else 2) * model.latent))
-
-
-def trained_values(plan: StudyPlan) -> int:
-    """Number of weights that the gradient phase trains."""
-    return sum(math.prod(shape) for shape in trained_shapes(plan).values())
+    return mechanism(step.phase).signal_to_noise(plan, step.event, patients)
 
 
 def _round(plan: StudyPlan, step: Round, patients: int) -> RoundForecast:
@@ -182,13 +152,13 @@ def _round(plan: StudyPlan, step: Round, patients: int) -> RoundForecast:
         steps=step.event.steps,
         epsilon_after=step.epsilon_after,
         signal_to_noise=ratio,
-        relative_error=None if step.phase == "sgd" else 1.0 / ratio,
+        relative_error=None if step.trains else 1.0 / ratio,
     )
 
 
 def _alternative(change: str, plan: StudyPlan, patients: int) -> Alternative:
     rounds = schedule(plan)
-    gradient = [step for step in rounds if step.phase == "sgd"]
+    gradient = [step for step in rounds if step.trains]
     last = rounds[-1]
     whole = signal_to_noise(plan, last, patients) * math.sqrt(max(1, len(gradient)))
     return Alternative(

@@ -31,7 +31,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from common.mechanism.moments import sensitivity
+from common.mechanism.registry import sensitivity
 from common.plan.schedule import Round, schedule
 from common.plan.study_plan import ModelPlan, PrivacyPlan, StudyPlan
 from deploy.planning.planner import signal_to_noise

@@ -1,6 +1,7 @@
 """The planner's picture: epsilon after each round, and signal against noise by round, as one SVG file."""
 
 import io
+import itertools
 import math
 from pathlib import Path
 
@@ -8,18 +9,22 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from common.host.files import write_atomically
+from common.mechanism.registry import MECHANISMS
 from deploy.planning.planner import Forecast
 
-_PHASES = {
-    "mean": "#4c72b0",
-    "subspace": "#55a868",
-    "prior": "#8172b3",
-    "centres": "#ccb974",
-    "mixture": "#64b5cd",
-    "means": "#937860",
-    "scatters": "#da8bc3",
-    "sgd": "#c44e52",
-}
+_COLOURS = (
+    "#4c72b0",
+    "#55a868",
+    "#8172b3",
+    "#ccb974",
+    "#64b5cd",
+    "#937860",
+    "#da8bc3",
+    "#c44e52",
+    "#8c8c8c",
+    "#dd8452",
+)
+"""Of the phases, in the order of `common.mechanism.registry.MECHANISMS`; then from the first again."""
 
 
 def draw(found: Forecast, path: Path) -> None:
@@ -39,7 +44,7 @@ def draw(found: Forecast, path: Path) -> None:
     cost.axhline(found.plan.privacy.epsilon, linestyle="--", color="grey", label="the plan's limit")
     cost.set(title="Epsilon after each round", xlabel="round", ylabel="epsilon", ylim=(0, None))
     cost.legend(loc="lower right", frameon=False)
-    for phase, colour in _PHASES.items():
+    for phase, colour in zip(MECHANISMS, itertools.cycle(_COLOURS), strict=False):
         shown = [r for r in found.rounds if r.phase == phase and math.isfinite(r.signal_to_noise)]
         if shown:
             ratio.plot(

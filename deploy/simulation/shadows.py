@@ -17,7 +17,7 @@ from client.cohort.cache import Cache
 from client.cohort.consent import ConsentingCohort
 from client.cohort.identity import site_secret
 from client.evaluation.membership import lira, loss_attack, losses
-from client.mechanism import moments
+from client.mechanism.patient_sum import release
 from client.mechanism.randomness import SecureRandom
 from client.site.site import Site
 from common.errors import PlanError
@@ -26,7 +26,7 @@ from common.model.study_model import initial, model_with
 from common.model.weights import Weights
 from common.plan.schedule import schedule
 from common.plan.study_plan import StudyPlan
-from server.model import closed_form
+from server.mechanism.patient_sum import absorb
 
 KIND = "closed form on random halves of all patients, noised as the plan says; no gradient steps"
 Mask = NDArray[np.bool_]
@@ -131,14 +131,14 @@ def _train(plan: StudyPlan, weights: Weights, pools: list[Pool], chosen: Mask, s
         cohorts.append((pool.name, ConsentingCohort(pool.cache, np.flatnonzero(mine).tolist(), secret=pool.secret)))
         first += len(pool.members)
     for step in schedule(plan):
-        if step.phase == "sgd":
+        if step.trains:
             break
         releases = [
-            moments.release(plan, step, weights, cohort, SecureRandom.simulated(seed, "shadow", name, step.number))
+            release(plan, step, weights, cohort, SecureRandom.simulated(seed, "shadow", name, step.number))
             for name, cohort in cohorts
         ]
         total = np.sum([sent["release"].astype(np.float64) for sent in releases], axis=0)
-        weights = closed_form.absorb(plan, step, weights, total, sites=len(pools))
+        weights = absorb(plan, step, weights, total, sites=len(pools))
     return weights
 
 

@@ -7,7 +7,7 @@ the default `aggregation.max_patients` reaches to 2**24 and is kept to 2**-24, w
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,10 +55,10 @@ class ExactSum:
         """The sum of one array's terms."""
         return np.ldexp(self._sums[name].astype(np.float64), -self._shift[name])
 
-    def mean(self) -> Weights:
-        """The terms' mean, float32; empties the sum as it goes, so that sum and mean are never both whole in memory."""
+    def mean(self, names: Iterable[str]) -> Weights:
+        """Mean of some arrays' terms, float32; these are used up one by one, so that memory never holds both."""
         means: Weights = {}
-        for name in list(self._sums):
+        for name in names:
             total = self._sums.pop(name)
             flat, mean = total.reshape(-1), np.empty(total.size, np.float32)
             for start in range(0, total.size, _SLAB):

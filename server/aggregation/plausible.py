@@ -12,9 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.mechanism.moments import COUNT_WEIGHT, Array, sensitivity, triangle
-from common.plan.schedule import Phase, Round
-from common.plan.study_plan import StudyPlan
+from common.mechanism.mechanism import Array
 
 _SLACK = 6.0
 """Deviations that honest noise may take a figure beyond its bound."""
@@ -26,7 +24,7 @@ count by any part of itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Claim:
+class Claim:
     """A release taken apart into m groups of patients: what it says of each, in units of the clip.
 
     Attributes:
@@ -35,6 +33,7 @@ class _Claim:
         scatters: Noised sums of their packed second moments, [m, d (d + 1) / 2], or [m, 0].
         energies: Noised sums of squares that are at most 1 together, [m, e], or [m, 0].
         count_weight: What one patient adds to a count before it is one.
+        unit: Clip that the release was divided by.
     """
 
     counts: Array
@@ -42,61 +41,23 @@ class _Claim:
     scatters: Array
     energies: Array
     count_weight: float
+    unit: float = 1.0
 
 
-def contradiction(plan: StudyPlan, step: Round, release: Array) -> str | None:
-    """Say what in a release no cohort's sums could be; None where nothing is.
+def contradictions(claim: Claim, deviation: float, *, patients: int) -> Iterator[str]:
+    """Say what in a claim no cohort's sums could be.
 
     Args:
-        plan: The study plan.
-        step: The moments round that the release answers.
-        release: What the site sent, finite, float64 [release_length].
+        claim: A finite release, taken apart.
+        deviation: Standard deviation of the noise on each value of the release.
+        patients: Most that the release may speak for.
     """
-    unit = plan.privacy.mean_clip if step.phase in ("mean", "means") else 1.0
-    return next(_found(plan, _claim(plan, step.phase, release / unit), _deviation(plan, step) / unit), None)
-
-
-def _deviation(plan: StudyPlan, step: Round) -> float:
-    return step.event.sigma * sensitivity(plan, step.phase)
-
-
-def _claim(plan: StudyPlan, phase: Phase, release: Array) -> _Claim:
-    base, latent = plan.model.base**2, plan.model.latent
-    if phase in ("means", "scatters"):
-        return _of_classes(release.reshape(len(plan.data.labels), -1), 0 if phase == "means" else triangle(base))
-    if phase == "mean":
-        nothing = np.zeros((1, 0))
-        return _Claim(counts=release[None, base:], sums=release[None, :base], scatters=nothing, energies=nothing,
-                      count_weight=1.0)  # fmt: skip
-    scattered = {"subspace": triangle(base), "centres": 0}.get(phase, triangle(latent))
-    rows = release.reshape(1 if phase == "subspace" else -1, scattered + (0 if phase == "subspace" else latent) + 1)
-    return _Claim(
-        counts=rows[:, -1:] / COUNT_WEIGHT,
-        sums=rows[:, scattered:-1],
-        scatters=rows[:, :scattered],
-        energies=rows[:, :0],
-        count_weight=COUNT_WEIGHT,
-    )
-
-
-def _of_classes(rows: Array, scattered: int) -> _Claim:
-    """The claim of a release by class, whose moments are sums of vectors or, with scatters before them, of squares."""
-    nothing, moments = rows[:, :0], rows[:, scattered:-1]
-    return _Claim(
-        counts=rows[:, -1:] / COUNT_WEIGHT,
-        sums=nothing if scattered else moments,
-        scatters=rows[:, :scattered],
-        energies=moments if scattered else nothing,
-        count_weight=COUNT_WEIGHT,
-    )
-
-
-def _found(plan: StudyPlan, claim: _Claim, deviation: float) -> Iterator[str]:
+    deviation /= claim.unit
     blur = _SLACK * deviation / claim.count_weight
     if (claim.counts < -blur).any():
         yield "it counts fewer patients than none"
-    if claim.counts.sum() > plan.aggregation.max_patients * ROUNDED + blur * math.sqrt(claim.counts.size):
-        yield f"it speaks for more than {plan.aggregation.max_patients} patients"
+    if claim.counts.sum() > patients * ROUNDED + blur * math.sqrt(claim.counts.size):
+        yield f"it speaks for more than {patients} patients"
     most = claim.counts.sum(axis=1) * ROUNDED + blur * math.sqrt(claim.counts.shape[1]) + _DUST
     for moments in (claim.sums, claim.scatters, claim.energies):
         if (np.linalg.norm(moments, axis=1) > most + deviation * (math.sqrt(moments.shape[1]) + _SLACK)).any():

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import StudyStopped
+from common.mechanism.registry import mechanism
 from common.model.study_model import trained
 from common.model.weights import Weights
 from common.plan.schedule import Phase
@@ -49,7 +50,7 @@ def advance(
 
     Args:
         plan: The study plan.
-        phase: Phase of the round; a moments round's result is taken as it is.
+        phase: Phase of the round; what a round makes that does not train is taken as it is.
         before: The global weights that the round started from.
         average: What the replies came to, all arrays of the model; those that were not trained are `before`'s own.
         memory: What the last round left; see `memory_shapes`.
@@ -61,7 +62,7 @@ def advance(
     Raises:
         StudyStopped: A value of either is no finite float32 any more.
     """
-    if phase != "sgd":
+    if not mechanism(phase).trains:
         return average, memory
     weights, kept = dict(average), dict(memory)
     for name, value in trained(plan, average).items():

@@ -13,9 +13,9 @@ import math
 import numpy as np
 import scipy.optimize
 
+from common.mechanism.mechanism import Array
 from common.mechanism.moments import (
     COUNT_WEIGHT,
-    Array,
     cosine_basis,
     cosine_images,
     detail_bands,

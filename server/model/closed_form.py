@@ -5,6 +5,10 @@ eigenvectors of the covariance, and here one Gaussian or a mixture of them per c
 ask for a mean and a covariance of each class in their place (`server.model.class_moments`). All is
 post-processing of Gaussian mechanisms: it costs no budget. What the noise has likely made is taken out again
 (`server.model.shrinkage`), as its size is public.
+
+Each of `FORMS` takes the plan, the global weights so far, the sum of the sites' releases (layout in
+`client.mechanism.moments`) and the standard deviation of its noise. It returns arrays of the start.
+Each raises `StudyStopped` where the noise drowns the patient count.
 """
 
 import math
@@ -12,10 +16,9 @@ import math
 import numpy as np
 
 from common.errors import StudyStopped
-from common.mechanism.moments import COUNT_WEIGHT, Array, cosine_basis, sensitivity, unpack_matrix
-from common.model.closed_form import with_closed_form
+from common.mechanism.mechanism import Array
+from common.mechanism.moments import COUNT_WEIGHT, cosine_basis, unpack_matrix
 from common.model.weights import Weights
-from common.plan.schedule import Round
 from common.plan.study_plan import StudyPlan
 from server.model import class_moments
 from server.model.mixture import Sums, carried, centred, components, split
@@ -23,32 +26,6 @@ from server.model.shrinkage import edge, spectrum
 
 _FEWEST = 2
 """Eigenvectors that are kept however little they stand out from the noise."""
-
-
-def absorb(plan: StudyPlan, step: Round, weights: Weights, total: Array, *, sites: int) -> Weights:
-    """Return `weights` with the start's arrays of this phase set from the sites' noised sums.
-
-    Args:
-        plan: The study plan.
-        step: The round; its phase says what the releases hold (layout in `client.mechanism.moments`).
-        weights: The global weights so far.
-        total: Sum of the sites' releases.
-        sites: How many releases it is the sum of; each carries its own noise.
-
-    Raises:
-        StudyStopped: The noise drowned the patient count; the cohort is too small for this epsilon.
-    """
-    noise = step.event.sigma * sensitivity(plan, step.phase) * math.sqrt(sites)
-    form = {
-        "mean": _mean,
-        "subspace": _subspace,
-        "prior": _prior,
-        "centres": _centres,
-        "mixture": _mixture,
-        "means": _means,
-        "scatters": _scatters,
-    }[step.phase]
-    return with_closed_form(weights, form(plan, weights, total, noise))
 
 
 def _mean(plan: StudyPlan, _: Weights, total: Array, noise: float) -> dict[str, Array]:
@@ -138,3 +115,15 @@ def _enough(plan: StudyPlan, counts: Array, noise: float) -> float:
             f"{deviation:.0f}; the cohorts are too small for this epsilon. Add sites or raise epsilon"
         )
     return patients
+
+
+FORMS = {
+    "mean": _mean,
+    "subspace": _subspace,
+    "prior": _prior,
+    "centres": _centres,
+    "mixture": _mixture,
+    "means": _means,
+    "scatters": _scatters,
+}
+"""By phase, what makes arrays of the start."""

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 
-from common.mechanism.moments import COUNT_WEIGHT, Array, pixel_unit, triangle, unpack_matrix
+from common.mechanism.mechanism import Array
+from common.mechanism.moments import COUNT_WEIGHT, pixel_unit, triangle, unpack_matrix
 from common.model.closed_form import closed_form
 from common.model.weights import Weights
 from common.plan.study_plan import StudyPlan

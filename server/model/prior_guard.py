@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.mechanism.moments import Array, coefficients, half_octaves
+from common.mechanism.mechanism import Array
+from common.mechanism.moments import coefficients, half_octaves
 from common.model.linear_start import ClassStart
 from common.model.refined import RefinedVae
 

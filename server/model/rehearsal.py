@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from common.mechanism.moments import COUNT_WEIGHT, Array, clip, coefficients, detail_bands, pack_matrix, sensitivity
+from common.mechanism.mechanism import Array
+from common.mechanism.moments import COUNT_WEIGHT, clip, coefficients, detail_bands, pack_matrix
+from common.mechanism.registry import sensitivity
 from common.model.linear_start import ClassStart, start_of
 from common.plan.schedule import schedule
 from common.plan.study_plan import StudyPlan

@@ -10,7 +10,8 @@ import math
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-from common.mechanism.moments import Array, half_octaves, triangle
+from common.mechanism.mechanism import Array
+from common.mechanism.moments import half_octaves, triangle
 
 _HALF_RIGHT = 1.5 / math.sqrt(2.0)
 """Edges at which an eigenvalue shows whose eigenvector has half its squared length along the true one."""

@@ -50,7 +50,7 @@ def after(plan: StudyPlan) -> int | None:
     """Number of the round after which the nets are warmed, 0 for before the first; None where they are not."""
     if "warm" not in plan.privacy.phases:
         return None
-    return sum(step.phase != "sgd" for step in schedule(plan))
+    return sum(not step.trains for step in schedule(plan))
 
 
 def before_the_first_round(plan: StudyPlan, folder: Path, weights: Weights) -> Weights:

@@ -3,13 +3,13 @@
 import logging
 from dataclasses import replace
 
-from common.mechanism.utility import Utility
-from common.model.weights import Weights, digest
+from common.model.weights import digest
 from common.plan.schedule import Round
 from common.wire.messages import Refused, TrainRequest
 from server.aggregation import quarantine
-from server.aggregation.aggregate import Aggregation
 from server.aggregation.quarantine import Quarantined
+from server.aggregation.sums import round_sum
+from server.mechanism.half import Total
 from server.protocol.exchange import Answer, Exchange
 from server.protocol.polling import Asking
 from server.protocol.roster import Roster
@@ -28,7 +28,7 @@ class Collection:
 
     def __init__(self, study: Study, exchange: Exchange, roster: Roster, step: Round) -> None:
         self._study, self._step = study, step
-        self._sum = Aggregation(study.plan, step, study.weights, folder=study.folder)
+        self._sum = round_sum(study.plan, step, study.weights, folder=study.folder)
         self._reminders = Reminders(study)
         self._request = TrainRequest(plan=study.plan.digest, round=step.number, arrays=study.weights)
         self._asking = Asking(exchange, roster, what=f"round {step.number}", question=self._question, hear=self._hear)
@@ -47,25 +47,22 @@ class Collection:
         """Ask everyone who is missing; return when all is in, nothing more can come, or the deadline is over."""
         self._asking.attempt(deadline_s=self._study.plan.aggregation.deadline_s, enough=self.quorum)
 
-    def join(self) -> Weights:
-        """What everything that has replied comes to, as weights of the whole model; the sum is used up.
+    def join(self) -> Total:
+        """What everything that has replied comes to; nothing more is taken.
 
         Raises:
-            StudyStopped: The sites' releases cannot carry a model.
+            StudyStopped: The total is none that honest sites could have made.
         """
         return self._sum.join()
-
-    @property
-    def site_utility(self) -> Utility | None:
-        """See `server.aggregation.aggregate.Aggregation`."""
-        return self._sum.site_utility
 
     def _question(self, name: str) -> TrainRequest:
         return replace(self._request, last_head=self._reminders.to_send(name))
 
     def _hear(self, name: str, answer: Answer) -> str:
         try:
-            reply = quarantine.counted(self._study.plan, self._step, self._study.weights, name, answer)
+            reply = quarantine.counted(self._study.plan, self._step, name, answer)
+            if not isinstance(reply, Refused):
+                self._sum.check(reply)
         except Quarantined as error:
             log.warning("round %d: the reply of %s is quarantined: %s", self._step.number, name, error)
             return error.reason

@@ -7,6 +7,7 @@ from common.errors import QuorumLost
 from common.model.weights import digest
 from common.plan.schedule import Round, schedule
 from server.aggregation import strategies
+from server.mechanism import half
 from server.model import scores, warm
 from server.protocol.collection import Collection
 from server.protocol.exchange import Exchange
@@ -26,12 +27,13 @@ def run(study: Study, exchange: Exchange, *, on_round: Callable[[RoundRecord], N
 
     Raises:
         QuorumLost: Fewer sites than the plan's quorum answered; the study can be resumed.
-        PlanError: The public images of the plan's warm-up are not there.
+        PlanError: The public images of the plan's warm-up are not there, or a phase has no half here.
         StudyStopped: The sites' releases cannot carry a model, or the server's strategy has left the finite numbers.
     """
     todo = schedule(study.plan)[study.completed :]
     if not todo:
         return
+    half.require(todo)
     warmed_after = warm.after(study.plan)
     if study.completed == 0 == warmed_after:
         study.weights = warm.before_the_first_round(study.plan, study.folder, study.weights)
@@ -40,11 +42,13 @@ def run(study: Study, exchange: Exchange, *, on_round: Callable[[RoundRecord], N
     for step in todo:
         began = exchange.now()
         collection = _collect(study, exchange, roster, step)
+        total = collection.join()
+        readings = half.readings(step, total)
         weights, memory = strategies.advance(
             study.plan,
             step.phase,
             before=study.weights,
-            average=collection.join(),
+            average=half.half_of(step.phase).absorb(half.Case.of_site(study.plan, step, study.weights), total),
             memory=study.memory,
             rounds=study.gradient_rounds,
         )
@@ -57,8 +61,7 @@ def run(study: Study, exchange: Exchange, *, on_round: Callable[[RoundRecord], N
             missing=_missing(roster, collection),
             utility=scores.utility(study.plan, strategies.released(weights, memory)),
             weights=digest(weights),
-            site_error=None if (paid := collection.site_utility) is None else paid.error,
-            site_error_std=None if paid is None else paid.std,
+            readings=readings,
             seconds=round(exchange.now() - began, 3),
         )
         study.save(record, weights, memory)

@@ -22,30 +22,12 @@ from numpy.typing import NDArray
 from common.display import pages
 from common.errors import StateError, WardroundError, by_name
 from common.host.files import write_atomically
+from common.mechanism.mechanism import Reading
+from common.mechanism.registry import RIDERS, mechanism
 from common.plan.schedule import Phase
 from server.report.charts import RoundChart, image_sheet, round_chart
 from server.report.evaluation import evaluated, figure_text, not_run_text, number_text
 
-PHASE_WORDS = {
-    "mean": "mean image",
-    "subspace": "main directions",
-    "prior": "label statistics",
-    "centres": "groups within labels",
-    "mixture": "spread of the groups",
-    "means": "mean image of each label",
-    "scatters": "spread of each label",
-    "sgd": "gradient steps",
-}
-_PHASE_BANDS = {
-    "mean": "closed form",
-    "subspace": "closed form",
-    "prior": "closed form",
-    "centres": "closed form",
-    "mixture": "closed form",
-    "means": "closed form",
-    "scatters": "closed form",
-    "sgd": "gradient steps",
-}
 _SHEET_WORDS = ("SYNTHETIC", "NOT A PATIENT", "NOT FOR DIAGNOSIS")
 _SHEET_WORDS_OFF = ("NO PRIVACY", "HANDLE AS PATIENT DATA", "NOT FOR DIAGNOSIS")
 _WIDEST_MATRIX = 24
@@ -89,7 +71,7 @@ class RoundLine:
         phantom_error: Root mean square error of the global model on public phantoms, image units in [-1, 1]; NaN if
             it was not measured.
         seconds: Duration of the round.
-        site_error: Error at the sites and its standard deviation, from noised sums, image units; None if not paid for.
+        readings: What the round's riders say, by rider (`common.mechanism.mechanism.Rider`).
     """
 
     number: int
@@ -99,7 +81,7 @@ class RoundLine:
     epsilon: float
     phantom_error: float
     seconds: float
-    site_error: tuple[float, float] | None = None
+    readings: dict[str, Reading] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +156,8 @@ def render_report(data: ReportData) -> str:
             participation=_participation(data),
             reasons=_reasons(data),
             sections=_plan_sections(data.plan),
-            phase_words=PHASE_WORDS,
+            phase_words={phase: mechanism(phase).title for phase in {line.phase for line in data.rounds}},
+            riders=[rider for rider in RIDERS.values() if any(rider.name in line.readings for line in data.rounds)],
             evaluated=evaluated(data.evaluation),
             gate={site: (outcome, _meaning(outcome)) for site, outcome in sorted(data.verdicts.items())},
         )
@@ -274,8 +257,8 @@ def _plan_value(value: object) -> str:
 
 def _bands(rounds: Sequence[RoundLine]) -> list[tuple[int, int, str]]:
     """Return (first round, last round, name) of each run of rounds that belong together."""
-    runs = [list(run) for _, run in itertools.groupby(rounds, key=lambda line: _PHASE_BANDS[line.phase])]
-    return [(run[0].number, run[-1].number, _PHASE_BANDS[run[0].phase]) for run in runs]
+    runs = [list(run) for _, run in itertools.groupby(rounds, key=lambda line: mechanism(line.phase).band)]
+    return [(run[0].number, run[-1].number, mechanism(run[0].phase).band) for run in runs]
 
 
 def _epsilon_chart(data: ReportData) -> str:

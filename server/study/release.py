@@ -1,6 +1,5 @@
 """The end of a study: decoder, card, synthetic DICOM and report, all from the global model and the receipts alone."""
 
-import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -110,7 +109,7 @@ def build_card(study: Study, decoder: Decoder, folder: Path, *, verdicts: Verdic
         "verdicts": {site: to_json(verdict) for site, verdict in sorted(verdicts.items())},
         "utility_rmse": study.records[-1].utility,
         "warm": warm.in_the_card(study.plan, study.folder),
-        "rounds": [_round(dataclasses.asdict(record)) for record in study.records],
+        "rounds": [_round(record.plain()) for record in study.records],
     }
 
 
@@ -185,9 +184,7 @@ def _report_data(study: Study, decoder: Decoder, card: dict[str, Any]) -> Report
                 epsilon=max(receipt.epsilon for receipt in r.replied.values()),
                 phantom_error=r.utility,
                 seconds=r.seconds,
-                site_error=None
-                if r.site_error is None or r.site_error_std is None
-                else (r.site_error, r.site_error_std),
+                readings=r.readings,
             )
             for r in study.records
         ],

@@ -11,6 +11,8 @@ from typing import Any, Self
 
 from common.errors import CheckpointCorrupt, OutputInUse
 from common.host.files import sync_folder, write_atomically
+from common.mechanism.mechanism import Reading
+from common.mechanism.registry import RIDERS, mechanism
 from common.model.study_model import initial, shared_shapes
 from common.model.weights import Weights, check, digest, read, write
 from common.plan.schedule import Phase
@@ -45,9 +47,7 @@ class RoundRecord:
         utility: See `server.model.scores`.
         weights: Digest of the global weights after the round.
         seconds: Wall time of the round.
-        site_error: Error of redrawing the sites' patients with the model that the round started from, image units, as
-            `common.mechanism.utility` reads it from noised sums; None where the plan does not pay for it.
-        site_error_std: Its standard deviation by the noise alone.
+        readings: What the round's riders say, by rider (`common.mechanism.mechanism.Rider`).
     """
 
     number: int
@@ -57,8 +57,34 @@ class RoundRecord:
     utility: float
     weights: str
     seconds: float
-    site_error: float | None = None
-    site_error_std: float | None = None
+    readings: dict[str, Reading] = field(default_factory=dict)
+
+    def plain(self) -> dict[str, Any]:
+        """The record as plain JSON types; a rider's figure has its column's name and is None where there is none."""
+        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "readings"}
+        replied = {site: dataclasses.asdict(receipt) for site, receipt in self.replied.items()}
+        return {**own, "replied": replied, **self.figures()}
+
+    def figures(self) -> dict[str, float | None]:
+        """Every rider's figure and its standard deviation, by column; None where the round has none."""
+        found: dict[str, float | None] = {}
+        for rider in RIDERS.values():
+            reading = self.readings.get(rider.name)
+            found[rider.column] = None if reading is None else reading.value
+            found[f"{rider.column}_std"] = None if reading is None else reading.std
+        return found
+
+    @classmethod
+    def of(cls, entry: dict[str, Any]) -> Self:
+        """Read what `plain` made, of this version or of an earlier one that knew fewer riders."""
+        rest = dict(entry)
+        readings = {}
+        for rider in RIDERS.values():
+            value, std = rest.pop(rider.column, None), rest.pop(f"{rider.column}_std", None)
+            if value is not None and std is not None:
+                readings[rider.name] = Reading(value=value, std=std)
+        rest["replied"] = {site: Receipt(**receipt) for site, receipt in rest["replied"].items()}
+        return cls(**rest, readings=readings)
 
 
 @dataclass
@@ -101,7 +127,7 @@ class Study:
         try:
             state = json.loads((last / "state.json").read_text(encoding="utf-8"))
             _require_schema(last, state["schema"])
-            records = [_record(entry) for entry in state["rounds"]]
+            records = [RoundRecord.of(entry) for entry in state["rounds"]]
             right = (state["plan"], len(records)) == (plan.digest, int(last.name))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise _corrupt(last, type(error).__name__) from error
@@ -124,7 +150,7 @@ class Study:
     @property
     def gradient_rounds(self) -> int:
         """Number of gradient rounds done."""
-        return sum(record.phase == "sgd" for record in self.records)
+        return sum(mechanism(record.phase).trains for record in self.records)
 
     @property
     def released(self) -> Weights:
@@ -154,7 +180,7 @@ class Study:
             "schema": SCHEMA,
             "plan": self.plan.digest,
             "memory": digest(self.memory),
-            "rounds": [dataclasses.asdict(r) for r in self.records],
+            "rounds": [r.plain() for r in self.records],
         }
         write_atomically(draft / "state.json", json.dumps(state, indent=1).encode())
         draft.rename(folder)
@@ -190,8 +216,9 @@ class Study:
     def _table(self) -> str:
         out = io.StringIO()
         table = csv.writer(out, lineterminator="\n")
-        table.writerow(["round", "phase", "sites", "missing", "epsilon_max", "utility_rmse", "site_error",
-                        "site_error_std", "seconds", "weights"])  # fmt: skip
+        figures = [name for rider in RIDERS.values() for name in (rider.column, f"{rider.column}_std")]
+        table.writerow(["round", "phase", "sites", "missing", "epsilon_max", "utility_rmse", *figures, "seconds",
+                        "weights"])  # fmt: skip
         for r in self.records:
             missing = " ".join(f"{name}={reason}" for name, reason in sorted(r.missing.items()))
             table.writerow(
@@ -202,8 +229,7 @@ class Study:
                     missing,
                     max(receipt.epsilon for receipt in r.replied.values()),
                     r.utility,
-                    r.site_error,
-                    r.site_error_std,
+                    *r.figures().values(),
                     r.seconds,
                     r.weights,
                 ]
@@ -232,11 +258,6 @@ def _memory(study: Study, checkpoint: Path, stated: str) -> Weights:
     if {name: array.shape for name, array in memory.items()} != expected or digest(memory) != stated:
         raise _corrupt(checkpoint, "what the server's strategy remembers is not what its state names")
     return memory
-
-
-def _record(entry: dict[str, Any]) -> RoundRecord:
-    replied = {site: Receipt(**receipt) for site, receipt in entry["replied"].items()}
-    return RoundRecord(**{**entry, "replied": replied})
 
 
 def _corrupt(checkpoint: Path, why: str) -> CheckpointCorrupt:

@@ -18,7 +18,7 @@ from client.egress import egress, spool
 from client.ledger import noise_key
 from client.ledger.ledger import GENESIS, Ledger
 from client.ledger.ledger_store import LedgerStore
-from client.mechanism import moments
+from client.mechanism.patient_sum import PatientSum
 from client.site.site import Site
 from common.errors import BudgetExhausted, LedgerCorrupt, MessageRefused, PlanRefused, StateError
 from common.model.weights import digest
@@ -61,7 +61,7 @@ POINTS: dict[str, tuple[object, str, Callable[..., object]]] = {
     "before the booking": (LedgerStore, "_insert", die),
     "with the key, before the booking": (noise_key, "make", and_die(noise_key.make)),
     "after the booking": (hospital, "_compute", die),
-    "in the middle of training": (moments, "patient_sum", die),
+    "in the middle of training": (PatientSum, "total", die),
     "after training": (Ledger, "settle", die),
     "after settling": (Ledger, "settle", and_die(Ledger.settle)),
     "before the reply is stored": (spool, "keep", die),

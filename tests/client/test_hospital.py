@@ -12,6 +12,7 @@ import pytest
 from client import hospital
 from client.egress import egress, spool
 from client.ledger.ledger import Ledger
+from client.mechanism import sgd
 from client.site import policy
 from client.site.site import Site
 from common.accountant.accounting import epsilon
@@ -64,13 +65,13 @@ def test_every_round_of_the_plan_is_answered_at_the_cost_the_plan_states(home: P
 def test_the_divisor_is_what_is_declared_or_the_plans_minimum_and_never_the_cohorts_size(
     home: Path, declared: int, divisor: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    used, trainer = [], hospital.PatientTrainer
+    used, trainer = [], sgd.PatientTrainer
 
     def made(*arguments: Any, divisor_patients: int, **options: Any) -> Any:
         used.append(divisor_patients)
         return trainer(*arguments, divisor_patients=divisor_patients, **options)
 
-    monkeypatch.setattr(hospital, "PatientTrainer", made)
+    monkeypatch.setattr(sgd, "PatientTrainer", made)
     rules = (home / "site.toml").read_text()
     (home / "site.toml").write_text(f"declared_patients = {declared}\n{rules}")
     site = Site.open(home)

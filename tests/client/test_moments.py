@@ -9,10 +9,11 @@ import pytest
 from numpy.typing import NDArray
 
 from client.cohort.cache import Cache
-from client.mechanism import moments
-from client.mechanism.moments import patient_sum, release
+from client.mechanism import patient_sum as sums_of_patients
+from client.mechanism.patient_sum import patient_sum, release
 from client.mechanism.randomness import SecureRandom
-from common.mechanism.moments import COUNT_WEIGHT, clip, coefficients, release_length, sensitivity, triangle
+from common.mechanism.moments import COUNT_WEIGHT, clip, coefficients, triangle
+from common.mechanism.registry import release_length, sensitivity
 from common.model.study_model import initial
 from common.model.weights import Weights
 from common.plan.privacy import LEAST_CLIP
@@ -283,7 +284,7 @@ def test_a_patient_of_many_images_goes_in_blocks_and_weighs_as_one(
         seen.append(len(rows))
         return Cache.at(cache, rows)
 
-    monkeypatch.setattr(moments, "_IMAGES_AT_ONCE", 4)
+    monkeypatch.setattr(sums_of_patients, "_IMAGES_AT_ONCE", 4)
     monkeypatch.setattr(cache, "at", at)
     for phase, expected in zip(PHASES, whole, strict=True):
         plan = PLANS[phase]

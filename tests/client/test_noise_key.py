@@ -1,5 +1,6 @@
 """A key is used for the reservation it was made for and for no other: one booking, one draw, on one set of images."""
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -98,7 +99,7 @@ def test_a_verdict_that_was_cut_short_is_judged_under_its_own_booking(
     assert booked(home) == 1
 
 
-@pytest.mark.parametrize("changed", ["nothing", "event", "utility"])
+@pytest.mark.parametrize("changed", ["nothing", "event", "rides"])
 def test_a_round_cut_short_is_booked_anew_where_its_mechanism_is_another_by_now(
     home: Path, monkeypatch: pytest.MonkeyPatch, changed: str
 ) -> None:
@@ -106,14 +107,17 @@ def test_a_round_cut_short_is_booked_anew_where_its_mechanism_is_another_by_now(
     cut_short(monkeypatch, lambda: hospital.train(Site.open(home), asked))
     assert booked(home) == 2  # the round's own, and its utility release
 
+    def louder(event: GaussianEvent) -> GaussianEvent:
+        return dataclasses.replace(event, sigma=1.01 * event.sigma)
+
     def upgraded(*args: object) -> Round:
         step = round_of(*args)  # type: ignore[arg-type]
-        values = vars(step)
-        if changed != "nothing":
-            event: GaussianEvent = values[changed]
-            more = GaussianEvent(sigma=1.01 * event.sigma, sample_rate=event.sample_rate, steps=event.steps)
-            values = {**values, changed: more}
-        return Round(**values)
+        if changed == "event":
+            return dataclasses.replace(step, event=louder(step.event))
+        if changed == "rides":
+            rides = [dataclasses.replace(ride, event=louder(ride.event)) for ride in step.rides]
+            return dataclasses.replace(step, rides=tuple(rides))
+        return step
 
     monkeypatch.setattr(policy, "round_of", upgraded)
     hospital.train(Site.open(home), asked)

@@ -13,7 +13,7 @@ from client.approval.proposal import Proposal
 from client.cohort.cache import Cache
 from client.cohort.consent import releases_with
 from client.egress import egress
-from client.ledger.ledger import UTILITY, Ledger
+from client.ledger.ledger import Ledger
 from client.mechanism import utility
 from client.mechanism.randomness import SecureRandom
 from client.site.site import Site
@@ -81,7 +81,7 @@ def test_a_paid_round_books_two_events_at_once_and_stays_inside_the_plan(tmp_pat
         assert (NAME in reply.arrays) == (step.phase == "sgd")
         assert reply.epsilon == pytest.approx(step.epsilon_after)
     rows = [row for row in Ledger(home / "ledger.sqlite").rows() if row.kind == "reserve"]
-    assert [row.phase for row in rows] == ["mean", "subspace", "prior", UTILITY, "sgd", UTILITY, "sgd"]
+    assert [row.phase for row in rows] == ["mean", "subspace", "prior", NAME, "sgd", NAME, "sgd"]
     paid = [GaussianEvent(sigma=row.sigma, sample_rate=row.rate, steps=row.steps) for row in rows]
     assert paid == [event for step in schedule(PAID) for event in step.events]
     assert reply.epsilon <= PAID.privacy.epsilon
@@ -114,7 +114,7 @@ def test_the_error_is_of_the_patients_that_are_booked_and_of_nobody_set_aside(
 
 
 def test_utility_releases_alone_cost_their_share_and_hardly_less() -> None:
-    paid = [step.utility for step in schedule(PAID) if step.utility is not None]
+    paid = [ride.event for step in schedule(PAID) for ride in step.rides]
     share = PAID.privacy.utility_share * PAID.privacy.epsilon
     assert len(paid) == PAID.training.rounds
     assert 0.98 * share < epsilon(paid, delta=PAID.privacy.delta) <= share
@@ -147,13 +147,13 @@ def test_the_steward_reads_that_an_error_leaves(tmp_path: Path) -> None:
 
 
 def test_the_server_reads_the_mean_error_and_its_own_doubt() -> None:
-    exact = read(np.array([40.0, 200.0]), sites=2, sigma=0.0)
+    exact = read(np.array([40.0, 200.0]), 0.0)
     assert exact is not None
-    assert (exact.error, exact.std) == (pytest.approx(0.2), 0.0)
-    noised = read(np.array([20.0, 100.0]), sites=4, sigma=1.0)
+    assert (exact.value, exact.std) == (pytest.approx(0.2), 0.0)
+    noised = read(np.array([20.0, 100.0]), 2 * SENSITIVITY)  # of four sites
     assert noised is not None
     assert noised.std == pytest.approx(2 * SENSITIVITY * np.hypot(1, 0.2) / 100)
-    assert read(np.array([1.0, 5.0]), sites=1, sigma=2.0) is None
+    assert read(np.array([1.0, 5.0]), 2 * SENSITIVITY) is None
 
 
 def test_a_plan_cannot_pay_for_errors_that_no_round_has() -> None:

@@ -1,5 +1,6 @@
 """Messages round-trip through Flower records; whatever is not exactly right is refused by type."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -41,6 +42,17 @@ def test_messages_come_back_as_they_were_sent() -> None:
     answer = read_reply(reply().to_record(), TrainReply)
     assert isinstance(answer, TrainReply)
     assert (answer.site, answer.epsilon) == ("north", 1.5)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_whole_numbers_of_a_sum_come_back_to_the_last_digit(packed: bool) -> None:
+    numbers = np.array([2**64 - 1, 2**53 + 1, 0], np.uint64)
+    record = dataclasses.replace(reply(), arrays={"w": numbers}).to_record()
+    back = read_reply(pack(record) if packed else record, TrainReply)
+    assert isinstance(back, TrainReply)
+    assert back.arrays["w"].dtype == np.uint64
+    np.testing.assert_array_equal(back.arrays["w"], numbers)
+    assert digest(back.arrays) != digest({"w": numbers - 1})
 
 
 def test_a_refusal_carries_a_known_type_and_no_text() -> None:

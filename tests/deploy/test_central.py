@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from client.mechanism import moments
+from client.mechanism.patient_sum import release
 from client.mechanism.trainer import PatientTrainer
 from client.site.site import Site
 from common.model.linear_start import PREFIX as START
@@ -20,7 +20,7 @@ from common.simulation import SimulationSetup
 from deploy.data.demo_data import write_demo_hospitals
 from deploy.data.tables import LABEL_HEADER, write_labels
 from deploy.simulation.simulate import SETUP, prepare, start
-from server.model.closed_form import absorb
+from server.mechanism.patient_sum import absorb
 from server.study.study import Study
 from tests.deploy import hospitals
 
@@ -110,7 +110,7 @@ def _central(study: Study, site: Site, number: int, weights: Weights, sent: str)
     plan, step = study.plan, schedule(study.plan)[number - 1]
     random = site.random(plan.digest, number, sent)
     if step.phase != "sgd":
-        released = moments.release(plan, step, weights, site.cohort(plan), random)["release"]
+        released = release(plan, step, weights, site.cohort(plan), random)["release"]
         return absorb(plan, step, weights, released.astype(np.float64), sites=1)
     model = Vae(plan)
     model.load_arrays(weights)

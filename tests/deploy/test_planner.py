@@ -13,7 +13,8 @@ from click.testing import CliRunner, Result
 from client.mechanism.randomness import SecureRandom
 from common.accountant.accounting import GaussianEvent
 from common.display.terminal import Commands
-from common.mechanism.moments import release_length, sensitivity, triangle, unpack_matrix
+from common.mechanism.moments import triangle, unpack_matrix
+from common.mechanism.registry import release_length, sensitivity
 from common.plan.schedule import Phase, Round, schedule
 from common.plan.study_plan import StudyPlan
 from deploy.planning import planner_plot

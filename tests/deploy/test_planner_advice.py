@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from common.display.terminal import Commands
-from common.mechanism.moments import sensitivity
+from common.mechanism.registry import sensitivity
 from common.plan.schedule import schedule, whole_cost
 from common.plan.study_plan import StudyPlan
 from deploy.planning import planner_advice

@@ -16,7 +16,8 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from common.mechanism import utility
-from common.mechanism.moments import release_length, triangle
+from common.mechanism.moments import triangle
+from common.mechanism.registry import release_length
 from common.model.linear_start import PREFIX as START
 from common.model.weights import Weights
 from common.plan.schedule import schedule
@@ -91,7 +92,7 @@ def honest_reply(plan: StudyPlan, site: str, request: TrainRequest) -> TrainRepl
             for name, array in sorted(request.arrays.items())
             if not name.startswith(START)
         }
-        if step.utility is not None:
+        if step.rides:
             arrays[utility.NAME] = np.array([20.0, 100.0], np.float32)
     else:
         arrays = honest_release(plan, step.phase, seed)

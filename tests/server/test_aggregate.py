@@ -12,16 +12,17 @@ from common.model.weights import Weights, digest
 from common.plan.schedule import Round, schedule
 from common.plan.study_plan import StudyPlan
 from common.wire.messages import TrainReply, TrainRequest
-from server.aggregation.aggregate import Aggregation
 from server.aggregation.exact_sum import MOST_TERMS, ExactSum
+from server.aggregation.plain_sum import PlainSum
+from server.mechanism.half import Case, half_of
 from tests.server.sites import honest_reply, tiny_plan
 
 
 def joined(plan: StudyPlan, step: Round, weights: Weights, replies: list[TrainReply]) -> Weights:
-    aggregation = Aggregation(plan, step, weights)
+    total = PlainSum(plan, step, weights)
     for reply in replies:
-        aggregation.add(reply)
-    return aggregation.join()
+        total.add(reply)
+    return half_of(step.phase).absorb(Case.of_site(plan, step, weights), total.join())
 
 
 def test_order_of_arrival_does_not_change_a_bit_in_any_phase() -> None:
@@ -61,7 +62,7 @@ def test_a_sum_is_the_same_in_any_order_and_the_true_one_to_float32(values: list
         total = ExactSum({"w": 100.0})
         for term in terms:
             total.add({"w": np.float32([term])})
-        return float(total.mean()["w"][0])
+        return float(total.mean(["w"])["w"][0])
 
     shuffled = list(values)
     random.shuffle(shuffled)  # type: ignore[attr-defined]

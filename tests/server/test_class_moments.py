@@ -8,24 +8,16 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from client.mechanism.moments import patient_sum
+from client.mechanism.patient_sum import patient_sum
 from common.errors import StudyStopped
-from common.mechanism.moments import (
-    COUNT_WEIGHT,
-    coefficients,
-    cosine_basis,
-    detail_bands,
-    half_octaves,
-    pack_matrix,
-    release_length,
-    sensitivity,
-)
+from common.mechanism.moments import COUNT_WEIGHT, coefficients, cosine_basis, detail_bands, half_octaves, pack_matrix
+from common.mechanism.registry import release_length, sensitivity
 from common.model.study_model import initial
 from common.model.synthesis import Decoder
 from common.model.weights import Weights
 from common.plan.schedule import schedule
 from common.plan.study_plan import StudyPlan
-from server.model.closed_form import absorb
+from server.mechanism.patient_sum import absorb
 from server.model.shrinkage import clear, edge, towards_zero
 from tests.client.moment_cohorts import Patient, cache_of, moments_plan, random_patients
 

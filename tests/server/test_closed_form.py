@@ -9,17 +9,18 @@ import torch
 from numpy.typing import NDArray
 
 from client.mechanism import moments
-from client.mechanism.moments import patient_sum
+from client.mechanism.patient_sum import patient_sum, release
 from client.mechanism.randomness import SecureRandom
 from common.errors import StudyStopped
-from common.mechanism.moments import coefficients, cosine_basis, pack_matrix, release_length, sensitivity
+from common.mechanism.moments import coefficients, cosine_basis, pack_matrix
+from common.mechanism.registry import release_length, sensitivity
 from common.model.output_screening import Screening
 from common.model.study_model import initial
 from common.model.synthesis import Decoder
 from common.model.weights import Weights
 from common.plan.schedule import schedule
 from common.plan.study_plan import StudyPlan
-from server.model.closed_form import absorb
+from server.mechanism.patient_sum import absorb
 from server.model.shrinkage import falling, spectrum, towards
 from tests.client.moment_cohorts import Patient, cache_of, moments_plan, random_patients
 
@@ -191,8 +192,8 @@ def test_a_class_that_no_site_has_takes_the_spread_of_all_and_can_be_drawn(tmp_p
         cache = cache_of(tmp_path / str(seed), plan, patients)
         weights = initial(plan).arrays()
         for step in schedule(plan):
-            release = moments.release(plan, step, weights, cache, SecureRandom.simulated(seed, step.number))
-            weights = absorb(plan, step, weights, release["release"].astype(np.float64), sites=1)
+            sent = release(plan, step, weights, cache, SecureRandom.simulated(seed, step.number))
+            weights = absorb(plan, step, weights, sent["release"].astype(np.float64), sites=1)
         found = start(weights)
         assert found["frequency"][1] < 0.2
         own, of_nobody = (np.trace(factor @ factor.T) for factor in found["factor"])

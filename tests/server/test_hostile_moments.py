@@ -10,10 +10,12 @@ import pytest
 from flwr.app import Array, RecordDict
 from numpy.typing import NDArray
 
-from common.mechanism.moments import COUNT_WEIGHT, release_length, triangle, unpack_matrix
+from common.mechanism.moments import COUNT_WEIGHT, triangle, unpack_matrix
+from common.mechanism.registry import release_length
 from common.plan.schedule import schedule
 from common.wire.messages import Hello, TrainRequest
-from server.aggregation.plausible import contradiction
+from server.mechanism.half import Case
+from server.mechanism.moments import HALVES
 from server.protocol import rounds
 from server.study import release
 from server.study.study import Study
@@ -197,4 +199,4 @@ def test_a_component_that_has_next_to_nothing_of_anybody_is_no_contradiction(tmp
     sent = rows.astype(np.float32).astype(np.float64)
     passes = np.linalg.norm(sent[:, :-1], axis=1) / (sent[:, -1] / COUNT_WEIGHT)
     assert passes.max() > 1.001, "float32 holds all of these well"
-    assert contradiction(plan, step, sent.reshape(-1)) is None
+    assert HALVES[step.phase].contradiction(Case.of_site(plan, step, {}), sent.reshape(-1)) is None

@@ -7,12 +7,14 @@ import pytest
 
 from common.errors import PlanError
 from common.mechanism import utility
-from common.mechanism.moments import COUNT_WEIGHT, Array, detail_bands, pack_matrix, sensitivity
+from common.mechanism.moments import COUNT_WEIGHT, Array, detail_bands, pack_matrix
+from common.mechanism.registry import sensitivity
 from common.model.study_model import initial
 from common.plan.schedule import Phase, Round, schedule
 from common.plan.study_plan import StudyPlan
 from common.wire.messages import TrainReply, TrainRequest
-from server.aggregation.quarantine import Quarantined, check_reply
+from server.aggregation.plain_sum import PlainSum
+from server.aggregation.quarantine import Quarantined
 from tests.server.sites import PLAN, honest_reply
 
 MOST = 120
@@ -48,8 +50,8 @@ def release(plan: StudyPlan, step: Round, *, patients: int, seed: int) -> TrainR
     random = np.random.default_rng(seed)
     reply = honest_reply(plan, "hill", TrainRequest(plan=plan.digest, round=step.number, arrays=WEIGHTS))
     if step.phase == "sgd":
-        assert step.utility is not None
-        one, sigma, name = utility.SENSITIVITY * np.array([0.6, 0.8]), step.utility.sigma, utility.NAME
+        (ride,) = step.rides
+        one, sigma, name = utility.SENSITIVITY * np.array([0.6, 0.8]), ride.event.sigma, utility.NAME
         bound = utility.SENSITIVITY
     else:
         one, bound = one_patient(plan, step.phase, random), sensitivity(plan, step.phase)
@@ -68,9 +70,9 @@ def test_the_largest_honest_cohort_passes_with_its_noise_and_a_larger_one_does_n
     plan: StudyPlan, step: Round
 ) -> None:
     for seed in range(50):
-        check_reply(plan, step, WEIGHTS, release(plan, step, patients=MOST, seed=seed))
+        PlainSum(plan, step, WEIGHTS).check(release(plan, step, patients=MOST, seed=seed))
     with pytest.raises(Quarantined) as refused:
-        check_reply(plan, step, WEIGHTS, release(plan, step, patients=20 * MOST, seed=0))
+        PlainSum(plan, step, WEIGHTS).check(release(plan, step, patients=20 * MOST, seed=0))
     assert refused.value.reason == "NormOverBound"
 
 
@@ -84,13 +86,13 @@ def test_without_noise_a_whole_cohort_that_agrees_to_the_full_passes_float32_and
     plan = StudyPlan.parse(text + "[privacy]\nenabled = false\n")
     step = schedule(plan)[number - 1]
     for seed in range(50):
-        check_reply(plan, step, WEIGHTS, release(plan, step, patients=MOST, seed=seed))
+        PlainSum(plan, step, WEIGHTS).check(release(plan, step, patients=MOST, seed=seed))
 
 
 def test_without_a_word_in_the_plan_any_real_hospital_passes() -> None:
     plan = StudyPlan.parse(PLAN)
     step = schedule(plan)[0]
-    check_reply(plan, step, WEIGHTS, release(plan, step, patients=9_000_000, seed=0))
+    PlainSum(plan, step, WEIGHTS).check(release(plan, step, patients=9_000_000, seed=0))
 
 
 @pytest.mark.parametrize("most", [0, 9, 20_000_000])

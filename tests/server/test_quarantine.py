@@ -12,6 +12,7 @@ from common.model.study_model import initial
 from common.plan.schedule import schedule
 from common.wire.messages import TrainReply, TrainRequest, read_answer
 from server.aggregation import quarantine
+from server.aggregation.plain_sum import PlainSum
 from server.aggregation.quarantine import Quarantined
 from tests.server.sites import honest_reply, tiny_plan
 
@@ -29,7 +30,9 @@ def honest(number: int) -> TrainReply:
 def read(record: RecordDict, number: int) -> str:
     """Reason for which the coordinator leaves this answer of north to round `number` out; "" where it counts."""
     try:
-        quarantine.counted(PLAN, STEPS[number - 1], WEIGHTS, "north", read_answer(record, TrainReply))
+        reply = quarantine.counted(PLAN, STEPS[number - 1], "north", read_answer(record, TrainReply))
+        if isinstance(reply, TrainReply):
+            PlainSum(PLAN, STEPS[number - 1], WEIGHTS).check(reply)
     except Quarantined as error:
         return error.reason
     return ""
@@ -66,6 +69,8 @@ def test_a_reply_that_holds_more_than_its_release_is_left_out_by_name() -> None:
         reply = honest(number)
         more = dataclasses.replace(reply, arrays={**reply.arrays, "count": np.ones(1, np.float32)})
         assert read(more.to_record(), number) == "ExtraKey"
+        other = {name: array.astype(np.uint64) for name, array in reply.arrays.items()}
+        assert read(dataclasses.replace(reply, arrays=other).to_record(), number) == "WrongShape"
     for key in ("loss", "patients"):
         record = honest(SUBSPACE).to_record()
         record["message"] = ConfigRecord({**dict(record["message"]), key: 1.0})  # type: ignore[call-overload]

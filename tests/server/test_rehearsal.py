@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from client.mechanism.moments import patient_sum
+from client.mechanism.patient_sum import patient_sum
 from common.errors import PlanError
-from common.mechanism.moments import sensitivity
+from common.mechanism.registry import sensitivity
 from common.model.linear_start import ClassStart
 from common.model.refined import RefinedVae
 from common.model.study_model import initial
 from common.model.weights import Weights
 from common.plan.schedule import schedule
 from common.plan.study_plan import StudyPlan
+from server.mechanism.patient_sum import absorb
 from server.model import prior_guard, rehearsal, warm, warm_data, warm_denoiser
-from server.model.closed_form import absorb
 from server.model.rehearsal import Rehearsal, Stage
 from server.protocol import rounds
 from server.study import release

@@ -80,11 +80,11 @@ def test_a_paid_error_is_read_from_the_sum_of_the_sites_and_stays_out_of_the_mod
     (tmp_path / "plan.toml").write_text(PLAN + "[privacy]\nutility_share = 0.2\n")
     study = Study.begin(tmp_path)
     rounds.run(study, ScriptedExchange(study.plan, NAMES))
-    errors = [(record.site_error, record.site_error_std) for record in study.records]
-    assert errors[:3] == [(None, None)] * 3
-    assert errors[3][0] == pytest.approx(0.2)  # 20 over 100 at every site
-    assert errors[3][1] is not None
-    assert 0 < errors[3][1] < 0.1
+    errors = [record.readings.get(utility.NAME) for record in study.records]
+    assert errors[:3] == [None] * 3
+    assert errors[3] is not None
+    assert errors[3].value == pytest.approx(0.2)  # 20 over 100 at every site
+    assert 0 < errors[3].std < 0.1
     assert utility.NAME not in study.weights
     assert Study.resume(tmp_path).records == study.records
 

@@ -22,7 +22,8 @@ from common.plan.schedule import Round, schedule
 from common.plan.study_plan import StudyPlan
 from common.wire.messages import Hello, TrainReply, TrainRequest
 from server.aggregation import strategies
-from server.aggregation.aggregate import Aggregation
+from server.aggregation.plain_sum import PlainSum
+from server.mechanism.half import Case, half_of
 from server.protocol import gate, rounds
 from server.study import release
 from server.study.study import MEMORY, Study
@@ -57,10 +58,10 @@ def replies(plan: StudyPlan, step: Round, weights: Weights) -> list[TrainReply]:
 
 
 def joined(plan: StudyPlan, step: Round, weights: Weights, given: list[TrainReply], folder: Path) -> Weights:
-    aggregation = Aggregation(plan, step, weights, folder=folder)
+    total = PlainSum(plan, step, weights, folder=folder)
     for reply in given:
-        aggregation.add(reply)
-    return aggregation.join()
+        total.add(reply)
+    return half_of(step.phase).absorb(Case.of_site(plan, step, weights), total.join())
 
 
 def flowers_own(plan: StudyPlan) -> FedAvg:
