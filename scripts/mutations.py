@@ -26,6 +26,7 @@ from mutations_mechanisms import MECHANISMS
 from mutations_more import MORE
 from mutations_outlook import OUTLOOK
 from mutations_pacs import PACS
+from mutations_phases import PHASES
 from mutations_pixels import PIXELS
 from mutations_plan import PLANS
 from mutations_prior import PRIOR
@@ -52,6 +53,7 @@ MUTATIONS = [
     *HELLO,
     *OUTLOOK,
     *PACS,
+    *PHASES,
     *PIXELS,
     *RELEASE,
     *PLANS,
