@@ -2,10 +2,11 @@
 
 Formal guarantee
     `seal` makes a reply, and the reply leaves through `release`, fresh or from the spool. Both compare it with the
-    site's own approved plan. It holds the arrays of one phase, with exactly the names and shapes of the plan, as plain
-    finite numbers of the type of the plan's sum (float32), so of one known size. Its scalars follow from plan, policy and ledger alone, each in its one form. There
-    is no key for a count, a loss, a file name or an error text. `release` writes two records durably before the reply
-    may be sent: the line of the egress log, and the receipt against which a rolled-back ledger is measured.
+    site's own approved plan. It holds the arrays of one phase, with exactly the names and shapes of the plan. They are
+    plain finite numbers of the type of the plan's sum (float32), so of one known size. Its scalars follow from plan,
+    policy and ledger alone, each in its one form. There is no key for a count, a loss, a file name or an error text.
+    `release` writes two records durably before the reply may be sent: the line of the egress log, and the receipt
+    against which a rolled-back ledger is measured.
 """
 
 import math
