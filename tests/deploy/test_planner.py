@@ -15,11 +15,12 @@ from common.accountant.accounting import GaussianEvent
 from common.display.terminal import Commands
 from common.mechanism.moments import triangle, unpack_matrix
 from common.mechanism.registry import release_length, sensitivity
+from common.mechanism.sgd import trained_values
 from common.plan.schedule import Phase, Round, schedule
 from common.plan.study_plan import StudyPlan
 from deploy.planning import planner_plot
 from deploy.planning.calibration import Calibration, calibrate
-from deploy.planning.planner import forecast, signal_to_noise, trained_values
+from deploy.planning.planner import forecast, signal_to_noise
 from deploy.planning.planner_cli import COMMANDS
 
 PLAN = """
