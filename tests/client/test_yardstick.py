@@ -34,7 +34,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def plan(*, near_rmse: float = 0.1, **rules: float) -> StudyPlan:
     evaluation = EvaluationPlan(held_out_share=0.5, near_rmse=near_rmse, **rules)  # type: ignore[arg-type]
-    return dataclasses.replace(small_plan(), evaluation=evaluation)
+    small = small_plan()
+    model = dataclasses.replace(small.model, latent=32, base=16)  # as real plans: kernels keep images of few apart
+    return dataclasses.replace(small, model=model, evaluation=evaluation)
 
 
 def candidate(model: Vae) -> Candidate:
@@ -127,6 +129,14 @@ def by_place(plain: Callable[..., Tensor], size: float) -> Callable[..., Tensor]
     return uneven
 
 
+def together(rules: StudyPlan, judged: Candidate) -> int:
+    """How many images share a pass here; a test of what several in a pass may do needs more than one."""
+    slots = yardstick.slots_of(rules, judged)
+    if slots == 1:
+        pytest.skip("no two images of this shape can share a pass on this machine")
+    return slots
+
+
 @pytest.mark.parametrize(
     ("where", "name", "size"),
     [
@@ -145,6 +155,7 @@ def test_where_a_library_rounds_by_place_every_image_goes_alone_and_moves_no_oth
     rules = several_components(plan(near_rmse=0.7))
     judged = candidate(initial(rules))
     cohort = small_cohort(tmp_path, patients=9, images=[1, 2, 3] * 3)
+    together(rules, judged)
     monkeypatch.setattr(where, name, by_place(getattr(where, name), size))
     assert yardstick.slots_of(rules, judged) == 1
     entry, norm = worst_move(rules, judged, cohort)
@@ -162,7 +173,7 @@ def test_every_pass_has_one_shape_whoever_is_in_the_cohort(monkeypatch: pytest.M
 
     cohort = small_cohort(tmp_path, patients=6, images=[1, 90, 2, 3, 4, 5])  # one fills more than a pass
     judged = candidate(initial(plan()))
-    slots = yardstick.slots_of(plan(), judged)
+    slots = together(plan(), judged)
     monkeypatch.setattr(Vae, "reconstruct", watched)
     monkeypatch.setattr(votes, "slots_of", lambda *_: slots)
     for some in (cohort, only(cohort, 0), only(cohort, 1)):
