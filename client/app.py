@@ -6,7 +6,9 @@ instead. Only the second kind reads the run's configuration, and only there can 
 """
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from flwr.app import Context, Message, RecordDict
@@ -17,35 +19,36 @@ from client.egress.refusals import reason_of, refused
 from client.site.site import Site
 from common.errors import MessageRefused, PlanRefused, SeedRefused, WardroundError
 from common.simulation import SimulationSetup
-from common.wire.messages import About, EvaluateRequest, Hello, Refused, TrainRequest, is_of
+from common.wire.messages import About, EvaluateRequest, Hello, Refused, Reply, TrainRequest, is_of
 
 log = logging.getLogger(__name__)
 
 app = ClientApp()
+_Question = TypeVar("_Question", Hello, About, TrainRequest, EvaluateRequest)
 
 
 @app.query()  # type: ignore[untyped-decorator]
 def query(message: Message, context: Context) -> Message:
     """Answer a `Hello` with the site's name, an `About` with its settings, or a refusal by type."""
-    return _answer(message, context, About if is_of(message.content, About) else Hello)
+    if is_of(message.content, About):
+        return _answer(message, context, About, hospital.about)
+    return _answer(message, context, Hello, hospital.greet)
 
 
 @app.train()  # type: ignore[untyped-decorator]
 def train(message: Message, context: Context) -> Message:
     """Answer a `TrainRequest` with a sealed reply, or a refusal by type."""
-    return _answer(message, context, TrainRequest)
+    return _answer(message, context, TrainRequest, hospital.train)
 
 
 @app.evaluate()  # type: ignore[untyped-decorator]
 def evaluate(message: Message, context: Context) -> Message:
     """Answer an `EvaluateRequest` with a signed verdict, or a refusal by type."""
-    return _answer(message, context, EvaluateRequest)
+    return _answer(message, context, EvaluateRequest, hospital.evaluate)
 
 
 def _answer(
-    message: Message,
-    context: Context,
-    kind: type[Hello] | type[About] | type[TrainRequest] | type[EvaluateRequest],
+    message: Message, context: Context, kind: type[_Question], respond: Callable[[Site, _Question], Reply]
 ) -> Message:
     """Run the request at the site. On any failure, only the type of a deliberate error leaves."""
     site: Site | None = None
@@ -54,14 +57,7 @@ def _answer(
         site = open_site(context)
         request = kind.from_record(message.content)
         plan = request.plan
-        if isinstance(request, Hello):
-            content = hospital.greet(site, request).to_record()
-        elif isinstance(request, About):
-            content = hospital.about(site, request).to_record()
-        elif isinstance(request, TrainRequest):
-            content = hospital.train(site, request).to_record()
-        else:
-            content = hospital.evaluate(site, request).to_record()
+        content = respond(site, request).to_record()
     except WardroundError as error:
         log.warning("refused: %s: %s", type(error).__name__, error)
         content = _refusal(context, site, plan, reason_of(error))

@@ -10,6 +10,7 @@ Formal guarantee
 
 import logging
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from client.admission.records import Admission
@@ -19,8 +20,6 @@ from client.cohort.forms import form_of
 from client.cohort.held_out import VERDICT
 from client.cohort.identity import SIGNING_KEY
 from client.egress import egress, spool
-from client.evaluation import verdicts
-from client.evaluation.candidate import Candidate
 from client.evaluation.judge import candidate_of, judge, tell_steward
 from client.ledger import noise_key
 from client.ledger.bookings import Bookings
@@ -103,37 +102,112 @@ def train(site: Site, request: TrainRequest) -> TrainReply:
     Raises:
         Refusal: The site says no; nothing was read from a scan and the ledger is as it was. Where the study was paused
             or a patient withdrew meanwhile, what was booked stays booked, and nothing leaves.
-        StateError: The cache or the ledger cannot be trusted.
+        StateError: The cache, the ledger or a stored reply cannot be trusted.
     """
+    plan = _agreed(site, request)
+    task = _Training(site, plan, policy.round_of(plan, request.round), request)
+    with site.alone():
+        finished = _answered(task)
+        assert isinstance(finished.answer, TrainReply)
+        return egress.release(site.home, plan=plan, step=task.step, reply=finished.answer, entry=finished.entry)
+
+
+def evaluate(site: Site, request: EvaluateRequest) -> Verdict:
+    """Judge the finished model on this site's patients, the held-out ones first of all, and answer yes or no.
+
+    The same road as a round. A verdict that is stored is sent again as it is, and only then are the steward's figures
+    made, on which nothing that leaves may depend.
+
+    Raises:
+        Refusal: As in `train`.
+        DataError: The model draws nothing that could be judged; nothing was booked.
+        StateError: The cache, the ledger or a stored verdict cannot be trusted.
+    """
+    plan = _agreed(site, request)
+    event = verdict_event(plan)
+    if event is None:
+        raise PlanRefused(f"plan {plan.name!r} sets no patient aside, so there is nothing to judge a model by")
+    step = Round(number=len(schedule(plan)) + 1, phase=VERDICT, event=event, epsilon_after=0.0)
+    with site.alone():
+        finished = _answered(_Judging(site, plan, step, request))
+        assert isinstance(finished.answer, Verdict)
+        return egress.release_verdict(site.home, plan=plan, verdict=finished.answer, entry=finished.entry)
+
+
+def _agreed(site: Site, request: TrainRequest | EvaluateRequest) -> StudyPlan:
+    """The site's own copy of the request's plan, once the request's weights are that plan's."""
     plan = policy.approved_plan(site.home, request.plan)
     _refuse_without_noise(site, plan)
     check(request.arrays, shared_shapes(plan), what="request")
-    step = policy.round_of(plan, request.round)
-    with site.alone():
-        _refuse_rollback(site, request)
-        weights = digest(request.arrays)
-        finished = _stored(site, request) or _train(site, plan, step, request, weights)
-        noise_key.destroy(site.home, noise_key.name_of(plan.digest, step.number, weights, finished.cohort))
-        policy.approved_plan(site.home, request.plan)  # paused or left meanwhile: the reply stays in the spool
-        site.ledger.require_consent(finished.cohort)
-        return egress.release(site.home, plan=plan, step=step, reply=finished.reply, entry=finished.entry)
+    return plan
 
 
-def _stored(site: Site, request: TrainRequest) -> spool.Finished | None:
-    """What this very request already got, unless it is not what was settled, or holds a patient who withdrew since."""
-    finished = spool.find(site.home, request)
-    if finished is None or not _stands(site, finished, finished.reply, digest(finished.reply.arrays)):
-        return None
-    log.info("round %d answered from the spool", request.round)
+class _Task(ABC):
+    """What one kind of request has of its own on the road that all take (`_answered`).
+
+    Args:
+        site: The hospital.
+        plan: Its own approved copy.
+        step: What is booked.
+        request: What was asked.
+    """
+
+    def __init__(self, site: Site, plan: StudyPlan, step: Round, request: TrainRequest | EvaluateRequest) -> None:
+        self.site, self.plan, self.step, self.request = site, plan, step, request
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Make ready what no scan enters, before anything is booked."""
+
+    @abstractmethod
+    def cohort(self) -> Cache:
+        """Those whose budget is booked."""
+
+    @abstractmethod
+    def make(self, entry: Entry, number: int) -> str:
+        """Compute what reservation `number` has paid for; returns its digest as the ledger notes it."""
+
+    @abstractmethod
+    def seal(self, *, epsilon: float, ledger_head: str) -> TrainReply | Verdict:
+        """The answer that may be stored and sent."""
+
+    @abstractmethod
+    def stored(self, answer: TrainReply | Verdict) -> None:
+        """Do what waits until a new answer is stored and its key is gone."""
+
+
+def _answered(task: _Task) -> spool.Finished:
+    """The stored answer to a task's request, or a new one: permit, reserve, make, settle, seal, store.
+
+    What comes back may leave at this moment: its key is gone, its plan is approved, and each of its patients consents.
+    """
+    site, request, plan = task.site, task.request, task.plan
+    _refuse_rollback(site, request)
+    weights = digest(request.arrays)
+    kept = _stored(site, request)
+    finished = kept or _made(task, weights)
+    noise_key.destroy(site.home, noise_key.name_of(plan.digest, task.step.number, weights, finished.cohort))
+    if kept is None:
+        task.stored(finished.answer)
+    policy.approved_plan(site.home, request.plan)  # paused or left meanwhile: the answer stays in the spool
+    site.ledger.require_consent(finished.cohort)
     return finished
 
 
-def _stands(
-    site: Site, finished: spool.Finished | verdicts.Finished, answer: TrainReply | Verdict, reply_digest: str
-) -> bool:
+def _stored(site: Site, request: TrainRequest | EvaluateRequest) -> spool.Finished | None:
+    """What this very request already got, unless it is not what was settled, or holds a patient who withdrew since."""
+    finished = spool.find(site.home, request)
+    if finished is None or not _stands(site, finished):
+        return None
+    log.info("entry %d answers from the spool", finished.entry)
+    return finished
+
+
+def _stands(site: Site, finished: spool.Finished) -> bool:
     """Whether a stored answer is what its booking ended in, by this very ledger, and holds no withdrawn patient."""
+    answer = finished.answer
     if not site.ledger.settled(
-        finished.entry, plan=answer.plan, cohort=finished.cohort, reply_digest=reply_digest, head=answer.ledger_head
+        finished.entry, plan=answer.plan, cohort=finished.cohort, reply_digest=finished.digest, head=answer.ledger_head
     ):
         log.warning("entry %d: the stored answer is not the one that was settled; it is not sent", finished.entry)
         return False
@@ -143,95 +217,85 @@ def _stands(
     return True
 
 
-def _train(site: Site, plan: StudyPlan, step: Round, request: TrainRequest, weights: str) -> spool.Finished:
-    """Permit, reserve, train, settle, seal, store."""
+def _made(task: _Task, weights: str) -> spool.Finished:
+    """Permit, reserve, make, settle, seal, store."""
+    site, plan, step = task.site, task.plan, task.step
     _permit_unread(site, plan, step, weights)
     check_cohort(site, plan)
-    entry = _entry(plan, step, site.cohort(plan), weights)
+    task.prepare()
+    entry = _entry(plan, step, task.cohort(), weights)
     number = _reserve(site, plan, step, entry)
 
-    made, encoder = local_encoder.apart(plan, _compute(site, plan, step, request.arrays, entry, number))
-    arrays = sum_half(plan).sent(made, plan=plan, step=step, weights=weights, home=site.home)
+    made = task.make(entry, number)
 
-    site.ledger.settle(number, entry, reply_digest=digest(arrays))
-    reply = egress.seal(
-        site=site.policy.name,
-        plan=plan,
-        step=step,
-        arrays=arrays,
-        epsilon=site.ledger.epsilon(delta=plan.privacy.delta, plan=plan.digest),
-        ledger_head=site.ledger.head(),
-    )
-    finished = spool.Finished(reply=reply, entry=number, cohort=entry.cohort)
-    spool.keep(site.home, request, finished)
-    if encoder:  # seen by later rounds from here on, so never again made by the same key
-        noise_key.destroy(site.home, noise_key.name_of(plan.digest, step.number, weights, entry.cohort))
-        local_encoder.keep(site.home, plan, step.number, encoder)
-    log.info("round %d (%s) done, study epsilon %.3f", step.number, step.phase, reply.epsilon)
+    site.ledger.settle(number, entry, reply_digest=made)
+    spent = site.ledger.epsilon(delta=plan.privacy.delta, plan=plan.digest)
+    answer = task.seal(epsilon=spent, ledger_head=site.ledger.head())
+    finished = spool.Finished(answer=answer, entry=number, cohort=entry.cohort)
+    spool.keep(site.home, task.request, finished)
+    log.info("round %d (%s) done, study epsilon %.3f", step.number, step.phase, spent)
     return finished
 
 
-def evaluate(site: Site, request: EvaluateRequest) -> Verdict:
-    """Judge the finished model on this site's patients, the held-out ones first of all, and answer yes or no.
+class _Training(_Task):
+    """One round: what leaves is a noised sum or trained weights; an encoder may stay."""
 
-    The same order as a round: permit, reserve, judge, settle, seal. A verdict that is stored is sent again as it is,
-    and only then are the steward's figures made, on which nothing that leaves may depend.
+    def prepare(self) -> None:
+        """A round needs nothing."""
 
-    Raises:
-        Refusal: As in `train`.
-        DataError: The model draws nothing that could be judged; nothing was booked.
-        StateError: The cache or the ledger cannot be trusted.
-    """
-    plan = policy.approved_plan(site.home, request.plan)
-    _refuse_without_noise(site, plan)
-    event = verdict_event(plan)
-    if event is None:
-        raise PlanRefused(f"plan {plan.name!r} sets no patient aside, so there is nothing to judge a model by")
-    check(request.arrays, shared_shapes(plan), what="request")
-    step = Round(number=len(schedule(plan)) + 1, phase=VERDICT, event=event, epsilon_after=0.0)
-    with site.alone():
-        _refuse_rollback(site, request)
-        weights = digest(request.arrays)
-        finished, judged = verdicts.find(site.home, plan, weights), None
-        if finished is None or not _stands(site, finished, finished.verdict, finished.verdict.candidate):
-            finished, judged = _judge(site, plan, step, request, weights)
-        noise_key.destroy(site.home, noise_key.name_of(plan.digest, step.number, weights, finished.cohort))
-        if judged is not None:
-            tell_steward(site, plan, judged, finished.verdict.outcome)
-        policy.approved_plan(site.home, request.plan)
-        site.ledger.require_consent(finished.cohort)
-        return egress.release_verdict(site.home, plan=plan, verdict=finished.verdict, entry=finished.entry)
+    def cohort(self) -> Cache:
+        return self.site.cohort(self.plan)
+
+    def make(self, entry: Entry, number: int) -> str:
+        made = _compute(self.site, self.plan, self.step, self.request.arrays, entry, number)
+        self._arrays, self._encoder = local_encoder.apart(self.plan, made)
+        return digest(self._arrays)
+
+    def seal(self, *, epsilon: float, ledger_head: str) -> TrainReply:
+        return egress.seal(
+            site=self.site.policy.name,
+            plan=self.plan,
+            step=self.step,
+            arrays=self._arrays,
+            epsilon=epsilon,
+            ledger_head=ledger_head,
+        )
+
+    def stored(self, answer: TrainReply | Verdict) -> None:
+        if self._encoder:  # seen by later rounds from here on, so never again made by the same key
+            local_encoder.keep(self.site.home, self.plan, self.step.number, self._encoder)
 
 
-def _judge(
-    site: Site, plan: StudyPlan, step: Round, request: EvaluateRequest, weights: str
-) -> tuple[verdicts.Finished, Candidate]:
-    """Permit, reserve, judge, settle, sign, store."""
-    _permit_unread(site, plan, step, weights)
-    check_cohort(site, plan)
-    site.use_threads()
-    candidate = candidate_of(plan, request.arrays)
-    entry = _entry(plan, step, site.admitted(plan), weights)
-    number = _reserve(site, plan, step, entry)
+class _Judging(_Task):
+    """The verdict on a candidate: what leaves is one signed outcome; the steward's figures stay."""
 
-    random = site.random(plan.digest, step.number, weights, key=_key(site, plan, entry, number))
-    judgement = judge(site, plan, candidate, random)
+    def prepare(self) -> None:
+        self.site.use_threads()
+        self._candidate = candidate_of(self.plan, self.request.arrays)
 
-    site.ledger.settle(number, entry, reply_digest=judgement.candidate)
-    verdict = signed(
-        Key.at(site.home / SIGNING_KEY),
-        plan=plan.digest,
-        candidate=judgement.candidate,
-        site=site.policy.name,
-        outcome=judgement.outcome,
-        epsilon=site.ledger.epsilon(delta=plan.privacy.delta, plan=plan.digest),
-        delta=plan.privacy.delta,
-        ledger_head=site.ledger.head(),
-    )
-    finished = verdicts.Finished(verdict=verdict, entry=number, cohort=entry.cohort)
-    verdicts.keep(site.home, plan, weights, finished)
-    log.info("the candidate was judged, study epsilon %.3f", verdict.epsilon)
-    return finished, candidate
+    def cohort(self) -> Cache:
+        return self.site.admitted(self.plan)
+
+    def make(self, entry: Entry, number: int) -> str:
+        key = _key(self.site, self.plan, entry, number)
+        random = self.site.random(self.plan.digest, self.step.number, entry.request, key=key)
+        self._judgement = judge(self.site, self.plan, self._candidate, random)
+        return self._judgement.candidate
+
+    def seal(self, *, epsilon: float, ledger_head: str) -> Verdict:
+        return signed(
+            Key.at(self.site.home / SIGNING_KEY),
+            plan=self.plan.digest,
+            candidate=self._judgement.candidate,
+            site=self.site.policy.name,
+            outcome=self._judgement.outcome,
+            epsilon=epsilon,
+            delta=self.plan.privacy.delta,
+            ledger_head=ledger_head,
+        )
+
+    def stored(self, answer: TrainReply | Verdict) -> None:
+        tell_steward(self.site, self.plan, self._candidate, self._judgement.outcome)
 
 
 def _entry(plan: StudyPlan, step: Round, cohort: Cache, weights: str) -> Entry:

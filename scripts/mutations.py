@@ -183,9 +183,9 @@ MUTATIONS = [
     Mutation(
         name="message: weights are not checked",
         file="client/hospital.py",
-        at="train",
-        old='    check(request.arrays, shared_shapes(plan), what="request")\n    step = policy',
-        new="    step = policy",
+        at="_agreed",
+        old='    check(request.arrays, shared_shapes(plan), what="request")',
+        new="    pass",
         tests=(WEIGHTS,),
     ),
     Mutation(
@@ -254,19 +254,30 @@ MUTATIONS = [
         tests=(CRASH,),
     ),
     Mutation(
+        name="spool: a damaged answer is made and booked again",
+        file="client/egress/spool.py",
+        at="find",
+        old="        raise StateError(",
+        new="        return None\n        raise StateError(",
+        tests=(
+            CRASH + "::test_a_stored_reply_that_is_damaged_is_not_sent_and_costs_nothing_until_a_person_removes_it",
+            "tests/client/test_verdict.py::test_a_stored_verdict_that_is_damaged_is_not_sent_and_costs_nothing",
+        ),
+    ),
+    Mutation(
         name="verdict: a stored one leaves with another ledger's head",
         file="client/hospital.py",
-        at="evaluate",
-        old=" or not _stands(site, finished, finished.verdict, finished.verdict.candidate):",
+        at="_stored",
+        old=" or not _stands(site, finished):",
         new=":",
         tests=("tests/client/test_verdict.py",),
     ),
     Mutation(
         name="key: a round's key outlives its reply",
         file="client/hospital.py",
-        at="train",
-        old="finished.cohort))\n        policy.approved_plan(site.home, request.plan)  # paused",
-        new="'another'))\n        policy.approved_plan(site.home, request.plan)  # paused",
+        at="_answered",
+        old="finished.cohort))\n    if kept is None:",
+        new="'another'))\n    if kept is None:",
         tests=(CRASH,),
     ),
     Mutation(
@@ -312,9 +323,9 @@ MUTATIONS = [
     Mutation(
         name="approval: a reply leaves although it was paused meanwhile",
         file="client/hospital.py",
-        at="train",
-        old="        policy.approved_plan(site.home, request.plan)  # paused",
-        new="        pass  # paused",
+        at="_answered",
+        old="    policy.approved_plan(site.home, request.plan)  # paused",
+        new="    pass  # paused",
         tests=(CRASH, HOSPITAL, "tests/client/test_budget_cli.py"),
     ),
     Mutation(
@@ -336,17 +347,9 @@ MUTATIONS = [
     Mutation(
         name="consent: a fresh reply with a patient who withdrew meanwhile",
         file="client/hospital.py",
-        at="train",
-        old="        site.ledger.require_consent(finished.cohort)\n        return egress.release(",
-        new="        return egress.release(",
-        tests=("tests/client/test_consent.py",),
-    ),
-    Mutation(
-        name="consent: a fresh verdict with a patient who withdrew meanwhile",
-        file="client/hospital.py",
-        at="evaluate",
-        old="        site.ledger.require_consent(finished.cohort)\n        return egress.release_verdict(",
-        new="        return egress.release_verdict(",
+        at="_answered",
+        old="    site.ledger.require_consent(finished.cohort)\n",
+        new="",
         tests=("tests/client/test_consent.py",),
     ),
     Mutation(

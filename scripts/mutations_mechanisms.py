@@ -302,9 +302,9 @@ MECHANISMS = [
     Mutation(
         name="encoder: later rounds see it while its round's key is there",
         file="client/hospital.py",
-        at="_train",
-        old="noise_key.destroy(site.home, noise_key.name_of(plan.digest, step.number, weights, entry.cohort))",
-        new="pass",
+        at="_answered",
+        old="    noise_key.destroy(site.home,",
+        new="    task.stored(finished.answer) if kept is None else None\n    noise_key.destroy(site.home,",
         tests=(OWN_ENCODER,),
     ),
     Mutation(

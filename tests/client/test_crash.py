@@ -253,11 +253,11 @@ def test_a_stored_reply_that_was_not_settled_is_not_sent(home: Path, monkeypatch
     site, asked = Site.open(home), request(PLAN)
     finished = spool.find(home, asked)
     assert finished is not None
-    planted = replace(finished.reply, arrays={"release": np.full_like(finished.reply.arrays["release"], 0.5)})
-    spool.keep(home, asked, replace(finished, reply=planted))
+    planted = replace(finished.answer, arrays={"release": np.full_like(finished.answer.arrays["release"], 0.5)})
+    spool.keep(home, asked, replace(finished, answer=planted))
     computed: list[int] = []
-    monkeypatch.setattr(hospital, "_compute", lambda *_: computed.append(1) or finished.reply.arrays)
-    assert digest(hospital.train(site, asked).arrays) == digest(finished.reply.arrays)
+    monkeypatch.setattr(hospital, "_compute", lambda *_: computed.append(1) or finished.answer.arrays)
+    assert digest(hospital.train(site, asked).arrays) == digest(finished.answer.arrays)
     assert computed == [1]
     assert booked(home) == 2
 
@@ -272,18 +272,31 @@ def test_a_stored_reply_that_names_another_ledgers_head_or_cohort_is_not_sent(ho
         "no head": GENESIS,
         "head from before": Ledger(home / "ledger.sqlite").rows()[0].hash,
     }
-    reply = replace(finished.reply, ledger_head=heads.get(damage, finished.reply.ledger_head))
+    reply = replace(finished.answer, ledger_head=heads.get(damage, finished.answer.ledger_head))
     cohort = "c" * 64 if damage == "foreign cohort" else finished.cohort
-    spool.keep(home, request(PLAN), replace(finished, reply=reply, cohort=cohort))
+    spool.keep(home, request(PLAN), replace(finished, answer=reply, cohort=cohort))
     again = ask(home)
     assert booked(home) == 2
     assert again.ledger_head == egress.last_head(home) == Ledger(home / "ledger.sqlite").head()
     ask(home, 2)
 
 
-def test_a_stored_reply_that_was_damaged_is_computed_anew_at_its_price(home: Path) -> None:
-    ask(home)
-    stored(home).write_bytes(stored(home).read_bytes()[:-3])
+@pytest.mark.parametrize("content", ["cut", "altered", "empty"])
+def test_a_stored_reply_that_is_damaged_is_not_sent_and_costs_nothing_until_a_person_removes_it(
+    home: Path, content: str
+) -> None:
+    first = ask(home)
+    whole = stored(home).read_bytes()
+    spoiled = {"cut": whole[:-3], "altered": whole[:-1] + bytes([whole[-1] ^ 1]), "empty": b""}[content]
+    stored(home).write_bytes(spoiled)
+    logged = (home / "egress.jsonl").read_bytes()
+    with pytest.raises(StateError, match=r"is damaged .* Put this one file back .* remove it"):
+        ask(home)
+    assert booked(home) == 1
+    assert (home / "egress.jsonl").read_bytes() == logged
+    stored(home).write_bytes(whole)
+    assert ask(home) == first
+    stored(home).unlink()
     ask(home)
     assert booked(home) == 2
 

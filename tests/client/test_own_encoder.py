@@ -115,7 +115,7 @@ def test_a_round_that_a_crash_cut_short_is_the_same_draw_from_the_same_encoder(
     attempts = []
 
     def dies(_home: Path, _request: TrainRequest, finished: spool.Finished) -> None:
-        attempts.append(digest(finished.reply.arrays))
+        attempts.append(digest(finished.answer.arrays))
         raise StateError("the power went")
 
     with monkeypatch.context() as patch:

@@ -15,8 +15,8 @@ from client.approval import approvals
 from client.approval.proposal import Proposal
 from client.cohort.held_out import is_held_out, split
 from client.cohort.identity import SIGNING_KEY, patient_key, site_secret
-from client.egress import egress
-from client.evaluation import judge, verdicts, votes
+from client.egress import egress, spool
+from client.evaluation import judge, votes
 from client.evaluation.judge import candidate_of
 from client.mechanism.randomness import SecureRandom
 from client.site.site import Site
@@ -33,7 +33,6 @@ from common.errors import (
 )
 from common.model.study_model import initial
 from common.model.synthesis import Decoder
-from common.model.weights import digest
 from common.plan.schedule import schedule, verdict_event
 from common.plan.study_plan import StudyPlan
 from common.wire.messages import EvaluateRequest, Verdict, read_reply
@@ -237,15 +236,27 @@ def test_an_altered_stored_verdict_never_leaves(home: Path) -> None:
         hospital.evaluate(Site.open(home), ask(plan))
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"verdict": {}, "entry": 1, "cohort": "c"}', "\xff"])
+def test_a_stored_verdict_that_is_damaged_is_not_sent_and_costs_nothing(home: Path, content: str) -> None:
+    verdict = hospital.evaluate(Site.open(home), ask(gated()))
+    (file,) = (home / "verdicts").iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(content.encode("latin-1"))
+    with pytest.raises(StateError, match=r"is damaged .* Put this one file back .* remove it"):
+        hospital.evaluate(Site.open(home), ask(gated()))
+    assert len(Site.open(home).ledger.events()) == 1
+    file.write_bytes(whole)
+    assert hospital.evaluate(Site.open(home), ask(gated())) == verdict
+
+
 def test_a_stored_verdict_that_names_another_ledgers_head_is_judged_anew(home: Path) -> None:
     plan = gated()
     verdict = hospital.evaluate(Site.open(home), ask(plan))
-    weights = digest(ask(plan).arrays)
-    finished = verdicts.find(home, plan, weights)
+    finished = spool.find(home, ask(plan))
     assert finished is not None
     values = {name: value for name, value in vars(verdict).items() if name not in ("public", "signature")}
     planted = signed(Key.at(home / SIGNING_KEY), **{**values, "ledger_head": "f" * 64})
-    verdicts.keep(home, plan, weights, dataclasses.replace(finished, verdict=planted))
+    spool.keep(home, ask(plan), dataclasses.replace(finished, answer=planted))
     again = hospital.evaluate(Site.open(home), ask(plan))
     assert again.ledger_head == egress.last_head(home) == Site.open(home).ledger.head()
     assert len(Site.open(home).ledger.events()) == 2
