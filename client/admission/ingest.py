@@ -30,6 +30,7 @@ from client.cohort.identity import MERGES_FILE, SECRET_BYTES, Merges, cohort_ide
 from client.cohort.people import People, remember
 from client.decoder.pool import Limits
 from client.dicom import text_finder
+from client.site import layout
 from common.errors import CacheCorrupt, CacheMissing, DataError, NoUsableScans, StateError
 from common.plan.study_plan import StudyPlan
 
@@ -168,7 +169,7 @@ def _context(folder: Path, home: Path, settings: IngestSettings, *, dry_run: boo
     ocr = not text_finder.why_not() if ocr is None else ocr
     reading, judging = _digests(folder, home, settings, ocr=ocr)
     # a dry run at a fresh site must not leave a secret behind; counts do not depend on it
-    secret = os.urandom(SECRET_BYTES) if dry_run and not (home / "secret.key").exists() else site_secret(home)
+    secret = os.urandom(SECRET_BYTES) if dry_run and not (home / layout.SECRET).exists() else site_secret(home)
     labels = None
     if settings.labels and not settings.label_attribute:
         labels = Labels.read(folder / LABELS_FILE, settings.labels, secret)

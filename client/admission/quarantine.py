@@ -20,12 +20,13 @@ from client.admission.records import Admission, FileRecord, admissions
 from client.admission.scan import Job
 from client.admission.settings import IngestSettings
 from client.decoder.pool import DecodePool, Picture
+from client.site import layout
 from common.errors import DataError, StateError
 from common.host.files import PRIVATE, write_atomically
 from common.host.owner import user_name
 from common.images.pixels import unit_to_uint8
 
-QUARANTINE_FILE = "quarantine.json"
+QUARANTINE_FILE = layout.QUARANTINE
 SHORT = 12
 """Letters of a digest that stand for a file in commands."""
 _SCHEMA = 1

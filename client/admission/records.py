@@ -13,10 +13,11 @@ from typing import Any, Self
 
 from client.admission.reasons import QUARANTINE, Reason
 from client.cohort.forms import current_generation, forms, peek
+from client.site import layout
 from common.errors import CacheCorrupt
 from common.host.files import PRIVATE, write_atomically
 
-ADMISSION_FILE, ADMISSION_FOLDER = "admission.json", "admission"
+ADMISSION_FILE, ADMISSION_FOLDER = layout.ADMISSION, "admission"
 SCHEMA = 2
 LISTED = 500
 """File names that are kept of one concern."""

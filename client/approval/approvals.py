@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from client.site import layout
 from common.errors import PlanError, PlanRefused, StateError
 from common.host.disk import told
 from common.host.files import PRIVATE, write_atomically
@@ -190,8 +191,8 @@ def pause(home: Path, digest: str | None, *, by: str) -> None:
     """
     if digest is None:
         decision = dataclasses.asdict(_decision("paused", by))
-        with told(home / "paused.json"):
-            write_atomically(home / "paused.json", json.dumps(decision, sort_keys=True).encode(), mode=PRIVATE)
+        with told(home / layout.PAUSED):
+            write_atomically(home / layout.PAUSED, json.dumps(decision, sort_keys=True).encode(), mode=PRIVATE)
     elif (known := Approval.load(home, digest)).state == "active":
         _decide(home, known, "paused", by=by)
 
@@ -205,7 +206,7 @@ def resume(home: Path, digest: str | None, *, by: str) -> None:
         by: Name of the person who resumes it.
     """
     if digest is None:
-        (home / "paused.json").unlink(missing_ok=True)
+        (home / layout.PAUSED).unlink(missing_ok=True)
     elif (known := Approval.load(home, digest)).state == "paused":
         _decide(home, known, "active", by=by)
 
@@ -224,7 +225,7 @@ def leave(home: Path, digest: str, *, by: str) -> None:
 
 def site_paused(home: Path) -> Decision | None:
     """The decision to pause the whole site, if it holds; a file that cannot be read pauses, too."""
-    path = home / "paused.json"
+    path = home / layout.PAUSED
     if not path.exists():
         return None
     try:
@@ -236,7 +237,7 @@ def site_paused(home: Path) -> Decision | None:
 def approvals(home: Path) -> list[Approval]:
     """Every plan that was ever approved here and whose record can be read, by name and digest."""
     found = []
-    for path in (home / "approved").glob("*/approval.json"):
+    for path in (home / layout.APPROVED).glob("*/approval.json"):
         try:
             found.append(Approval.load(home, path.parent.name))
         except PlanRefused:
@@ -281,7 +282,7 @@ def _decision(state: State, by: str) -> Decision:
 
 
 def _path(home: Path, digest: str) -> Path:
-    return home / "approved" / digest / "approval.json"
+    return home / layout.APPROVED / digest / "approval.json"
 
 
 def _positive(value: float) -> float:

@@ -10,6 +10,7 @@ import click
 
 from client.cli.options import by_option as _by
 from client.cli.options import home_option
+from client.site import layout
 from common.display.terminal import confirm, emit, json_option, say
 from common.plan.study_plan import StudyPlan
 
@@ -31,7 +32,7 @@ def init(*, name: str, home: Path, as_json: bool) -> None:
 
     created = rules_file.init(home, name)
     prepare(DaemonHome(home.resolve()))
-    path = home / "site.toml"
+    path = home / layout.RULES
     said = f"wrote {path}. Read it, set the limits, then `wardround site ingest`"
     emit(
         {"site_toml": str(path), "created": created},
@@ -64,7 +65,7 @@ def approve(
     from client.site.policy import SitePolicy
 
     plan = StudyPlan.load(plan_file)
-    ledger = Ledger(home / "ledger.sqlite")
+    ledger = Ledger(home / layout.LEDGER)
     proposal = Proposal.weigh(plan, SitePolicy.load(home), ledger, over_budget=over_budget)
     need = Need.of(home, plan)
     if not as_json:
@@ -164,7 +165,7 @@ def withdraw(patient_id: str, *, home: Path, issuer: str | None, as_json: bool) 
     from client.cohort import consent
     from client.ledger.ledger import Ledger
 
-    marked = consent.withdraw(home, Ledger(home / "ledger.sqlite"), patient_id, issuer=issuer)
+    marked = consent.withdraw(home, Ledger(home / layout.LEDGER), patient_id, issuer=issuer)
     words = ["the patient is in no later round"]
     if not marked.known:
         words.append("no patient of this id is in the cache or in any earlier round: check the id")
@@ -183,7 +184,7 @@ def withdrawn(*, home: Path, as_json: bool) -> None:
     from client.cohort import consent
     from client.ledger.ledger import Ledger
 
-    ledger = Ledger(home / "ledger.sqlite")
+    ledger = Ledger(home / layout.LEDGER)
     patients: list[dict[str, Any]] = [
         {
             "patient": withdrawal.keys[0],

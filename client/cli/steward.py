@@ -8,6 +8,7 @@ import click
 from client.admission.reasons import EXPLAINED, Reason
 from client.admission.settings import IngestSettings
 from client.cli.options import home_option
+from client.site import layout
 from common.display.terminal import Commands, Sheet, emit, json_option
 from common.plan.study_plan import StudyPlan
 
@@ -54,7 +55,7 @@ def show(short: str, *, target: Path | None, home: Path, as_json: bool) -> None:
     from client.admission.quarantine import SHORT, find, picture_of
 
     record = find(home, short)
-    path = target or home / "quarantine" / f"{record.decided_by[:SHORT]}.png"
+    path = target or home / layout.QUARANTINED / f"{record.decided_by[:SHORT]}.png"
     picture_of(home, record, path)
     emit({"picture": str(path)}, as_json=as_json, text=lambda: str(path))
 

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from client.admission.settings import IngestSettings
+from client.site import layout
 from common.errors import CacheCorrupt, CacheMissing
 from common.host.files import PRIVATE, sync_folder, write_atomically
 from common.plan.study_plan import StudyPlan
 
-CACHE_FOLDER = "cache"
+CACHE_FOLDER = layout.CACHE
 CURRENT = "CURRENT"
 FORMS = "forms"
 NAME_LENGTH = 32

@@ -11,12 +11,13 @@ from typing import Self
 
 from client.cohort.patient_ids import PatientId
 from client.ledger.ledger_store import LedgerStore
+from client.site import layout
 from common.display.texts import NotText, read_text, why
 from common.errors import DataError, StateError
 from common.host.files import write_once
 
 SECRET_BYTES = 32
-CHECK_FILE = "secret.check"
+CHECK_FILE = layout.SECRET_CHECK
 """Holds the HMAC-SHA256 (hex) of a constant under the site's secret, which tells another secret from it."""
 SIGNING_KEY = "signing/site.key"
 """The key, below a site's home, that its verdicts are signed with; the coordinator records its public half."""
@@ -35,7 +36,7 @@ def site_secret(home: Path) -> bytes:
         StateError: The file does not hold 32 bytes, is not the one of before, or is gone from a home that had one.
         LedgerCorrupt: It is gone, and the ledger that would tell whether it was in use cannot be believed.
     """
-    path = home / "secret.key"
+    path = home / layout.SECRET
     if not path.exists():
         if _in_use(home) and not path.exists():  # looked at again: another process may have made both meanwhile
             raise StateError(
@@ -59,7 +60,7 @@ def site_secret(home: Path) -> bytes:
 
 def _in_use(home: Path) -> bool:
     """Whether the home has had a secret: one that was committed to, or one that rows of the ledger came of."""
-    ledger = home / "ledger.sqlite"
+    ledger = home / layout.LEDGER
     begun = ledger.exists() or ledger.with_suffix(".seal").exists()
     return (home / CHECK_FILE).exists() or (begun and bool(LedgerStore(ledger).rows()))
 

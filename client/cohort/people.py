@@ -19,12 +19,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from client.site import layout
 from common.errors import StateError
 from common.host.disk import told
 from common.host.files import PRIVATE, write_atomically
 from common.host.locks import locked
 
-PEOPLE_FILE = "people.json"
+PEOPLE_FILE = layout.PEOPLE
 LOCK_FILE = "people.lock"
 SCHEMA = 1
 

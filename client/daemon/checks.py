@@ -11,6 +11,7 @@ from typing import Any
 from client.approval.approvals import active_plans
 from client.cohort.forms import CACHE_FOLDER, forms, missing
 from client.daemon.home import Coordinator, DaemonHome, read_json
+from client.site import layout
 from common.errors import (
     CacheCorrupt,
     DiskFull,
@@ -145,7 +146,7 @@ def clock(home: DaemonHome) -> str:
 
 def ledger(home: DaemonHome) -> str:
     """Whether the home could be written now, ledger included, and the disk has room: a file is written and synced."""
-    probe, ledger_file = home.home / "daemon" / PROBE, home.home / "ledger.sqlite"
+    probe, ledger_file = home.home / layout.DAEMON / PROBE, home.home / layout.LEDGER
     try:
         with told(home.home):
             if shutil.disk_usage(home.home).free < FREE_BYTES:

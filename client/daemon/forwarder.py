@@ -29,6 +29,7 @@ from starlette.routing import Route
 
 from client.daemon.home import Coordinator, DaemonHome, client_context
 from client.daemon.meter import Link, Meter
+from client.site import layout
 from client.site.rules import SitePolicy
 from common.errors import WardroundError
 from common.host import logs
@@ -176,7 +177,7 @@ async def _serve(home: DaemonHome, forwarder: Forwarder, port: int) -> None:
             timeout_graceful_shutdown=5,
         )
     )
-    watched = (home.client_certificate, home.identity / "coordinator.json", home.home / "site.toml")
+    watched = (home.client_certificate, home.identity / "coordinator.json", home.home / layout.RULES)
     watcher = asyncio.create_task(_end_on_change(server, watched))
     try:
         await server.serve()

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from client.site import layout
 from common.errors import StateError
 from common.host.files import PUBLIC, write_atomically
 from common.wire.addresses import Address
@@ -30,7 +31,7 @@ class DaemonHome:
     @property
     def identity(self) -> Path:
         """Folder of keys and certificates."""
-        return self.home / "identity"
+        return self.home / layout.IDENTITY
 
     @property
     def node_key(self) -> Path:
@@ -65,37 +66,37 @@ class DaemonHome:
     @property
     def state(self) -> Path:
         """What a running daemon says of itself."""
-        return self.home / "daemon" / "state.json"
+        return self.home / layout.DAEMON / "state.json"
 
     @property
     def link(self) -> Path:
         """What the forwarder last saw of the coordinator."""
-        return self.home / "daemon" / "link.json"
+        return self.home / layout.DAEMON / "link.json"
 
     @property
     def node(self) -> Path:
         """Node id of a SuperNode that has not left cleanly."""
-        return self.home / "daemon" / "node.json"
+        return self.home / layout.DAEMON / "node.json"
 
     @property
     def traffic(self) -> Path:
         """Bytes in and out by day."""
-        return self.home / "daemon" / "traffic.jsonl"
+        return self.home / layout.DAEMON / "traffic.jsonl"
 
     @property
     def secret(self) -> Path:
         """Secret between SuperNode and runner."""
-        return self.home / "daemon" / "secret"
+        return self.home / layout.DAEMON / "secret"
 
     @property
     def task(self) -> Path:
         """Folder of the request that the runner works on."""
-        return self.home / "daemon" / "task"
+        return self.home / layout.DAEMON / "task"
 
     @property
     def logs(self) -> Path:
         """Folder of the log files."""
-        return self.home / "logs"
+        return self.home / layout.LOGS
 
     @property
     def enrolled(self) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 from client.daemon import join
 from client.daemon.checks import certificate_end, checks
 from client.daemon.home import Coordinator, DaemonHome, client_context
-from client.site import place, private
+from client.site import layout, place, private
 from client.site.rules import DaemonSettings, SitePolicy
 from common.errors import StateError
 from common.host import logs
@@ -95,7 +95,7 @@ def inside_environment(home: DaemonHome) -> dict[str, str]:
     return {
         **kept,
         "NO_PROXY": "127.0.0.1,localhost",
-        "FLWR_HOME": str(home.home / "daemon" / "flwr"),
+        "FLWR_HOME": str(home.home / layout.DAEMON / "flwr"),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
@@ -126,8 +126,8 @@ def alone(home: DaemonHome) -> Iterator[None]:
     busy = StateError(f"{home.home} is served already. Look with `wardround site status`, or stop that daemon")
     with contextlib.ExitStack() as held:
         with told(home.home):
-            (home.home / "daemon").mkdir(parents=True, exist_ok=True, mode=0o700)
-            held.enter_context(locked(home.home / "daemon" / "serve.lock", busy=busy))
+            (home.home / layout.DAEMON).mkdir(parents=True, exist_ok=True, mode=0o700)
+            held.enter_context(locked(home.home / layout.DAEMON / "serve.lock", busy=busy))
         yield
 
 

@@ -19,12 +19,14 @@ from client.egress.egress_log import LOG, record
 from client.ledger import receipt
 from client.ledger.ledger import Ledger
 from client.ledger.receipt import RECEIPT, last_head
+from client.site import layout
 from common.errors import EgressRefused, MessageRefused, SignatureInvalid
 from common.mechanism.registry import leaving, sum_of
 from common.model.weights import Weights, digest
 from common.plan.schedule import Round
 from common.plan.study_plan import StudyPlan
 from common.wire.messages import TEXT_SEARCHED, AboutReply, TrainReply, Verdict
+from common.wire.site_name import is_site_name
 from common.wire.verdicts import verified
 
 __all__ = [
@@ -32,7 +34,6 @@ __all__ = [
 ]  # fmt: skip
 
 
-_SITE = r"[a-z0-9][a-z0-9-]{0,31}"
 
 
 def allowed_shapes(plan: StudyPlan, phase: str) -> dict[str, tuple[int, ...]]:
@@ -90,7 +91,7 @@ def release(home: Path, *, plan: StudyPlan, step: Round, reply: TrainReply, entr
     _check(plan, step, reply)
     payload, size = digest(reply.arrays), sum(array.nbytes for array in reply.arrays.values())
     record(home, kind="train", payload=payload, size=size, keys=sorted(reply.arrays), entry=entry)
-    ledger = Ledger(home / "ledger.sqlite")
+    ledger = Ledger(home / layout.LEDGER)
     receipt.keep(home, ledger, head=reply.ledger_head, entry=entry, plan=reply.plan, number=reply.round)
     return reply
 
@@ -108,7 +109,7 @@ def describe(home: Path, *, plan: StudyPlan, reply: AboutReply) -> AboutReply:
         StateError: The disk refuses the record; nothing may be sent then.
     """
     known = reply.text_searched in TEXT_SEARCHED and reply.plan == plan.digest
-    if not known or re.fullmatch(_SITE, reply.site) is None:
+    if not known or not is_site_name(reply.site):
         raise EgressRefused(f"what the site says of its settings is no word of plan {plan.name!r}; nothing was sent")
     record(home, kind="about", payload=plan.digest, size=0, keys=["text_searched"], entry=0)
     return reply
@@ -129,7 +130,7 @@ def release_verdict(home: Path, *, plan: StudyPlan, verdict: Verdict, entry: int
     """
     limit = plan.privacy.epsilon if plan.privacy.enabled else math.inf
     forms = {
-        "site": re.fullmatch(_SITE, verdict.site) is not None,
+        "site": is_site_name(verdict.site),
         "delta": verdict.delta == plan.privacy.delta,
         "epsilon": type(verdict.epsilon) is float and 0 <= verdict.epsilon <= limit,
         "ledger_head": re.fullmatch(r"[0-9a-f]{64}", verdict.ledger_head) is not None,
@@ -141,7 +142,7 @@ def release_verdict(home: Path, *, plan: StudyPlan, verdict: Verdict, entry: int
     except SignatureInvalid as error:
         raise EgressRefused(f"{error}; nothing was sent") from error
     record(home, kind="verdict", payload=verdict.candidate, size=0, keys=["outcome"], entry=entry)
-    receipt.keep(home, Ledger(home / "ledger.sqlite"), head=verdict.ledger_head, entry=entry, plan=verdict.plan)
+    receipt.keep(home, Ledger(home / layout.LEDGER), head=verdict.ledger_head, entry=entry, plan=verdict.plan)
     return verdict
 
 
@@ -157,7 +158,7 @@ def _check(plan: StudyPlan, step: Round, reply: TrainReply) -> None:
         "size": sum(array.nbytes for array in reply.arrays.values()) == allowed_bytes(plan, step.phase),
         "plan": reply.plan == plan.digest,
         "round": (reply.round, reply.phase) == (step.number, step.phase),
-        "site": re.fullmatch(_SITE, reply.site) is not None,
+        "site": is_site_name(reply.site),
         "delta": reply.delta == plan.privacy.delta,
         "epsilon": type(reply.epsilon) is float and 0 <= reply.epsilon <= limit,
         "ledger_head": re.fullmatch(r"[0-9a-f]{64}", reply.ledger_head) is not None,

@@ -17,12 +17,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from client.site import layout
 from common.host.disk import told
 from common.host.files import PRIVATE, keep_private, sync, sync_folder, write_atomically
 from common.host.locks import locked
 from common.host.logs import MAX_BYTES
 
-LOG, LOCK = "egress.jsonl", "egress.lock"
+LOG, LOCK = layout.EGRESS_LOG, "egress.lock"
 
 log = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from client.site import layout
 from common.errors import CheckpointCorrupt, SignatureInvalid, StateError
 from common.host.disk import told
 from common.host.files import PRIVATE, write_atomically
@@ -101,5 +102,5 @@ def _verdict(path: Path) -> Finished:
 def _path(home: Path, request: Request) -> Path:
     weights = digest(request.arrays)
     if isinstance(request, TrainRequest):
-        return home / "spool" / request.plan / f"{request.round:05d}-{weights[:32]}.safetensors"
-    return home / "verdicts" / f"{hashlib.sha256(f'{request.plan} {weights}'.encode()).hexdigest()[:32]}.json"
+        return home / layout.SPOOL / request.plan / f"{request.round:05d}-{weights[:32]}.safetensors"
+    return home / layout.VERDICTS / f"{hashlib.sha256(f'{request.plan} {weights}'.encode()).hexdigest()[:32]}.json"

@@ -13,6 +13,7 @@ from client.evaluation.page import write_page
 from client.evaluation.tstr import Classifier
 from client.evaluation.votes import decide, tally
 from client.mechanism.randomness import SecureRandom
+from client.site import layout
 from client.site.site import Site
 from common.host.files import PRIVATE, write_atomically
 from common.model.output_screening import Screening
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 
 CANDIDATE_SEED = 2
 """Seed of the images that every site judges: public, like those of the study itself."""
-FOLDER = "evaluation"
+FOLDER = layout.EVALUATION
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from typing import Any, Self
 from client.approval.approvals import Approval, approvals, site_paused, smallest_delta
 from client.ledger.bookings import Bookings
 from client.ledger.ledger import Ledger, rides
+from client.site import layout
 from client.site.policy import SitePolicy
 from common.accountant.accounting import epsilon
 
@@ -75,7 +76,7 @@ class Account:
         Raises:
             StateError: The policy or the ledger cannot be trusted.
         """
-        rules, ledger = SitePolicy.load(home), Ledger(home / "ledger.sqlite")
+        rules, ledger = SitePolicy.load(home), Ledger(home / layout.LEDGER)
         rows, bookings = ledger.rows(), ledger.bookings()
         names = {row.plan: row.study for row in bookings.rows}
         known = {approval.plan.digest: approval for approval in approvals(home)}

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client.mechanism.randomness import SecureRandom
+from client.site import layout
 from common.host.disk import told
 from common.host.files import PRIVATE, sync_folder, write_atomically
 
@@ -93,11 +94,11 @@ def destroy(home: Path, name: str) -> None:
 
 def destroy_all(home: Path) -> None:
     """Remove every key of a home that may be a copy: another copy may have sent what was made with one."""
-    if (home / "keys").exists():
-        with told(home / "keys"):
-            shutil.rmtree(home / "keys")
+    if (home / layout.KEYS).exists():
+        with told(home / layout.KEYS):
+            shutil.rmtree(home / layout.KEYS)
             sync_folder(home)
 
 
 def _path(home: Path, name: str) -> Path:
-    return home / "keys" / f"{name}.key"
+    return home / layout.KEYS / f"{name}.key"

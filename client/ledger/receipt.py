@@ -10,12 +10,13 @@ import json
 from pathlib import Path
 
 from client.ledger.ledger import Ledger
+from client.site import layout
 from common.errors import StateError
 from common.host.disk import told
 from common.host.files import PRIVATE, write_atomically
 from common.host.locks import locked
 
-RECEIPT, LOCK = "receipt.json", "receipt.lock"
+RECEIPT, LOCK = layout.RECEIPT, "receipt.lock"
 
 
 def keep(home: Path, ledger: Ledger, *, head: str = "", entry: int = 0, plan: str = "", number: int = 0) -> None:

@@ -15,6 +15,7 @@ worth less; it is not worth less private.
 import logging
 from pathlib import Path
 
+from client.site import layout
 from common.errors import CheckpointCorrupt, MessageRefused
 from common.host.disk import told
 from common.host.files import PRIVATE
@@ -24,7 +25,7 @@ from common.plan.study_plan import StudyPlan
 
 log = logging.getLogger(__name__)
 
-FOLDER = "encoder"
+FOLDER = layout.ENCODER
 _KEPT = 2
 
 

@@ -20,7 +20,7 @@ from client.ledger import noise_key, receipt
 from client.ledger.bookings import Bookings
 from client.ledger.ledger import Ledger
 from client.ledger.ledger_store import LedgerStore, Row
-from client.site import place
+from client.site import layout, place
 from client.site.home_copy import HomeCopy
 from client.site.rules import SitePolicy
 from common.errors import StateError
@@ -62,7 +62,7 @@ def adopt(home: Path, *, by: str, other: Path | None = None) -> Adopted:
         if other is None:
             return Adopted(moved=_bound(home, by=by))
         theirs = _rows(home, other)
-        ledger = Ledger(home / "ledger.sqlite")
+        ledger = Ledger(home / layout.LEDGER)
         before = len(ledger.withdrawals())
         beside = HomeCopy.read(home, other, booked=Bookings.among(theirs).plans())
         beside.take(home, by=by)
@@ -98,18 +98,18 @@ def _rows(home: Path, other: Path) -> list[Row]:
     """Every row of the other copy's ledger, read from a draft next to this one's."""
     if other.resolve() == home.resolve():
         raise StateError(f"{other} is this very home. Name the home of the other copy")
-    if not (other / "ledger.sqlite").exists():
+    if not (other / layout.LEDGER).exists():
         raise StateError(f"{other} holds no ledger. Name the home of the other copy, or a copy of that home")
-    if is_held(other / "daemon" / "serve.lock"):
+    if is_held(other / layout.DAEMON / "serve.lock"):
         raise StateError(f"{other} is being served. Stop that daemon first; it would go on spending")
     with told(other), tempfile.TemporaryDirectory(prefix=".adopt-", dir=home) as scratch:
         draft = Path(scratch)
-        for name in ("ledger.sqlite", "ledger.sqlite-wal", "ledger.seal", "secret.key", "secret.check"):
+        for name in (layout.LEDGER, layout.LEDGER_WAL, layout.LEDGER_SEAL, layout.SECRET, layout.SECRET_CHECK):
             if (other / name).exists():
                 shutil.copyfile(other / name, draft / name)
-        if not (draft / "secret.key").exists() or site_secret(draft) != site_secret(home):
+        if not (draft / layout.SECRET).exists() or site_secret(draft) != site_secret(home):
             raise StateError(
                 f"{other} has another secret than {home}: it is not a copy of this home, and its patients are known "
                 "under other keys. Nothing was booked"
             )
-        return LedgerStore(draft / "ledger.sqlite").rows()
+        return LedgerStore(draft / layout.LEDGER).rows()

@@ -24,13 +24,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from client.site import layout
 from common.errors import HomeMoved, StateError
 from common.host import clocks
 from common.host.disk import told
 from common.host.files import PRIVATE, write_atomically, write_once
 from common.host.locks import locked
 
-PLACE, ANCHOR = "place.json", "place.lock"
+PLACE, ANCHOR = layout.PLACE, "place.lock"
 _MACHINE = Path("/etc/machine-id")
 _GET_GENERATION = 0x80087601
 """FS_IOC_GETVERSION of Linux: what tells two files apart that had one inode number one after the other."""

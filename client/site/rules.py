@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Literal, Self
 
 from client.cohort.label_attributes import identifies
+from client.site import layout
 from common.display.texts import NotText, read_text, why
 from common.errors import StateError
 from common.plan.reader import build
 from common.plan.study_plan import MAX_EPSILON
+from common.wire.site_name import RULE, is_site_name
 
 MAX_DELTA = 1e-3
 
@@ -92,8 +94,8 @@ class SitePolicy:
     daemon: DaemonSettings = field(default_factory=DaemonSettings)
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,31}", self.name):
-            raise StateError(f"site.toml: `name` must be lower-case letters, digits and dashes, not {self.name!r}")
+        if not is_site_name(self.name):
+            raise StateError(f"site.toml: `name` must be {RULE}, not {self.name!r}")
         if not (self.limits.max_epsilon_per_study > 0 and self.limits.max_epsilon_total > 0):
             raise StateError("site.toml: the epsilon limits must be above 0")
         if not 0 < self.limits.max_delta <= MAX_DELTA:
@@ -116,7 +118,7 @@ class SitePolicy:
     @classmethod
     def load(cls, home: Path) -> Self:
         """Read `site.toml` in the site's home; raises `StateError` when it is absent or wrong."""
-        path = home / "site.toml"
+        path = home / layout.RULES
         try:
             table = tomllib.loads(read_text(path))
         except FileNotFoundError as error:
@@ -125,4 +127,4 @@ class SitePolicy:
             raise StateError(f"{path}: {why(error)}") from error
         except tomllib.TOMLDecodeError as error:
             raise StateError(f"{path}: not a readable TOML file: {error}. Mend that line") from error
-        return build(cls, table, what="site.toml", error=StateError)
+        return build(cls, table, what=layout.RULES, error=StateError)

@@ -4,6 +4,7 @@ import dataclasses
 import re
 from pathlib import Path
 
+from client.site import layout
 from client.site.policy import Limits, SitePolicy
 from common.display.texts import decoded
 from common.errors import PlanRefused, StateError
@@ -62,9 +63,9 @@ def init(home: Path, name: str) -> bool:
     Raises:
         StateError: The name is not one, the file that is there is not readable, or the disk refuses.
     """
-    if (home / "site.toml").exists():
+    if (home / layout.RULES).exists():
         if SitePolicy.load(home).name != name:
-            raise StateError(f"{home / 'site.toml'} is that of another site. Name another --home, or edit that file")
+            raise StateError(f"{home / layout.RULES} is that of another site. Name another --home, or edit that file")
         return False
     rules = SitePolicy(name=name)
     text = _TEMPLATE.format(**{field.name: getattr(rules, field.name) for field in dataclasses.fields(SitePolicy)},
@@ -72,7 +73,7 @@ def init(home: Path, name: str) -> bool:
     with told(home):
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         keep_private(home)
-        write_atomically(home / "site.toml", text.encode(), mode=PRIVATE)
+        write_atomically(home / layout.RULES, text.encode(), mode=PRIVATE)
     return True
 
 
@@ -103,10 +104,10 @@ def lower(home: Path, *, study: float | None, total: float | None) -> Limits:
         if not 0 < value < getattr(old, key):
             raise PlanRefused(
                 f"`{key}` is {getattr(old, key):g}; {value:g} is no lower one above 0. To raise it, edit "
-                f"{home / 'site.toml'}"
+                f"{home / layout.RULES}"
             )
     wanted = dataclasses.replace(policy, limits=new)
-    path = home / "site.toml"
+    path = home / layout.RULES
     before = path.read_bytes()
     draft = decoded(before)
     mark = before[: len(before) - len(draft.encode())]

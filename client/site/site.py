@@ -16,6 +16,7 @@ from client.cohort.identity import site_secret
 from client.cohort.people import People
 from client.ledger.ledger import Ledger
 from client.mechanism.randomness import SecureRandom
+from client.site import layout
 from client.site.policy import SitePolicy
 from common.errors import StateError
 from common.host.locks import locked
@@ -45,7 +46,7 @@ class Site:
     @cached_property
     def ledger(self) -> Ledger:
         """The privacy ledger, created on first use."""
-        return Ledger(self.home / "ledger.sqlite")
+        return Ledger(self.home / layout.LEDGER)
 
     @property
     def cache(self) -> Cache:

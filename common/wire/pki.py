@@ -20,6 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from common.errors import StateError
 from common.host.files import PRIVATE, PUBLIC, write_atomically
 from common.wire.addresses import check_host
+from common.wire.site_name import RULE, is_site_name
 
 Key = ec.EllipticCurvePrivateKey
 PublicKey = ec.EllipticCurvePublicKey
@@ -31,7 +32,6 @@ AUTHORITY_DAYS = 20 * 365
 LEAF_DAYS = 2 * 365
 _BACKDATED = datetime.timedelta(minutes=10)
 """Certificates are valid from a little before they were made, so that a clock a few minutes behind accepts them."""
-_SITE = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,9 +201,9 @@ def days_left(certificate: Certificate) -> float:
 
 
 def check_site(site: str) -> str:
-    """Return `site` if it is a site name: lower-case letters, digits and dashes, at most 32; else `StateError`."""
-    if not _SITE.fullmatch(site):
-        raise StateError(f"{site[:40]!r} is no site name. Use lower-case letters, digits and dashes, at most 32")
+    """Return `site` if it is a site name (`common.wire.site_name`); else `StateError`."""
+    if not is_site_name(site):
+        raise StateError(f"{site[:40]!r} is no site name. Use {RULE}")
     return site
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from client.site import layout
 from common.errors import StateError
 from deploy.doctor.finding import Check, Finding, examine
 
@@ -40,7 +41,7 @@ def _checks(home: Path) -> tuple[dict[str, Check], tuple[str, ...]]:
         from deploy.doctor import coordinator
 
         return coordinator.checks(home.resolve()), coordinator.BEFORE_SERVE
-    if (home / "site.toml").exists():
+    if (home / layout.RULES).exists():
         from deploy.doctor import hospital
 
         return hospital.checks(home.resolve()), hospital.BEFORE_SERVE

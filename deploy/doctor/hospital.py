@@ -13,7 +13,7 @@ from client.daemon.home import Coordinator, DaemonHome, client_context
 from client.egress import check
 from client.ledger import ledger_merge
 from client.ledger.ledger_store import LedgerStore
-from client.site import place, private
+from client.site import layout, place, private
 from client.site.rules import SitePolicy
 from common.errors import (
     CacheCorrupt,
@@ -46,7 +46,7 @@ def checks(root: Path) -> dict[str, Check]:
     """Every check of a site's home, by name."""
     home = DaemonHome(root)
     secrets = [
-        root / "secret.key", root / "secret.check", home.node_key, home.client_key, home.next_key, home.secret,
+        root / layout.SECRET, root / layout.SECRET_CHECK, home.node_key, home.client_key, home.next_key, home.secret,
         home.loopback / "ca.key", home.loopback / "server.key",
     ]  # fmt: skip
     return {
@@ -78,7 +78,7 @@ def modes(root: Path, secrets: list[Path]) -> Iterator[Finding]:
 
 def ledger(root: Path) -> Iterator[Finding]:
     """Whether the privacy ledger is whole, not behind what has left, and writable by the home's own user."""
-    path = root / "ledger.sqlite"
+    path = root / layout.LEDGER
     try:
         left = _last_head(root)
         if not path.exists():
@@ -112,7 +112,7 @@ def _parts(error: WardroundError) -> tuple[str, str]:
 
 def _last_head(root: Path) -> str:
     """As `client.ledger.receipt.last_head`, which loads the model library; `serve` runs this check first."""
-    path = root / "receipt.json"
+    path = root / layout.RECEIPT
     with told(path):
         return str(json.loads(path.read_text(encoding="utf-8"))["head"]) if path.exists() else ""
 
@@ -218,7 +218,7 @@ def approved(root: Path) -> Iterator[Finding]:
     """Whether there is anything this site may take part in, and whether its policy still lets it."""
     from client.site.policy import inside  # loads what derives noise
 
-    records = len(list((root / "approved").glob("*/approval.json")))
+    records = len(list((root / layout.APPROVED).glob("*/approval.json")))
     known = approvals(root)
     if len(known) < records:
         yield failure("approvals", f"{records - len(known)} approvals cannot be read", "Approve those plans again")

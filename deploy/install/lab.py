@@ -19,6 +19,7 @@ from typing import Any, Self
 
 import psutil
 
+from client.site import layout
 from common.display.terminal import say
 from common.errors import StateError
 from common.host import launch
@@ -224,7 +225,7 @@ class Lab:
         self.say(f"{site.name}: admitting scans, enrolling, approving")
         (self.folder / "dicom" / site.name).rename(site.folder / "dicom")
         site.wardround("site", "init", "--name", site.name, "--home", site.home)
-        rules = site.home / "site.toml"
+        rules = site.home / layout.RULES
         lowered = rules.read_text(encoding="utf-8").replace("min_patients = 50", "min_patients = 12")
         rules.write_text(lowered.replace("threads = 0", "threads = 1"), encoding="utf-8")
         plan = self.folder / "plan.toml"

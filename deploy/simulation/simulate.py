@@ -21,7 +21,7 @@ from client import hospital
 from client.admission.ingest import IngestSettings, IngestSummary, ingest
 from client.cohort.identity import SIGNING_KEY
 from client.cohort.label_attributes import identifies
-from client.site import policy
+from client.site import layout, policy
 from client.site.site import Site
 from common.errors import DataError, LabelsError, StateError
 from common.host.files import PRIVATE, write_atomically
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 Engine = Literal["inprocess", "ray"]
 SETUP = "simulation.json"
-SECRET_FILE = "secret.key"
+SECRET_FILE = layout.SECRET
 FLOWER_APP = Path(__file__).parents[1] / "flower_app"
 
 T = TypeVar("T")
@@ -196,7 +196,7 @@ def found_site(home: Path, plan: StudyPlan, *, seed: int, admit: Callable[[], T]
     own = json.dumps([attribute] if attribute and not identifies(attribute) else [])
     limits = f"[limits]\nmin_patients = {plan.data.min_patients}\nmax_delta = 1e-3\nlabel_attributes = {own}\n"
     text = f'# A simulated hospital.\nname = "{home.name}"\n\n{limits}\n[resources]\nthreads = 1\n'
-    write_atomically(home / "site.toml", text.encode())
+    write_atomically(home / layout.RULES, text.encode())
     policy.inside(policy.SitePolicy.load(home), plan)
     secret = hashlib.sha256(f"simulated site {home.name} of seed {seed}".encode()).digest()
     write_atomically(home / SECRET_FILE, secret, mode=PRIVATE)
