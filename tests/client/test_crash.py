@@ -295,7 +295,7 @@ def test_a_stored_reply_that_is_damaged_is_not_sent_and_costs_nothing_until_a_pe
     assert booked(home) == 1
     assert (home / "egress.jsonl").read_bytes() == logged
     stored(home).write_bytes(whole)
-    assert ask(home) == first
+    assert digest(ask(home).arrays) == digest(first.arrays)
     stored(home).unlink()
     ask(home)
     assert booked(home) == 2
