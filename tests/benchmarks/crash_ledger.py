@@ -180,7 +180,7 @@ def _answer(home: Path, question: TrainRequest, wire: BinaryIO) -> None:
         wire.write(b"begun\n")
         _say_after(hospital, "_reserve", wire, lambda _: b"booked")
         _say_after(Ledger, "settle", wire, lambda _: b"settled")
-        _say_after(spool, "keep", wire, lambda call: b"stored " + digest(call[2].reply.arrays).encode())
+        _say_after(spool, "keep", wire, lambda call: b"stored " + digest(call[2].answer.arrays).encode())
         reply = hospital.train(Site.open(home), question)
         payload = b"".join(array.tobytes() for array in reply.arrays.values())
         wire.write(b"reply " + digest(reply.arrays).encode() + b" " + str(len(payload)).encode() + b"\n")
