@@ -9,10 +9,10 @@ Formal guarantee
 """
 
 import logging
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+from client import conditions
 from client.admission.records import Admission
 from client.admission.settings import looked_for_text
 from client.cohort.cache import Cache
@@ -26,10 +26,10 @@ from client.ledger.bookings import Bookings
 from client.ledger.ledger import Entry
 from client.mechanism import local_encoder
 from client.mechanism.half import Work, compute, require, sum_half
-from client.site import place, policy
+from client.site import policy
 from client.site.site import Site
 from common.accountant.accounting import GaussianEvent
-from common.errors import MessageRefused, PlanRefused, StateError
+from common.errors import PlanRefused, StateError
 from common.model.study_model import shared_shapes
 from common.model.weights import Weights, check, digest
 from common.plan.schedule import Round, schedule, verdict_event
@@ -63,9 +63,9 @@ def greet(site: Site, request: Hello) -> HelloReply:
         StateError: The cache or the ledger cannot be trusted.
     """
     plan = policy.approved_plan(site.home, request.plan)
-    _refuse_without_noise(site, plan)
+    conditions.refuse_without_noise(site, plan)
     policy.inside(site.policy, plan)
-    _refuse_copy(site)
+    conditions.refuse_copy(site)
     site.ledger.require(egress.last_head(site.home))
     check_cohort(site, plan)
     require(plan, schedule(plan))
@@ -84,9 +84,9 @@ def about(site: Site, request: About) -> AboutReply:
         StateError: The cache cannot be trusted, or the disk refuses.
     """
     plan = policy.approved_plan(site.home, request.plan)
-    _refuse_without_noise(site, plan)
+    conditions.refuse_without_noise(site, plan)
     policy.inside(site.policy, plan)
-    _refuse_copy(site)
+    conditions.refuse_copy(site)
     check_cohort(site, plan)
     form = form_of(plan)
     admission = Admission.load(site.home, form)
@@ -137,7 +137,7 @@ def evaluate(site: Site, request: EvaluateRequest) -> Verdict:
 def _agreed(site: Site, request: TrainRequest | EvaluateRequest) -> StudyPlan:
     """The site's own copy of the request's plan, once the request's weights are that plan's."""
     plan = policy.approved_plan(site.home, request.plan)
-    _refuse_without_noise(site, plan)
+    conditions.refuse_without_noise(site, plan)
     check(request.arrays, shared_shapes(plan), what="request")
     return plan
 
@@ -182,7 +182,7 @@ def _answered(task: _Task) -> spool.Finished:
     What comes back may leave at this moment: its key is gone, its plan is approved, and each of its patients consents.
     """
     site, request, plan = task.site, task.request, task.plan
-    _refuse_rollback(site, request)
+    conditions.refuse_rollback(site, request)
     weights = digest(request.arrays)
     kept = _stored(site, request)
     finished = kept or _made(task, weights)
@@ -248,7 +248,10 @@ class _Training(_Task):
 
     def make(self, entry: Entry, number: int) -> str:
         made = _compute(self.site, self.plan, self.step, self.request.arrays, entry, number)
-        self._arrays, self._encoder = local_encoder.apart(self.plan, made)
+        leaves, self._encoder = local_encoder.apart(self.plan, made)
+        self._arrays = sum_half(self.plan).sent(
+            leaves, plan=self.plan, step=self.step, weights=entry.request, home=self.site.home
+        )
         return digest(self._arrays)
 
     def seal(self, *, epsilon: float, ledger_head: str) -> TrainReply:
@@ -374,26 +377,6 @@ def _permit(
     spent = policy.Spent.of(site.home, plan, booked)
     after = policy.Spent.of(site.home, plan, booked, extra=events)
     policy.permit(site.policy, plan, patients=patients, spent=spent, after=after)
-
-
-def _refuse_rollback(site: Site, request: TrainRequest | EvaluateRequest) -> None:
-    """Compare the ledger with the last reply that left this site, as the site and as the server remember it."""
-    if not re.fullmatch(r"[0-9a-f]{64}|", request.last_head):
-        raise MessageRefused("train.last_head is not the hash of a ledger row")
-    _refuse_copy(site)
-    site.ledger.require(egress.last_head(site.home))
-    site.ledger.require(request.last_head)
-
-
-def _refuse_copy(site: Site) -> None:
-    """Refuse to be a second copy of a hospital: two ledgers of the same patients would each show half."""
-    if not site.simulated:
-        place.require(site.home)
-
-
-def _refuse_without_noise(site: Site, plan: StudyPlan) -> None:
-    if not plan.privacy.enabled and not site.simulated:
-        raise PlanRefused(f"plan {plan.name!r} trains without noise; only a simulation may")
 
 
 def _compute(site: Site, plan: StudyPlan, step: Round, weights: Weights, entry: Entry, number: int) -> Weights:

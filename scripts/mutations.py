@@ -133,8 +133,8 @@ MUTATIONS = [
     ),
     Mutation(
         name="ledger: an older copy is not noticed",
-        file="client/hospital.py",
-        at="_refuse_rollback",
+        file="client/conditions.py",
+        at="refuse_rollback",
         old="    site.ledger.require(request.last_head)",
         new="    pass",
         tests=(SERVER,),
@@ -330,8 +330,8 @@ MUTATIONS = [
     ),
     Mutation(
         name="ledger: the site does not measure it by its own receipt",
-        file="client/hospital.py",
-        at="_refuse_rollback",
+        file="client/conditions.py",
+        at="refuse_rollback",
         old="    site.ledger.require(egress.last_head(site.home))\n    site.ledger.require(request.last_head)",
         new="    site.ledger.require(request.last_head)",
         tests=(CRASH,),

@@ -23,8 +23,8 @@ _C = "client/site/home_copy.py"
 _O, _D, _S = "common/host/owner.py", "common/host/disk.py", "client/ledger/ledger_store.py"
 
 HOME = [
-    _guard("place: a copy trains", "client/hospital.py", "        place.require(site.home)", "        pass", _PLACE,
-           at="_refuse_copy"),
+    _guard("place: a copy trains", "client/conditions.py", "        place.require(site.home)", "        pass", _PLACE,
+           at="refuse_copy"),
     _guard("place: a copy on a mounted snapshot is the home", _P,
            "return self.device == now.device", "return self.machine == now.machine", _PLACE, at="Place.is_still"),
     _guard("place: a home on another machine is the home", _P,

@@ -98,8 +98,8 @@ MECHANISMS = [
     ),
     Mutation(
         name="noise: a plan without it runs at a hospital",
-        file="client/hospital.py",
-        at="_refuse_without_noise",
+        file="client/conditions.py",
+        at="refuse_without_noise",
         old="    if not plan.privacy.enabled and not site.simulated:",
         new="    if False:",
         tests=(HOSPITAL,),

@@ -95,8 +95,8 @@ MORE = [
     ),
     Mutation(
         name="request: a last head may be any text",
-        file="client/hospital.py",
-        at="_refuse_rollback",
+        file="client/conditions.py",
+        at="refuse_rollback",
         old='    if not re.fullmatch(r"[0-9a-f]{64}|", request.last_head):',
         new="    if False:",
         tests=(CRASH + "::test_a_head_that_is_none_is_refused",),

@@ -34,8 +34,6 @@ __all__ = [
 ]  # fmt: skip
 
 
-
-
 def allowed_shapes(plan: StudyPlan, phase: str) -> dict[str, tuple[int, ...]]:
     """Name and shape of every array that may leave a site in `phase`."""
     return leaving(plan, phase)
