@@ -31,8 +31,6 @@ BANNED = {
 }
 LONGEST_SENTENCE = 25
 _PRODUCT = ("common/", "client/", "server/", "deploy/")
-_LATER = ("server/aggregation/aggregate.py", "server/aggregation/quarantine.py")
-"""Modules under reconstruction, whose words are still to be mended."""
 _BANNED = re.compile(r"\b(" + "|".join(word.replace(" ", r"\s+") for word in BANNED) + r")\b", re.IGNORECASE)
 _FENCE = re.compile(r"^(```|~~~).*?^\1[^\n]*$", re.MULTILINE | re.DOTALL)
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
@@ -101,11 +99,7 @@ def _files() -> list[str]:
         cwd=ROOT, capture_output=True, encoding="utf-8", check=True,
     )  # fmt: skip
     names = [name for name in listing.stdout.splitlines() if (ROOT / name).is_file()]
-    return [
-        name
-        for name in names
-        if not name.endswith(".py") or (name.startswith(_PRODUCT) and not name.startswith(_LATER))
-    ]
+    return [name for name in names if not name.endswith(".py") or name.startswith(_PRODUCT)]
 
 
 def _banned(name: str, first: int, text: str) -> Iterator[Fault]:

@@ -1,4 +1,4 @@
-"""Today's sum: each reply is checked on its own, added to a running sum or put beside the others, and dropped."""
+"""Today's sum: each reply is checked on its own, added to a running sum or kept next to the others, and dropped."""
 
 import math
 from pathlib import Path
@@ -20,7 +20,7 @@ class PlainSum:
     """See `server.aggregation.sums.RoundSum`.
 
     FedAvg weights are equal, public shares (McMahan et al. 2017 with n_k held equal): no count of patients enters.
-    Memory beyond the reply at hand is 8 bytes a value, whatever the number of sites. The robust strategies of the
+    Memory beyond the reply at hand is 8 bytes a value, for any number of sites. The robust strategies of the
     gradient phase keep the replies on disk instead (`server.aggregation.side_by_side`), up to 4 bytes a value for each
     site.
 
