@@ -138,7 +138,7 @@ def test_the_rounds_of_a_mixture_leave_such_a_site_out_too(tmp_path: Path, numbe
 def negative_energies(values: Harm) -> Harm:
     """Of the fine detail alone: a spread that nobody has, within the norm of its patients."""
     rows = values.copy().reshape(2, -1)
-    rows[0, triangle(16) : -1] = -45.0
+    rows[0, triangle(16)] = -45.0
     return rows.reshape(-1)
 
 
