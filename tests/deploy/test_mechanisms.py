@@ -100,9 +100,11 @@ def test_a_steward_and_a_reader_are_told_of_every_phase_in_words(plan: StudyPlan
 
 
 def spectral(monkeypatch: pytest.MonkeyPatch, *, known: bool) -> StudyPlan:
-    """A plan with a round of a phase that this installation does not have, or has no halves of."""
+    """A plan whose last round has a phase that this installation does not have, or has no halves of."""
     event = GaussianEvent(sigma=2.0, sample_rate=1.0, steps=1)
-    stage = dataclasses.replace(STAGES["moments"], rounds=lambda _plan, _multiplier: [("spectrum", event)])
+    stage = dataclasses.replace(
+        STAGES["moments"], rounds=lambda _plan, _multiplier: [("mean", event), ("spectrum", event)]
+    )
     monkeypatch.setitem(STAGES, "moments", stage)
     if known:
         monkeypatch.setitem(MECHANISMS, "spectrum", dataclasses.replace(MECHANISMS["mean"], name="spectrum"))
