@@ -95,7 +95,7 @@ def _told(kind: type[DiskRefused], path: Path, words: str, so: str) -> DiskRefus
 
 def _rights(path: Path) -> str:
     """Who may and who tries, and the command that mends it."""
-    there = next((place for place in (path, *path.parents) if place.exists()), path)
+    there = next((place for place in (path, *path.parents) if _seen(place)), path)
     owner = user_name(there.stat().st_uid)
     return (
         f"{there} belongs to {owner}, this process runs as {user_name()}. Give the whole home back to the user that "
@@ -103,11 +103,20 @@ def _rights(path: Path) -> str:
     )
 
 
+def _seen(path: Path) -> bool:
+    """Whether it is there and this process may know; `Path.exists` raises where a folder above is closed to it."""
+    try:
+        path.stat()
+    except OSError:
+        return False
+    return True
+
+
 def _why(path: Path, name: str) -> type[DiskRefused]:
     folder = path.parent
     if _read_only(folder):
         return DiskReadOnly
-    if any(place.exists() and not os.access(place, os.R_OK | os.W_OK) for place in (path, folder)):
+    if any(_seen(place) and not os.access(place, os.R_OK | os.W_OK) for place in (path, folder)):
         return NotPermitted
     if _no_room(folder):
         return DiskFull
@@ -115,7 +124,7 @@ def _why(path: Path, name: str) -> type[DiskRefused]:
 
 
 def _read_only(path: Path) -> bool:
-    there = next((place for place in (path, *path.parents) if place.exists()), None)
+    there = next((place for place in (path, *path.parents) if _seen(place)), None)
     return there is not None and bool(os.statvfs(there).f_flag & os.ST_RDONLY)
 
 

@@ -130,7 +130,7 @@ def in_the_card(plan: StudyPlan, folder: Path) -> dict[str, Any] | None:
 def _guard(folder: Path) -> dict[str, Any]:
     """What the guard wrote down, read back."""
     try:
-        found: dict[str, Any] = json.loads((folder / GUARD).read_text())
+        found: dict[str, Any] = json.loads((folder / GUARD).read_text(encoding="utf-8"))
         return {"distance": float(found["distance"]), "allowed": float(found["allowed"]), "kept": found["kept"] is True}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointCorrupt(

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import os
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,15 @@ def test_a_daemon_on_a_copy_refuses_before_it_starts_anything(home: Path) -> Non
     assert not (twin / "daemon").exists()
 
 
+@pytest.fixture
+def umask() -> Iterator[None]:
+    """Put the umask back that `serve` sets for all that it starts."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("umask")
 def test_serve_refuses_a_copy_of_a_joined_home_and_changes_nothing_there(tmp_path: Path) -> None:
     rules_file.init(tmp_path / "A", "north")
     original = DaemonHome(tmp_path / "A")

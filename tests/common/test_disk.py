@@ -241,10 +241,14 @@ def test_a_paid_reply_that_cannot_be_read_for_lack_of_rights_is_not_paid_again(t
     path.parent.mkdir(parents=True)
     path.write_bytes(b"a reply")
     let_others_in(tmp_path)
+    path.parent.chmod(0o755)
+    path.parent.parent.chmod(0o755)
     path.chmod(0o600)
 
     def work() -> None:
         os.setuid(54321)
         assert spool.find(tmp_path, asked) is None
 
+    assert in_a_child(work).startswith("NotPermitted: ")
+    path.parent.chmod(0o700)  # now not even that it is there can be seen
     assert in_a_child(work).startswith("NotPermitted: ")
