@@ -43,7 +43,7 @@ HOME = [
     _guard("place: another folder is the home", _P,
            "if (self.inode, self.anchor) != (now.inode, now.anchor):", "if False:", _PLACE, at="Place.is_still"),
     _guard("place: serve does not ask", "client/daemon/serve.py",
-           "        place.require(home.home)\n        private", "        private", _PLACE, at="serve"),
+           "        place.require(home.home)\n        private", "        private", ("tests/client/test_daemon_join.py",), at="serve"),
     _guard("merge: what the other copy booked is left out", _M, 'self._add(row, note=f"copy:{row.hash}")', "pass",
            _PLACE, at="_Merge._reserve"),
     _guard("merge: two reservations that look alike count once", _M,

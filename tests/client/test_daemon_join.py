@@ -3,6 +3,9 @@
 import dataclasses
 import datetime
 import json
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,11 +13,11 @@ from click.testing import CliRunner
 from cryptography import x509
 
 from client.cohort.identity import SIGNING_KEY
-from client.daemon import join
+from client.daemon import join, serve
 from client.daemon.cli import COMMANDS
 from client.daemon.home import Coordinator, DaemonHome, client_context
 from client.site.rules_file import init
-from common.errors import MessageRefused, StateError
+from common.errors import HomeMoved, MessageRefused, StateError
 from common.wire import pki
 from common.wire.enrolment import Invite, JoinRequest, Welcome
 from common.wire.signing import Key
@@ -212,3 +215,24 @@ def test_the_request_names_the_key_that_verdicts_are_signed_with_and_keeps_it(ho
     assert first.verdict_key == Key.at(home.home / SIGNING_KEY).public
     join.install(home, welcome(first))
     assert join.renew(home).verdict_key == first.verdict_key
+
+
+@pytest.fixture
+def umask() -> Iterator[None]:
+    """Put the umask back that `serve` sets for all that it starts."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("umask")
+def test_serve_refuses_a_copy_of_a_joined_home_and_changes_nothing_there(home: DaemonHome) -> None:
+    join.install(home, welcome(join.answer(home, invite(), fingerprint=FINGERPRINT)))
+    twin = Path(shutil.copytree(home.home, home.home.with_name("copy"), symlinks=True))
+    (twin / "site.toml").chmod(0o640)
+    with pytest.raises(HomeMoved, match="Nothing was changed"):
+        serve.serve(twin)
+    assert (twin / "site.toml").stat().st_mode & 0o777 == 0o640, "rights included"
+
+
+@pytest.mark.usefixtures("named")

@@ -2,10 +2,8 @@
 
 import dataclasses
 import json
-import os
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,18 +14,17 @@ from client.admission.quarantine import Decisions, decide
 from client.approval import approvals
 from client.cohort import consent
 from client.cohort.people import Known, People
-from client.daemon import join, serve
+from client.daemon import serve
 from client.daemon.home import DaemonHome
 from client.ledger import ledger_store, noise_key
 from client.ledger.bookings import Bookings
 from client.ledger.ledger import Ledger
-from client.site import adopt, place, policy, rules_file
+from client.site import adopt, place, policy
 from client.site.site import Site
 from common.accountant.accounting import epsilon
 from common.errors import HomeMoved, LedgerBehind, StateError
 from deploy.cli import main
 from tests.client.hospitals import build_home, request, tiny_plan
-from tests.client.test_daemon_join import FINGERPRINT, invite, welcome
 
 PLAN = tiny_plan('[privacy]\nphases = ["moments"]\n')
 OTHER = tiny_plan('[privacy]\nphases = ["moments"]\nepsilon = 2.0\ndelta = 1e-6\n', name="other")
@@ -89,27 +86,6 @@ def test_a_daemon_on_a_copy_refuses_before_it_starts_anything(home: Path) -> Non
     assert not (twin / "daemon").exists()
 
 
-@pytest.fixture
-def umask() -> Iterator[None]:
-    """Put the umask back that `serve` sets for all that it starts."""
-    before = os.umask(0o022)
-    yield
-    os.umask(before)
-
-
-@pytest.mark.usefixtures("umask")
-def test_serve_refuses_a_copy_of_a_joined_home_and_changes_nothing_there(tmp_path: Path) -> None:
-    rules_file.init(tmp_path / "A", "north")
-    original = DaemonHome(tmp_path / "A")
-    join.install(original, welcome(join.answer(original, invite(), fingerprint=FINGERPRINT)))
-    twin = copy_of(original.home)
-    (twin / "site.toml").chmod(0o640)
-    with pytest.raises(HomeMoved, match="Nothing was changed"):
-        serve.serve(twin)
-    assert (twin / "site.toml").stat().st_mode & 0o777 == 0o640, "rights included"
-
-
-@pytest.mark.usefixtures("named")
 def test_a_home_that_was_renamed_or_whose_machine_was_booted_again_is_where_it_was(home: Path) -> None:
     train(home)
     moved = home.rename(home.with_name("renamed"))
