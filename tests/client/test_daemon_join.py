@@ -233,6 +233,3 @@ def test_serve_refuses_a_copy_of_a_joined_home_and_changes_nothing_there(home: D
     with pytest.raises(HomeMoved, match="Nothing was changed"):
         serve.serve(twin)
     assert (twin / "site.toml").stat().st_mode & 0o777 == 0o640, "rights included"
-
-
-@pytest.mark.usefixtures("named")

@@ -86,6 +86,7 @@ def test_a_daemon_on_a_copy_refuses_before_it_starts_anything(home: Path) -> Non
     assert not (twin / "daemon").exists()
 
 
+@pytest.mark.usefixtures("named")
 def test_a_home_that_was_renamed_or_whose_machine_was_booted_again_is_where_it_was(home: Path) -> None:
     train(home)
     moved = home.rename(home.with_name("renamed"))
