@@ -24,6 +24,11 @@ class Mutation:
     at: str = ""
 
 
+def guard(name: str, file: str, old: str, new: str, tests: tuple[str, ...], *, at: str = "") -> Mutation:
+    """A mutation in one breath; arguments as the attributes of `Mutation`."""
+    return Mutation(name=name, file=file, old=old, new=new, tests=tests, at=at)
+
+
 TRAINER, AUDIT, MOMENTS = "tests/client/test_trainer.py", "tests/client/test_audit.py", "tests/client/test_moments.py"
 GRADIENTS, APART = "tests/client/test_gradients.py", "tests/client/test_apart.py"
 HOSPITAL, EGRESS, APP = "tests/client/test_hospital.py", "tests/client/test_egress.py", "tests/client/test_app.py"
