@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -96,12 +97,12 @@ def _verdict(plan: StudyPlan) -> list[GaussianEvent]:
 
 @functools.lru_cache(maxsize=64)
 def _schedule(plan: StudyPlan) -> tuple[Round, ...]:
-    stages, steps = registry.stages(plan), list[tuple[str, GaussianEvent]]()
-    for number, stage in enumerate(stages):
-        steps += stage.rounds(plan, _multiplier(plan, stages[: number + 1], last=stage is stages[-1]))
+    stages, done = registry.stages(plan), list[list[tuple[str, GaussianEvent]]]()
+    for stage in stages:
+        done.append(stage.rounds(plan, _multiplier(plan, stage, done, last=stage is stages[-1])))
     rounds = [
         Round(number=number, phase=phase, event=event, epsilon_after=math.nan, rides=_rides(plan, phase))
-        for number, (phase, event) in enumerate(steps, start=1)
+        for number, (phase, event) in enumerate(itertools.chain(*done), start=1)
     ]
     costs = _costs(rounds, plan.privacy.delta)
     return tuple(dataclasses.replace(step, epsilon_after=cost) for step, cost in zip(rounds, costs, strict=True))
@@ -128,15 +129,10 @@ def _times(event: GaussianEvent, runs: int) -> GaussianEvent:
     return dataclasses.replace(event, steps=event.steps * runs)
 
 
-def _multiplier(plan: StudyPlan, stages: list[Stage], *, last: bool) -> float:
-    """The least noise of the last of `stages` with which all of them, and their spare rounds, keep the budget."""
+def _multiplier(plan: StudyPlan, stage: Stage, earlier: list[list[tuple[str, GaussianEvent]]], *, last: bool) -> float:
+    """The least noise of `stage` with which its rounds, the earlier ones and spare ones keep the budget."""
     if not plan.privacy.enabled:
         return 0.0
-    stage = stages[-1]
-    earlier = [
-        before.rounds(plan, _multiplier(plan, stages[: number + 1], last=False))
-        for number, before in enumerate(stages[:-1])
-    ]
 
     def cost(multiplier: float) -> float:
         done = [*earlier, stage.rounds(plan, multiplier)]
