@@ -308,7 +308,7 @@ MORE = [
         name="weights: an array of another shape or type is let in",
         file="common/model/weights.py",
         at="check",
-        old="        if array.dtype != np.float32 or array.shape != shape:",
+        old="        if array.dtype != np.dtype(dtype) or array.shape != shape:",
         new="        if False:",
         tests=("tests/common/test_weights.py::test_odd_arrays_are_refused",),
     ),

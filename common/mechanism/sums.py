@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import MessageRefused
 from common.mechanism.mechanism import Shapes
+from common.model.weights import check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,16 +44,7 @@ class Sum:
         Raises:
             MessageRefused: A name is missing or unknown, or an array has another shape or type or is not finite.
         """
-        if odd := sorted(set(arrays) ^ set(shapes)):
-            raise MessageRefused(f"{what}: array {odd[0]!r} is {'unknown' if odd[0] in arrays else 'missing'}")
-        for name, shape in shapes.items():
-            array = arrays[name]
-            if array.dtype != np.dtype(self.dtype) or array.shape != shape:
-                raise MessageRefused(
-                    f"{what}: array {name!r} is {array.dtype}{list(array.shape)}, not {self.dtype}{list(shape)}"
-                )
-            if not np.isfinite(array).all():
-                raise MessageRefused(f"{what}: array {name!r} holds a value that is not finite")
+        check(arrays, shapes, what=what, dtype=self.dtype)
 
     def size(self, shapes: Shapes) -> int:
         """Bytes of arrays of these shapes on the wire."""

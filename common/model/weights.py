@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,13 +31,20 @@ def digest(weights: Mapping[str, NDArray[np.float32]]) -> str:
     return seal.hexdigest()
 
 
-def check(weights: Mapping[str, NDArray[np.float32]], shapes: Mapping[str, tuple[int, ...]], *, what: str) -> None:
-    """Refuse arrays that are not exactly the named float32 arrays asked for, all of them finite.
+def check(
+    weights: Mapping[str, NDArray[Any]],
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    what: str,
+    dtype: str = "float32",
+) -> None:
+    """Refuse arrays that are not exactly the named arrays asked for, all of one type and finite.
 
     Args:
         weights: The arrays to check.
         shapes: Every name that must be there, with its shape.
         what: Named in the message, e.g. "reply of site north".
+        dtype: Their type.
 
     Raises:
         MessageRefused: A name is missing or unknown, or an array has another shape or type or holds NaN or infinity.
@@ -45,9 +53,9 @@ def check(weights: Mapping[str, NDArray[np.float32]], shapes: Mapping[str, tuple
         raise MessageRefused(f"{what}: array {odd[0]!r} is {'unknown' if odd[0] in weights else 'missing'}")
     for name, shape in shapes.items():
         array = weights[name]
-        if array.dtype != np.float32 or array.shape != shape:
+        if array.dtype != np.dtype(dtype) or array.shape != shape:
             raise MessageRefused(
-                f"{what}: array {name!r} is {array.dtype}{list(array.shape)}, not float32{list(shape)}"
+                f"{what}: array {name!r} is {array.dtype}{list(array.shape)}, not {dtype}{list(shape)}"
             )
         if not np.isfinite(array).all():
             raise MessageRefused(f"{what}: array {name!r} holds a value that is not finite")
