@@ -3,8 +3,10 @@
 The layouts are those of `client.mechanism.moments`.
 """
 
+import dataclasses
+
 from common.mechanism.mechanism import Array
-from common.mechanism.moments import COUNT_WEIGHT, triangle
+from common.mechanism.moments import COUNT_WEIGHT, spreads_length, triangle
 from common.plan.study_plan import StudyPlan
 from server.aggregation.plausible import Claim
 from server.mechanism.patient_sum import PatientSums
@@ -18,14 +20,15 @@ def _of_mean(plan: StudyPlan, release: Array) -> Claim:
                  count_weight=1.0, unit=unit)  # fmt: skip
 
 
-def _of_groups(rows: Array, scattered: int) -> Claim:
-    """The claim of groups of patients, a row each: packed second moments, sums of vectors, a count."""
+def _of_groups(rows: Array, scattered: int, *, unit: float = 1.0) -> Claim:
+    """The claim of groups of patients, a row each, in units of a clip: second moments, sums of vectors, a count."""
     return Claim(
         counts=rows[:, -1:] / COUNT_WEIGHT,
         sums=rows[:, scattered:-1],
         scatters=rows[:, :scattered],
         energies=rows[:, :0],
         count_weight=COUNT_WEIGHT,
+        unit=unit,
     )
 
 
@@ -34,8 +37,7 @@ def _of_subspace(plan: StudyPlan, release: Array) -> Claim:
 
 
 def _of_spreads(plan: StudyPlan, release: Array) -> Claim:
-    latent = plan.model.latent
-    return _of_groups(release.reshape(-1, triangle(latent) + latent + 1), triangle(latent))
+    return _of_groups(release.reshape(-1, spreads_length(plan)), triangle(plan.model.latent))
 
 
 def _of_centres(plan: StudyPlan, release: Array) -> Claim:
@@ -44,20 +46,13 @@ def _of_centres(plan: StudyPlan, release: Array) -> Claim:
 
 def _of_means(plan: StudyPlan, release: Array) -> Claim:
     unit = plan.privacy.mean_clip
-    rows = release.reshape(len(plan.data.labels), -1) / unit
-    return Claim(counts=rows[:, -1:] / COUNT_WEIGHT, sums=rows[:, :-1], scatters=rows[:, :0], energies=rows[:, :0],
-                 count_weight=COUNT_WEIGHT, unit=unit)  # fmt: skip
+    return _of_groups(release.reshape(len(plan.data.labels), -1) / unit, 0, unit=unit)
 
 
 def _of_scatters(plan: StudyPlan, release: Array) -> Claim:
-    rows, scattered = release.reshape(len(plan.data.labels), -1), triangle(plan.model.base**2)
-    return Claim(
-        counts=rows[:, -1:] / COUNT_WEIGHT,
-        sums=rows[:, :0],
-        scatters=rows[:, :scattered],
-        energies=rows[:, scattered:-1],
-        count_weight=COUNT_WEIGHT,
-    )
+    """As groups; what lies between second moments and count is energies by band, no sums of vectors."""
+    claim = _of_groups(release.reshape(len(plan.data.labels), -1), triangle(plan.model.base**2))
+    return dataclasses.replace(claim, sums=claim.energies, energies=claim.sums)
 
 
 HALVES = {
