@@ -310,7 +310,7 @@ def _watched(run: Path, *, quiet: bool) -> Iterator[None]:
     if loaded is None:
         raise StateError(f"{run} holds no prepared study. Give PLAN_FILE and --site to start one")
     total = len(schedule(loaded))
-    images = loaded.release.images_per_label * max(1, len(loaded.data.labels))
+    images = loaded.release.images_per_label * loaded.data.classes
     ended = Event()
 
     with progress(quiet=quiet) as bar:

@@ -72,7 +72,7 @@ def _prior(
     plan: StudyPlan, weights: Weights, images: NDArray[np.float32], labels: NDArray[np.int64], share: Array
 ) -> Array:
     latents = _latents(plan, weights, images)
-    return _spreads(latents, (share * (labels == index) for index in range(max(1, len(plan.data.labels)))))
+    return _spreads(latents, (share * (labels == index) for index in range(plan.data.classes)))
 
 
 def _centres(
@@ -147,7 +147,7 @@ def _held(plan: StudyPlan, weights: Weights, latents: Array, labels: NDArray[np.
     held = np.zeros((len(latents), len(start["centre"])))
     with np.errstate(all="ignore"):  # the server may send any numbers
         for row, label in enumerate(labels.tolist()):
-            if not 0 <= label < max(1, len(plan.data.labels)):
+            if not 0 <= label < plan.data.classes:
                 continue
             cells = slice(label * components, (label + 1) * components)
             offsets = latents[row] * unit - start["centre"][cells]
@@ -167,8 +167,7 @@ def _lengths(plan: StudyPlan, offsets: Array, factor: Array, gain: Array) -> Arr
 
 
 def _class_shares(plan: StudyPlan, labels: NDArray[np.int64], share: Array) -> Array:
-    classes = max(1, len(plan.data.labels))
-    return np.array([share @ (labels == index) for index in range(classes)])
+    return np.array([share @ (labels == index) for index in range(plan.data.classes)])
 
 
 HALVES = {

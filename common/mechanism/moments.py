@@ -120,14 +120,9 @@ def pixel_unit(plan: StudyPlan) -> float:
     return plan.privacy.deviation_clip * plan.data.image_size
 
 
-def classes(plan: StudyPlan) -> int:
-    """Classes of a plan, 1 without labels."""
-    return max(1, len(plan.data.labels))
-
-
 def cells(plan: StudyPlan) -> int:
     """Gaussians of the prior, all classes together."""
-    return classes(plan) * plan.model.components
+    return plan.data.classes * plan.model.components
 
 
 def spreads_length(plan: StudyPlan) -> int:
@@ -165,7 +160,7 @@ _COUNTED_TWICE = math.sqrt(2.0 + COUNT_WEIGHT**2)
 MECHANISMS = (
     _moment(
         "mean",
-        length=lambda plan: plan.model.base**2 + classes(plan),
+        length=lambda plan: plan.model.base**2 + plan.data.classes,
         sensitivity=lambda plan: math.sqrt(2.0) * plan.privacy.mean_clip,
         # n M over s sqrt(m), Euclidean, for the m cosine coefficients
         clearness=lambda plan, n, s: n * plan.privacy.mean_clip / (s * plan.model.base),
@@ -183,10 +178,10 @@ MECHANISMS = (
     ),
     _moment(
         "prior",
-        length=lambda plan: classes(plan) * spreads_length(plan),
+        length=lambda plan: plan.data.classes * spreads_length(plan),
         sensitivity=lambda _: _COUNTED_TWICE,
         # n / C over s sqrt(2 k), the same for one class's k x k matrix
-        clearness=lambda plan, n, s: n / classes(plan) / (s * math.sqrt(2 * plan.model.latent)),
+        clearness=lambda plan, n, s: n / plan.data.classes / (s * math.sqrt(2 * plan.model.latent)),
         leaves="how images of each class spread along them",
         title="label statistics",
     ),
@@ -195,7 +190,7 @@ MECHANISMS = (
         length=lambda plan: cells(plan) * (plan.model.latent + 1),
         sensitivity=lambda _: _COUNTED,
         # n / (C J) over s sqrt(k), Euclidean, for one component's coordinates
-        clearness=lambda plan, n, s: n / classes(plan) / plan.model.components / (s * math.sqrt(plan.model.latent)),
+        clearness=lambda plan, n, s: n / plan.data.classes / plan.model.components / (s * math.sqrt(plan.model.latent)),
         leaves="where groups of images of each class lie",
         title="groups within labels",
     ),
@@ -204,25 +199,27 @@ MECHANISMS = (
         length=lambda plan: cells(plan) * spreads_length(plan),
         sensitivity=lambda _: _COUNTED_TWICE,
         # n / (C J) over s sqrt(2 k), as for a class
-        clearness=lambda plan, n, s: n / classes(plan) / plan.model.components / (s * math.sqrt(2 * plan.model.latent)),
+        clearness=lambda plan, n, s: (
+            n / plan.data.classes / plan.model.components / (s * math.sqrt(2 * plan.model.latent))
+        ),
         leaves="how each of those groups spreads",
         title="spread of the groups",
     ),
     _moment(
         "means",
-        length=lambda plan: classes(plan) * (plan.data.image_size**2 + 1),
+        length=lambda plan: plan.data.classes * (plan.data.image_size**2 + 1),
         sensitivity=lambda plan: plan.privacy.mean_clip * _COUNTED,
         # n / C times M over s times the image's side, Euclidean, for one class's d cosine coefficients
-        clearness=lambda plan, n, s: n / classes(plan) * plan.privacy.mean_clip / (s * plan.data.image_size),
+        clearness=lambda plan, n, s: n / plan.data.classes * plan.privacy.mean_clip / (s * plan.data.image_size),
         leaves="the average image of each class and the class shares",
         title="mean image of each label",
     ),
     _moment(
         "scatters",
-        length=lambda plan: classes(plan) * (triangle(plan.model.base**2) + bands(plan) + 1),
+        length=lambda plan: plan.data.classes * (triangle(plan.model.base**2) + bands(plan) + 1),
         sensitivity=lambda _: _COUNTED,
         # n / C over s sqrt(2 m), as for subspace, for one class's m x m matrix
-        clearness=lambda plan, n, s: n / classes(plan) / (s * math.sqrt(2 * plan.model.base**2)),
+        clearness=lambda plan, n, s: n / plan.data.classes / (s * math.sqrt(2 * plan.model.base**2)),
         leaves="how the images of each class vary around it",
         title="spread of each label",
     ),

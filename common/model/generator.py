@@ -49,7 +49,7 @@ class Generator(nn.Module, ABC):
     def __init__(self, plan: StudyPlan) -> None:
         super().__init__()
         self.size, self.latent_size = plan.data.image_size, plan.model.latent
-        self.classes, self.components = max(1, len(plan.data.labels)), plan.model.components
+        self.classes, self.components = plan.data.classes, plan.model.components
         self.observation_std = plan.model.observation_std
 
     @abstractmethod

@@ -202,7 +202,7 @@ def start_of(plan: StudyPlan) -> LinearStart:
     return kind(
         pixels=plan.data.image_size**2,
         latent=plan.model.latent,
-        classes=max(1, len(plan.data.labels)),
+        classes=plan.data.classes,
         components=plan.model.components,
         base=plan.model.base,
     )

@@ -48,3 +48,8 @@ class DataPlan(Table):
     labels: Annotated[tuple[str, ...], *_LABELS] = ()
     label_attribute: Annotated[str, Matching(r"([A-Z][A-Za-z0-9]{0,63})?", "a DICOM keyword such as PatientSex")] = ""
     min_patients: Annotated[int, Within(1)] = 50
+
+    @property
+    def classes(self) -> int:
+        """Number of classes: of the labels, or 1 without any."""
+        return max(1, len(self.labels))

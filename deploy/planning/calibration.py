@@ -79,7 +79,7 @@ class PracticeCohort:
         generator = torch.Generator().manual_seed(_SEED)
         count, size = plan.training.images_per_patient, plan.data.image_size
         images = torch.rand((patients, count, 1, size, size), generator=generator) * 2 - 1
-        return cls(images, torch.arange(patients * count).view(patients, count) % max(1, len(plan.data.labels)))
+        return cls(images, torch.arange(patients * count).view(patients, count) % plan.data.classes)
 
     @property
     def patients(self) -> int:

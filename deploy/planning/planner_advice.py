@@ -183,7 +183,7 @@ def _known(plan: StudyPlan, patients: int, sites: int) -> int:
     if step.phase == "scatters":  # of one class, whose variance along a direction has the noise of one value
         noise = step.event.sigma * sensitivity(plan, step.phase) * len(plan.data.labels) / (patients * math.sqrt(sites))
         return int((_LEADING / (_CERTAIN * noise)) ** (1 / _FALL))
-    gaussians = max(1, len(plan.data.labels)) * (plan.model.components if step.phase == "mixture" else 1)
+    gaussians = plan.data.classes * (plan.model.components if step.phase == "mixture" else 1)
     noise = step.event.sigma * sensitivity(plan, step.phase) * math.sqrt(gaussians / sites) / patients
     return int((_LEADING / (_CERTAIN * noise)) ** (1 / _FALL))
 

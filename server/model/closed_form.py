@@ -77,7 +77,7 @@ def _likely(variances: Array, found: Array, *, count: int) -> tuple[Array, Array
 
 
 def _prior(plan: StudyPlan, _: Weights, total: Array, noise: float) -> dict[str, Array]:
-    classes = max(1, len(plan.data.labels))
+    classes = plan.data.classes
     _enough(plan, total.reshape(classes, -1)[:, -1] / COUNT_WEIGHT, noise / COUNT_WEIGHT)
     sums = Sums.read(total, classes, plan.model.latent, noise)
     found = components(plan, sums, groups=np.zeros(classes, dtype=np.int64))
@@ -90,7 +90,7 @@ def _centres(plan: StudyPlan, weights: Weights, total: Array, noise: float) -> d
 
 def _mixture(plan: StudyPlan, _: Weights, total: Array, noise: float) -> dict[str, Array]:
     each = plan.model.components
-    sums = Sums.read(total, max(1, len(plan.data.labels)) * each, plan.model.latent, noise)
+    sums = Sums.read(total, plan.data.classes * each, plan.model.latent, noise)
     return components(plan, sums, groups=np.arange(len(sums.counts)) // each)
 
 

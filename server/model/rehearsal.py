@@ -100,7 +100,7 @@ class Stage:
         """Rows of the public images that each class of a rehearsal consists of."""
         kinds = self._labels.unique()  # type: ignore[no-untyped-call]
         rows = []
-        for _ in range(max(1, len(self.plan.data.labels))):
+        for _ in range(self.plan.data.classes):
             kind = kinds[torch.randint(len(kinds), (), generator=generator)]
             mine = torch.nonzero(self._labels == kind)[:, 0]
             along = self._places[mine] @ torch.randn(self._places.shape[1], generator=generator)

@@ -19,6 +19,6 @@ def utility(plan: StudyPlan, weights: Weights) -> float:
     the plan's initial one reads the phantoms, so that the curve says little in a study without moments.
     """
     model = model_with(plan, weights)
-    images, labels = public_phantoms(PHANTOMS, size=plan.data.image_size, labels=max(1, len(plan.data.labels)))
+    images, labels = public_phantoms(PHANTOMS, size=plan.data.image_size, labels=plan.data.classes)
     with torch.no_grad():
         return math.sqrt(float((model.eval().reconstruct(images, labels) - images).square().mean()))

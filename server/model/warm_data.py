@@ -63,7 +63,7 @@ def load(plan: StudyPlan, folder: Path) -> tuple[Tensor, Tensor]:
         PlanError: The plan's file is not in the study's folder, or is another file.
         DataError: The file holds no images that the plan can be warmed with.
     """
-    size, classes = plan.data.image_size, max(1, len(plan.data.labels))
+    size, classes = plan.data.image_size, plan.data.classes
     if not plan.warm.by_file:
         return public_phantoms(plan.warm.images, size=size, labels=classes, seed=_SEED)
     path = folder / FILE
