@@ -41,9 +41,9 @@ from client.mechanism.patient_sum import PatientSum
 from common.mechanism.mechanism import Array
 from common.mechanism.moments import (
     COUNT_WEIGHT,
+    class_scatter,
     clip,
     coefficients,
-    detail_bands,
     pack_matrix,
     pixel_unit,
 )
@@ -112,9 +112,7 @@ def _scatters(
         mine = labels == index
         held = share[mine]
         deviations = clip((spectra[mine] - centre) / plan.privacy.deviation_clip, 1.0)
-        low = deviations.reshape(-1, size, size)[:, :base, :base].reshape(-1, base**2)
-        energies = (held @ deviations**2) @ detail_bands(size, base)
-        rows += [pack_matrix((low * held[:, None]).T @ low), energies, np.array([COUNT_WEIGHT * held.sum()])]
+        rows += [class_scatter(deviations, held, base=base), np.array([COUNT_WEIGHT * held.sum()])]
     return np.concatenate(rows)
 
 

@@ -110,6 +110,23 @@ def unpack_matrix(packed: Array, size: int) -> Array:
     return symmetric
 
 
+def class_scatter(deviations: Array, held: Array, *, base: int) -> Array:
+    """What deviations of one class add to a release of phase "scatters", its count left out.
+
+    Args:
+        deviations: Clipped cosine coefficients less the class's mean, [n, size * size].
+        held: Share of each image in its patient, [n].
+        base: Frequencies per axis of the start.
+
+    Returns:
+        The packed second moment within the base, then the energies of the bands beyond it (`detail_bands`).
+    """
+    size = math.isqrt(deviations.shape[1])
+    low = deviations.reshape(-1, size, size)[:, :base, :base].reshape(-1, base**2)
+    energies = (held @ deviations**2) @ detail_bands(size, base)
+    return np.concatenate([pack_matrix((low * held[:, None]).T @ low), energies])
+
+
 def triangle(size: int) -> int:
     """Length of a packed symmetric matrix of side `size`."""
     return size * (size + 1) // 2

@@ -16,12 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from common.mechanism.mechanism import Array
-from common.mechanism.moments import COUNT_WEIGHT, clip, coefficients, detail_bands, pack_matrix
+from common.mechanism.moments import COUNT_WEIGHT, class_scatter, clip, coefficients
 from common.mechanism.registry import sensitivity
 from common.model.linear_start import ClassStart, start_of
 from common.plan.schedule import schedule
@@ -173,8 +172,5 @@ def closed_form(
 
 def _scatter(plan: StudyPlan, deviations: Array) -> Array:
     """Mean over images of what a hospital sums in phase "scatters", without the count."""
-    size, base = plan.data.image_size, plan.model.base
     clipped = clip(deviations / plan.privacy.deviation_clip, 1.0)
-    low = clipped.reshape(-1, size, size)[:, :base, :base].reshape(-1, base**2)
-    energies: NDArray[np.float64] = (clipped**2).mean(axis=0) @ detail_bands(size, base)
-    return np.concatenate([pack_matrix(low.T @ low / len(low)), energies])
+    return class_scatter(clipped, np.full(len(clipped), 1.0 / len(clipped)), base=plan.model.base)
