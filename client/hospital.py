@@ -62,10 +62,7 @@ def greet(site: Site, request: Hello) -> HelloReply:
         DataError: The cohort is too small.
         StateError: The cache or the ledger cannot be trusted.
     """
-    plan = policy.approved_plan(site.home, request.plan)
-    conditions.refuse_without_noise(site, plan)
-    policy.inside(site.policy, plan)
-    conditions.refuse_copy(site)
+    plan = conditions.admitted(site, request.plan)
     site.ledger.require(egress.last_head(site.home))
     check_cohort(site, plan)
     require(plan, schedule(plan))
@@ -83,10 +80,7 @@ def about(site: Site, request: About) -> AboutReply:
         DataError: The cohort is too small, or there is none.
         StateError: The cache cannot be trusted, or the disk refuses.
     """
-    plan = policy.approved_plan(site.home, request.plan)
-    conditions.refuse_without_noise(site, plan)
-    policy.inside(site.policy, plan)
-    conditions.refuse_copy(site)
+    plan = conditions.admitted(site, request.plan)
     check_cohort(site, plan)
     form = form_of(plan)
     admission = Admission.load(site.home, form)
@@ -134,10 +128,9 @@ def evaluate(site: Site, request: EvaluateRequest) -> Verdict:
         return egress.release_verdict(site.home, plan=plan, verdict=finished.answer, entry=finished.entry)
 
 
-def _agreed(site: Site, request: TrainRequest | EvaluateRequest) -> StudyPlan:
-    """The site's own copy of the request's plan, once the request's weights are that plan's."""
-    plan = policy.approved_plan(site.home, request.plan)
-    conditions.refuse_without_noise(site, plan)
+def _agreed(site: Site, request: spool.Request) -> StudyPlan:
+    """The plan of a request, once the request's weights are that plan's."""
+    plan = conditions.approved(site, request.plan)
     check(request.arrays, shared_shapes(plan), what="request")
     return plan
 
@@ -152,7 +145,7 @@ class _Task(ABC):
         request: What was asked.
     """
 
-    def __init__(self, site: Site, plan: StudyPlan, step: Round, request: TrainRequest | EvaluateRequest) -> None:
+    def __init__(self, site: Site, plan: StudyPlan, step: Round, request: spool.Request) -> None:
         self.site, self.plan, self.step, self.request = site, plan, step, request
 
     @abstractmethod
@@ -168,11 +161,11 @@ class _Task(ABC):
         """Compute what reservation `number` has paid for; returns its digest as the ledger notes it."""
 
     @abstractmethod
-    def seal(self, *, epsilon: float, ledger_head: str) -> TrainReply | Verdict:
+    def seal(self, *, epsilon: float, ledger_head: str) -> spool.Answer:
         """The answer that may be stored and sent."""
 
     @abstractmethod
-    def stored(self, answer: TrainReply | Verdict) -> None:
+    def stored(self) -> None:
         """Do what waits until a new answer is stored and its key is gone."""
 
 
@@ -188,13 +181,13 @@ def _answered(task: _Task) -> spool.Finished:
     finished = kept or _made(task, weights)
     noise_key.destroy(site.home, noise_key.name_of(plan.digest, task.step.number, weights, finished.cohort))
     if kept is None:
-        task.stored(finished.answer)
+        task.stored()
     policy.approved_plan(site.home, request.plan)  # paused or left meanwhile: the answer stays in the spool
     site.ledger.require_consent(finished.cohort)
     return finished
 
 
-def _stored(site: Site, request: TrainRequest | EvaluateRequest) -> spool.Finished | None:
+def _stored(site: Site, request: spool.Request) -> spool.Finished | None:
     """What this very request already got, unless it is not what was settled, or holds a patient who withdrew since."""
     finished = spool.find(site.home, request)
     if finished is None or not _stands(site, finished):
@@ -264,7 +257,7 @@ class _Training(_Task):
             ledger_head=ledger_head,
         )
 
-    def stored(self, answer: TrainReply | Verdict) -> None:
+    def stored(self) -> None:
         if self._encoder:  # seen by later rounds from here on, so never again made by the same key
             local_encoder.keep(self.site.home, self.plan, self.step.number, self._encoder)
 
@@ -297,7 +290,7 @@ class _Judging(_Task):
             ledger_head=ledger_head,
         )
 
-    def stored(self, answer: TrainReply | Verdict) -> None:
+    def stored(self) -> None:
         tell_steward(self.site, self.plan, self._candidate, self._judgement.outcome)
 
 

@@ -59,8 +59,8 @@ HELLO = [
     ),
     Mutation(
         name="hello: it is answered for a plan outside the policy",
-        file="client/hospital.py",
-        at="greet",
+        file="client/conditions.py",
+        at="admitted",
         old="    policy.inside(site.policy, plan)\n",
         new="",
         tests=(HOSPITAL + "::test_labels_from_an_attribute_that_the_site_does_not_allow_are_refused_at_every_request",),

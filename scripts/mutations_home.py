@@ -20,7 +20,7 @@ _O, _D, _S = "common/host/owner.py", "common/host/disk.py", "client/ledger/ledge
 
 HOME = [
     guard("place: a copy trains", "client/conditions.py", "        place.require(site.home)", "        pass", _PLACE,
-          at="refuse_copy"),
+          at="_refuse_copy"),
     guard("place: a copy on a mounted snapshot is the home", _P,
           "return self.device == now.device", "return self.machine == now.machine", _PLACE, at="Place.is_still"),
     guard("place: a home on another machine is the home", _P,

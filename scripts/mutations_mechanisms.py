@@ -99,7 +99,7 @@ MECHANISMS = [
     Mutation(
         name="noise: a plan without it runs at a hospital",
         file="client/conditions.py",
-        at="refuse_without_noise",
+        at="approved",
         old="    if not plan.privacy.enabled and not site.simulated:",
         new="    if False:",
         tests=(HOSPITAL,),
