@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 from common.mechanism import registry
-from common.mechanism.mechanism import Array, Rider
+from common.mechanism.mechanism import Array
 from common.model.weights import Weights
 from common.plan.aggregation import ROBUST
 from common.plan.schedule import Ride, Round
@@ -34,21 +34,21 @@ class PlainSum:
     def __init__(self, plan: StudyPlan, step: Round, weights: Weights, *, folder: Path | None = None) -> None:
         self._plan, self._case = plan, Case.of_site(plan, step, weights)
         self._half, self._shapes = half_of(step.phase), registry.leaving(plan, step.phase)
-        self._riders = [(registry.RIDERS[ride.rider], ride) for ride in step.rides]
+        self._riders = {ride.rider: self._most(ride) for ride in step.rides}
         reach = self._half.reach(self._case)
         self._beside: SideBySide | None = None
         if step.trains and plan.aggregation.strategy in ROBUST:
             self._beside = SideBySide({name: self._shapes[name] for name in reach}, folder=folder)
             reach = {}
-        self._sum = ExactSum(reach | {rider.name: self._most(rider, ride) for rider, ride in self._riders})
+        self._sum = ExactSum(reach | self._riders)
 
     def check(self, reply: TrainReply) -> None:
         """See `RoundSum`."""
         quarantine.check_arrays(reply.arrays, self._shapes)
-        for rider, ride in self._riders:
-            if quarantine.squares(reply.arrays[rider.name]) > self._most(rider, ride) ** 2:
+        for name, most in self._riders.items():
+            if quarantine.squares(reply.arrays[name]) > most**2:
                 raise quarantine.Quarantined(
-                    quarantine.TOO_LARGE, f"the reply's {rider.name} release is larger than any hospital's"
+                    quarantine.TOO_LARGE, f"the reply's {name} release is larger than any hospital's"
                 )
         self._half.check(self._case, reply.arrays)
 
@@ -56,8 +56,7 @@ class PlainSum:
         """See `RoundSum`; raises `StateError` where a robust strategy cannot keep the reply on disk."""
         arrays = dict(reply.arrays)
         if self._beside is not None:
-            riders = {rider.name for rider, _ in self._riders}
-            self._beside.add({name: arrays.pop(name) for name in list(arrays) if name not in riders})
+            self._beside.add({name: arrays.pop(name) for name in list(arrays) if name not in self._riders})
         self._sum.add(arrays)
 
     def join(self) -> "PlainSum":
@@ -81,12 +80,13 @@ class PlainSum:
     def mean(self) -> Weights:
         """See `Total`; the trained arrays are used up."""
         if self._beside is None:
-            return self._sum.mean([name for name in self._shapes if name not in {r.name for r, _ in self._riders}])
+            return self._sum.mean([name for name in self._shapes if name not in self._riders])
         rules = self._plan.aggregation
         return self._beside.median() if rules.strategy == "median" else self._beside.trimmed_mean(rules.trim_share)
 
-    def _most(self, rider: Rider, ride: Ride) -> float:
+    def _most(self, ride: Ride) -> float:
         """Largest L2 norm of an honest rider's release."""
+        rider = registry.RIDERS[ride.rider]
         return quarantine.most(
             rider.sensitivity,
             patients=self._case.patients,
