@@ -7,7 +7,7 @@ bound keeps covering it.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from client.admission.records import Admission, admission_file
+from client.admission.records import Admission, FileRecord, admission_file
 from client.cohort.cache import Cache, Everything, is_remembered
 from client.cohort.identity import Keys, cohort_identity, site_secret
 from client.cohort.people import People, Person, remember
@@ -225,11 +225,15 @@ def _patients_of(whole: Cache, home: Path, keys: set[str]) -> set[int]:
         raise CacheCorrupt(
             "the last ingest's record is of another cache, so it is unknown who withdrew. Run `wardround site ingest`"
         )
+    return found | {i for i, record in _cached(whole, admission) if record.bare in keys or record.full in keys}
+
+
+def _cached(whole: Cache, admission: Admission) -> Iterator[tuple[int, FileRecord]]:
+    """Each record of a file whose image is in the cache, with the index of its patient there."""
     starts = [whole.patient_rows(i).start for i in range(whole.patients)]
     for record in admission.records:
-        if record.first >= 0 and (record.bare in keys or record.full in keys):
-            found.add(bisect_right(starts, record.first) - 1)
-    return found
+        if record.first >= 0:
+            yield bisect_right(starts, record.first) - 1, record
 
 
 def met_before(home: Path) -> list[Person]:
@@ -247,8 +251,6 @@ def met_before(home: Path) -> list[Person]:
     ids = {key: {key: ""} for key in whole.patient_keys}
     admission = Admission.load(home)
     if admission is not None and admission.generation == whole.generation:
-        starts = [whole.patient_rows(i).start for i in range(whole.patients)]
-        for record in admission.records:
-            if record.first >= 0:
-                ids[whole.patient_keys[bisect_right(starts, record.first) - 1]][record.full] = record.bare
+        for i, record in _cached(whole, admission):
+            ids[whole.patient_keys[i]][record.full] = record.bare
     return [Person(key=key, ids=known) for key, known in ids.items()]
