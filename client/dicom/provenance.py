@@ -9,24 +9,15 @@ from dataclasses import dataclass
 from pydicom.dataset import Dataset
 
 from client.dicom.reader import text_of
-from client.dicom.tags import MOSAIC_CREATOR, MOSAIC_TILES, SYNTHETIC_CREATOR, value_of
+from client.dicom.tags import (
+    CAPTURE_DEVICE,
+    MARKED_TEXTS,
+    MOSAIC_CREATOR,
+    MOSAIC_TILES,
+    SYNTHETIC_CREATOR,
+    value_of,
+)
 
-_CAPTURE_DEVICE = (
-    "SecondaryCaptureDeviceManufacturer",
-    "SecondaryCaptureDeviceManufacturerModelName",
-    "SecondaryCaptureDeviceSoftwareVersions",
-    "SecondaryCaptureDeviceID",
-    "DateOfSecondaryCapture",
-    "TimeOfSecondaryCapture",
-)
-_TEXTS = (
-    "PatientComments",
-    "ImageComments",
-    "StudyDescription",
-    "SeriesDescription",
-    "DerivationDescription",
-    "DeidentificationMethod",
-)
 _SAYS_SYNTHETIC = re.compile(
     r"NOT A (REAL )?PATIENT|SYNTHETIC (IMAGE|DATA|PATIENT)|NO PATIENT: IMAGE DRAWN|GENERATIVE MODEL|AI[- ]GENERATED"
 )
@@ -73,7 +64,7 @@ def provenance_of(dataset: Dataset) -> Provenance:
         image_type=kinds,
         burned_in=text_of(dataset, "BurnedInAnnotation").upper(),
         conversion=text_of(dataset, "ConversionType").upper(),
-        captured=any(text_of(dataset, keyword) for keyword in _CAPTURE_DEVICE),
+        captured=any(text_of(dataset, keyword) for keyword in CAPTURE_DEVICE),
         synthetic="SYNTHETIC" in kinds or _marked_synthetic(dataset),
         device=f"{text_of(dataset, 'Manufacturer')} {text_of(dataset, 'ManufacturerModelName')}".upper(),
         intent=text_of(dataset, "PresentationIntentType").upper(),
@@ -98,7 +89,7 @@ def _marked_synthetic(dataset: Dataset) -> bool:
     if SYNTHETIC_CREATOR in dataset and "SYNTHETIC" in str(dataset[SYNTHETIC_CREATOR].value).upper():
         return True
     names = (text_of(dataset, keyword).upper() for keyword in ("PatientName", "PatientID"))
-    texts = (text_of(dataset, keyword).upper() for keyword in _TEXTS)
+    texts = (text_of(dataset, keyword).upper() for keyword in MARKED_TEXTS)
     return (
         any(_SYNTHETIC_NAME.match(name) for name in names)
         or any(_SAYS_SYNTHETIC.search(text) for text in texts)

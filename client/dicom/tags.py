@@ -8,6 +8,24 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
+CAPTURE_DEVICE = (
+    "SecondaryCaptureDeviceManufacturer",
+    "SecondaryCaptureDeviceManufacturerModelName",
+    "SecondaryCaptureDeviceSoftwareVersions",
+    "SecondaryCaptureDeviceID",
+    "DateOfSecondaryCapture",
+    "TimeOfSecondaryCapture",
+)
+"""Attributes of the device that made a secondary capture."""
+MARKED_TEXTS = (
+    "PatientComments",
+    "ImageComments",
+    "StudyDescription",
+    "SeriesDescription",
+    "DerivationDescription",
+    "DeidentificationMethod",
+)
+"""Texts in which a writer of generated images may say so."""
 _PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _KEYWORDS = (
     # who, what, where
@@ -25,20 +43,10 @@ _KEYWORDS = (
     "ManufacturerModelName",
     "SyntheticData",
     "PatientName",
-    "PatientComments",
-    "ImageComments",
-    "StudyDescription",
-    "SeriesDescription",
-    "DerivationDescription",
-    "DeidentificationMethod",
     "ContributingEquipmentSequence",
     "PresentationIntentType",
-    "SecondaryCaptureDeviceManufacturer",
-    "SecondaryCaptureDeviceManufacturerModelName",
-    "SecondaryCaptureDeviceSoftwareVersions",
-    "SecondaryCaptureDeviceID",
-    "DateOfSecondaryCapture",
-    "TimeOfSecondaryCapture",
+    *CAPTURE_DEVICE,
+    *MARKED_TEXTS,
     "BurnedInAnnotation",
     "BodyPartExamined",
     "ViewPosition",
