@@ -16,8 +16,7 @@ class Facts:
 
     Attributes:
         patient_id: PatientID as it stands, or its bytes (`client.cohort.patient_ids.of_bytes`); stays in memory and is
-        turned
-            into a key.
+            turned into a key.
         issuer: IssuerOfPatientID.
         born: PatientBirthDate; stays in memory and is turned into a key, as sex is.
         sex: PatientSex, upper case.

@@ -31,8 +31,7 @@ class WarmPlan(Table):
 
     Attributes:
         source: "phantoms" (procedural chest radiographs, `common.images.phantoms`), or the SHA-256 (hex) of the .npz
-        file of
-            public images that the coordinator is given with --warm-data.
+            file of public images that the coordinator is given with --warm-data.
         images: Phantoms that are drawn; a file counts as it is.
         steps: Steps of Adam on 64 images each.
         learning_rate: Step size of Adam.

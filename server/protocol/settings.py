@@ -22,7 +22,8 @@ PATIENCE_S = 30.0
 
 def ask(study: Study, exchange: Exchange) -> None:
     """Ask every connected site of the model that has not said it yet, and keep what comes."""
-    known = load(study.folder)
+    before = load(study.folder)
+    known = dict(before)
     nodes = exchange.nodes() if study.joined() - set(known) else {}
     inquiry, heard, end = exchange.inquire(), set[int](), exchange.now() + PATIENCE_S
     asked = inquiry.ask(dict.fromkeys(nodes, About(plan=study.plan.digest)), ttl_s=PATIENCE_S)
@@ -38,7 +39,7 @@ def ask(study: Study, exchange: Exchange) -> None:
     while asked - heard and exchange.now() < end:
         inquiry.look(take)
         exchange.pause()
-    if known != load(study.folder):
+    if known != before:
         write_atomically(study.folder / FILE, json.dumps(known, sort_keys=True).encode())
 
 
