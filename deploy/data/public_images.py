@@ -14,9 +14,7 @@ from PIL import Image
 from common.errors import SourceError
 from common.host.files import write_atomically
 from deploy.data.sources import Item, open_source
-
-FEWEST = 64
-"""Fewest images of a file; a warm-up with fewer is refused by the coordinator."""
+from server.model.warm_data import FEWEST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +44,7 @@ def write_public_images(sources: Sequence[Path], out: Path, *, size: int, limit:
     Args:
         sources: Folders or archives of pictures, as `wardround import` takes them.
         out: The file to write; must not exist.
-        size: Pixels on a side; pictures are squashed to a square as in a study.
+        size: Pixels on a side; pictures are squashed to a square. A hospital keeps the sides' proportion.
         limit: Most images of each source.
 
     Raises:

@@ -21,7 +21,8 @@ FILE = "warm.npz"
 _SEED = 1906
 """Of the phantoms; not the set that `server.model.scores` measures on."""
 _MOST_BYTES = 2 * 1024**3
-_FEWEST = 64
+FEWEST = 64
+"""Fewest images of a file."""
 _KINDS = 1000
 """Most kinds of images that a rehearsal takes its classes from."""
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
@@ -74,9 +75,9 @@ def load(plan: StudyPlan, folder: Path) -> tuple[Tensor, Tensor]:
         )
     images, labels = _arrays(path)
     most = _KINDS if plan.warm.studies else classes  # a rehearsal takes kinds of images, with any names in the plan
-    if len(images) < _FEWEST or len(labels) != len(images) or labels.min() < 0 or labels.max() >= most:
+    if len(images) < FEWEST or len(labels) != len(images) or labels.min() < 0 or labels.max() >= most:
         raise DataError(
-            f"{path}: {len(images)} images and {len(labels)} labels; at least {_FEWEST} images are needed, and for "
+            f"{path}: {len(images)} images and {len(labels)} labels; at least {FEWEST} images are needed, and for "
             f"each a label from 0 to {most - 1}"
         )
     batch = torch.from_numpy(images)[:, None]
