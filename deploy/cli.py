@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from client.cli import audit, budget
+from client.cli import audit, budget, roster
 from client.cli.site import site
 from client.daemon import cli as daemon_cli
 from client.pacs.cli import pull, receive
@@ -41,7 +41,7 @@ def main(*, verbose: bool) -> None:
 main.add_command(site)
 main.add_command(server)
 main.add_command(bundle)
-for command in (*budget.COMMANDS, *audit.COMMANDS, *daemon_cli.COMMANDS, pull, receive):
+for command in (*budget.COMMANDS, *audit.COMMANDS, *roster.COMMANDS, *daemon_cli.COMMANDS, pull, receive):
     site.add_command(command)
 main.add_command(doctor)
 for group in (site, server):

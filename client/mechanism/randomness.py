@@ -49,10 +49,13 @@ class SecureRandom:
         """Key the stream with a simulation's seed and a context such as (site, round): repeatable, not private."""
         return cls(hashlib.sha256(json.dumps([seed, *context]).encode()).digest())
 
+    def words(self, count: int) -> NDArray[np.uint64]:
+        """`count` independent 64-bit words."""
+        return np.frombuffer(self._stream.update(bytes(8 * count)), dtype="<u8")
+
     def uniform(self, count: int) -> NDArray[np.float64]:
         """`count` values in (0, 1), multiples of 2^-53 shifted by half a step; never 0 or 1."""
-        words = np.frombuffer(self._stream.update(bytes(8 * count)), dtype="<u8")
-        middles = _spread(words >> np.uint64(11), np.empty(count), width=1.0)
+        middles = _spread(self.words(count) >> np.uint64(11), np.empty(count), width=1.0)
         return np.minimum(middles, _MOST_UNIFORM, out=middles)
 
     def normal(self, shape: tuple[int, ...], *, std: float) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ paused.json          why all studies wait                    approved/          
 cache/               admitted images                         keys/                     keys of rounds under way
 spool/ verdicts/     finished answers                        encoder/                  encoders that stay here
 evaluation/          the steward's figures                   quarantine/               pictures that a person looks at
+rosters/             who shares noise with this hospital     secure/                    states of secure rounds
 daemon/ identity/ logs/   see `client.daemon.home`
 
 A name that is written down twice can be changed once. So no other module of the product holds one of these texts.
@@ -24,4 +25,5 @@ ADMISSION, QUARANTINE, PAUSED = "admission.json", "quarantine.json", "paused.jso
 APPROVED, CACHE, KEYS = "approved", "cache", "keys"
 SPOOL, VERDICTS, ENCODER = "spool", "verdicts", "encoder"
 EVALUATION, QUARANTINED = "evaluation", "quarantine"
+ROSTERS, SECURE = "rosters", "secure"
 DAEMON, IDENTITY, LOGS = "daemon", "identity", "logs"

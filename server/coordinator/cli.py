@@ -241,13 +241,33 @@ def logs(name: str, *, root: Path, follow: bool, lines: int) -> None:
         say(piece, nl=False)
 
 
+@click.command()
+@click.argument("entries", metavar="ENTRY...", nargs=-1, required=True, type=_folder)
+@click.option("--out", type=_folder, default="roster.json", show_default=True, help="File to write.")
+@json_option
+def roster(entries: tuple[Path, ...], *, out: Path, as_json: bool) -> None:
+    """Put the hospitals' entries into one roster, and print the digest that a plan names."""
+    from common.host.files import require_writable
+    from common.secure.roster import Member, Roster
+
+    made, path = Roster.of([Member.load(entry) for entry in entries]), require_writable(out)
+    made.save(path)
+    said = [
+        *made.lines(),
+        f"wrote {path}. Send it to each of these hospitals. A plan names it by",
+        f'  roster = "{made.digest}"',
+    ]
+    result = {"digest": made.digest, "sites": list(made.names), "roster": str(path)}
+    emit(result, as_json=as_json, text=lambda: "\n".join(said))
+
+
 def _submitted(folder: Path, run: int, *, as_json: bool) -> None:
     result: dict[str, Any] = {"study": folder.name, "run": run, "run_dir": str(folder)}
     emit(result, as_json=as_json, text=lambda: f"study {folder.name} is under way as run {run} in {folder}")
 
 
 COMMANDS: list[click.Command] = [
-    init, invite, enrol, revoke, move, serve, prepare, start, stop, resume, status, logs,
+    init, invite, enrol, revoke, move, serve, prepare, start, stop, resume, status, logs, roster,
 ]  # fmt: skip
 for _command in COMMANDS:
     server.add_command(_command)
