@@ -16,7 +16,7 @@ from client import conditions
 from client.admission.records import Admission
 from client.admission.settings import looked_for_text
 from client.cohort.cache import Cache
-from client.cohort.forms import form_of
+from client.cohort.forms import in_use
 from client.cohort.held_out import VERDICT
 from client.cohort.identity import SIGNING_KEY
 from client.egress import egress, spool
@@ -82,7 +82,7 @@ def about(site: Site, request: About) -> AboutReply:
     """
     plan = conditions.admitted(site, request.plan)
     check_cohort(site, plan)
-    form = form_of(plan)
+    form = in_use(site.home, plan)
     admission = Admission.load(site.home, form)
     searched = None if admission is None else looked_for_text(admission.reading, form)
     word = UNKNOWN if searched is None else YES if searched else NO

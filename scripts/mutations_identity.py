@@ -89,7 +89,8 @@ IDENTITY = [
     _guard("an older home's cache has no pointer of its own", "client/cohort/forms.py",
            "    keep(folder.parent)\n    _point(", "    _point(", _FORMS, at="point"),
     _guard("a study trains on whatever form was made last", "client/site/site.py",
-           "        return self._seen(form_of(plan), plan)", "        return self.cache", _FORMS, at="Site.admitted"),
+           "        return self._seen(in_use(self.home, plan), plan)", "        return self.cache", _FORMS,
+           at="Site.admitted"),
     _guard("a pointer to another form is believed", "client/cohort/cache.py",
            '        if form not in ("", cache.settings_digest):', "        if False:", _FORMS, at="Cache.open"),
     _guard("an ingest without a plan takes another study's folder", "client/admission/ingest.py",
@@ -97,4 +98,7 @@ IDENTITY = [
     _guard("a form that a plan needs is pruned", "client/cohort/forms.py",
            "return [form for form in forms(home) if form.digest not in needed]", "return forms(home)", _FORMS,
            at="unneeded"),
+    _guard("a home of before has no cache for its own study", "client/cohort/forms.py",
+           "    known = (settings.digest, *settings.earlier_digests)", "    known = (settings.digest,)", _FORMS,
+           "tests/old/test_go_on.py", at="in_use"),
 ]  # fmt: skip

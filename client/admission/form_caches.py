@@ -7,7 +7,7 @@ from typing import Any
 from client.admission.records import Admission, forget
 from client.admission.settings import IngestSettings
 from client.approval.approvals import active_plans
-from client.cohort.forms import form_of, forms, missing, remove, unneeded, words
+from client.cohort.forms import forms, in_use, missing, remove, unneeded, words
 from common.errors import CacheMissing
 from common.plan.study_plan import StudyPlan
 
@@ -62,7 +62,7 @@ def table(home: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
     plans = active_plans(home)
     rows = [
         {"form": form.text, "digest": form.digest, "made": form.made,
-         "plans": sorted({plan.name for plan in plans if form_of(plan) == form.digest})}
+         "plans": sorted({plan.name for plan in plans if in_use(home, plan) == form.digest})}
         for form in forms(home)
     ]  # fmt: skip
     return rows, {plan.name: Need.of(home, plan).form for plan in missing(home, plans)}

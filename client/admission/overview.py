@@ -20,7 +20,7 @@ from client.admission.reasons import EXPLAINED
 from client.admission.records import Admission, Concern, FileRecord, IngestSummary
 from client.admission.settings import IngestSettings, looked_for_text
 from client.cohort.cache import Cache
-from client.cohort.forms import current_generation, form_of
+from client.cohort.forms import current_generation, in_use
 from client.dicom.text_finder import in_words
 from common.display import pages
 from common.display.terminal import Sheet
@@ -127,7 +127,7 @@ def look(home: Path, plan: StudyPlan | None = None) -> View:
     Raises:
         CacheCorrupt: Nothing was ingested, or the cache fails its check.
     """
-    fits = plan is not None and current_generation(home, form_of(plan)) is not None
+    fits = plan is not None and current_generation(home, in_use(home, plan)) is not None
     cache = Cache.open(home, plan=plan if fits else None)
     admission = Admission.load(home, cache.settings_digest)
     if admission is None or admission.generation != cache.generation:

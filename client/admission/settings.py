@@ -9,7 +9,10 @@ from typing import Any, Self
 from common.plan.study_plan import StudyPlan
 
 PIPELINE = 2
-"""Raised whenever the same file would give other pixels than before; a cache of another pipeline is made afresh."""
+"""Raised whenever the same file would give other pixels than before.
+
+An ingest makes a cache of this pipeline. A study that began with a cache of an earlier one goes on with it until then.
+"""
 _RULE = "who is who 1"
 """Raised whenever the same file would get other keys than before; records of another rule are read afresh."""
 
@@ -78,7 +81,15 @@ class IngestSettings:
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of the canonical form: JSON, sorted keys, no blanks, with the pipeline's number."""
-        canonical = json.dumps({**self.to_dict(), "pipeline": PIPELINE}, sort_keys=True, separators=(",", ":"))
+        return self._digest(PIPELINE)
+
+    @property
+    def earlier_digests(self) -> tuple[str, ...]:
+        """What earlier versions called the same form, the newest first."""
+        return tuple(self._digest(pipeline) for pipeline in range(PIPELINE - 1, 0, -1))
+
+    def _digest(self, pipeline: int) -> str:
+        canonical = json.dumps({**self.to_dict(), "pipeline": pipeline}, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 

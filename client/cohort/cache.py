@@ -26,7 +26,7 @@ from client.cohort.forms import (
     FORMS,
     NAME_LENGTH,
     current_generation,
-    form_of,
+    in_use,
     peek,
     require,
 )
@@ -75,7 +75,7 @@ class Cache:
             CacheMissing: Nothing was ingested in this form.
             CacheCorrupt: A part is missing, or a digest fails.
         """
-        form = form or (form_of(plan) if plan is not None else "")
+        form = form or (in_use(home, plan) if plan is not None else "")
         name = require(home, form, plan=plan)
         folder = home / CACHE_FOLDER / name
         try:

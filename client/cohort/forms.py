@@ -53,8 +53,22 @@ class Form:
 
 
 def form_of(plan: StudyPlan) -> str:
-    """Return the digest of the form that a plan needs."""
+    """Return the digest of the form that an ingest makes for a plan."""
     return IngestSettings.from_plan(plan).digest
+
+
+def in_use(home: Path, plan: StudyPlan) -> str:
+    """Return the digest of the form that the rounds of a plan read.
+
+    That is `form_of`, unless the home has only a cache that an earlier version made in that form. A version may read
+    pixels better than the one before; a study that is under way goes on with the images it has.
+
+    Raises:
+        CacheCorrupt: A pointer is not the name of a generation.
+    """
+    settings = IngestSettings.from_plan(plan)
+    known = (settings.digest, *settings.earlier_digests)
+    return next((form for form in known if current_generation(home, form) is not None), settings.digest)
 
 
 def words(settings: Mapping[str, Any]) -> str:
@@ -132,16 +146,21 @@ def missing(home: Path, plans: Iterable[StudyPlan]) -> list[StudyPlan]:
 
     def lacks(plan: StudyPlan) -> bool:
         try:
-            return current_generation(home, form_of(plan)) is None
+            return current_generation(home, in_use(home, plan)) is None
         except CacheCorrupt:
             return True
 
     return [plan for plan in plans if lacks(plan)]
 
 
+def outdated(home: Path, plans: Iterable[StudyPlan]) -> list[StudyPlan]:
+    """Return those of the plans that read a cache which an earlier version made by other rules of reading pixels."""
+    return [plan for plan in plans if in_use(home, plan) != form_of(plan)]
+
+
 def unneeded(home: Path, plans: Iterable[StudyPlan]) -> list[Form]:
-    """Return the forms that none of the plans needs."""
-    needed = {form_of(plan) for plan in plans}
+    """Return the forms that none of the plans reads."""
+    needed = {in_use(home, plan) for plan in plans}
     return [form for form in forms(home) if form.digest not in needed]
 
 

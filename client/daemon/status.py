@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from client.approval.approvals import Approval, active_plans, approvals, site_paused
-from client.cohort.forms import form_of, forms
+from client.cohort.forms import forms, in_use
 from client.daemon.home import DaemonHome, read_json
 from client.daemon.meter import read_days
 from client.site.rules import SitePolicy
@@ -115,9 +115,9 @@ class Status:
 def _caches(home: Path) -> dict[str, str]:
     try:
         made = {form.digest: form.made or "an earlier version" for form in forms(home)}
+        return {plan.name: made.get(in_use(home, plan), "") for plan in active_plans(home)}
     except CacheCorrupt:
-        made = {}
-    return {plan.name: made.get(form_of(plan), "") for plan in active_plans(home)}
+        return {plan.name: "" for plan in active_plans(home)}
 
 
 def _studies(known: list[Approval]) -> dict[str, str]:

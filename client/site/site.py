@@ -10,7 +10,7 @@ import torch
 
 from client.cohort.cache import Cache
 from client.cohort.consent import consenting
-from client.cohort.forms import form_of, peek, require
+from client.cohort.forms import in_use, peek, require
 from client.cohort.held_out import split, trained_in
 from client.cohort.identity import site_secret
 from client.cohort.people import People
@@ -60,7 +60,7 @@ class Site:
             CacheMissing: Nothing was ingested in this form.
             CacheCorrupt: The cache fails its check.
         """
-        return self._seen(form_of(plan), plan)
+        return self._seen(in_use(self.home, plan), plan)
 
     def cohort(self, plan: StudyPlan) -> Cache:
         """The patients who may train in this plan: `admitted` without those it sets aside for evaluation."""

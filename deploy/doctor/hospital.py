@@ -178,12 +178,15 @@ def cache(root: Path) -> Iterator[Finding]:
     for plan in lacking:
         yield warning("training cache", f"study {plan.name!r} has none in its image form",
                       "Run `wardround site ingest FOLDER`; what is there stays")  # fmt: skip
+    for plan in (old := forms.outdated(root, plans)):
+        yield warning("training cache", f"study {plan.name!r} goes on with images that an earlier version read",
+                      "`wardround site ingest FOLDER` reads them by today's rules")  # fmt: skip
     if not there and not lacking:
         yield warning("training cache", "nothing was ingested", "Run `wardround site ingest FOLDER`")
     if small := [part for part in opened if part.patients < least]:
         yield warning("training cache", f"fewer than {least} patients in {len(small)} of {len(opened)} image forms",
                       "Ingest more, or nothing is trained")  # fmt: skip
-    elif there and not lacking:
+    elif there and not lacking and not old:
         spare = len(forms.unneeded(root, plans)) if plans else 0
         more = f"; {spare} that no active plan needs, see `wardround site forms`" if spare else ""
         yield ok("training cache", f"whole{more}")  # no count of patients: this table may be shown to others

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from client import hospital
+from client.admission import settings
 from client.admission.ingest import IngestSettings, ingest
 from client.admission.overview import look, write_page
 from client.admission.records import Admission
@@ -160,6 +161,24 @@ def old_home(home: Path) -> None:
     shutil.rmtree(home / "cache" / "forms")
     (record,) = (home / "admission").glob("*.json")
     record.rename(home / "admission.json")
+
+
+def test_a_study_goes_on_with_images_that_an_earlier_version_read_until_the_next_ingest(
+    place: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = Cache.open(home).generation
+    monkeypatch.setattr(settings, "PIPELINE", settings.PIPELINE + 1)  # an upgrade that reads some pixels otherwise
+    assert forms.missing(home, [FIRST, SECOND]) == [SECOND]
+    assert [plan.name for plan in forms.outdated(home, [FIRST])] == ["first"]
+    assert Cache.open(home, plan=FIRST).generation == before
+    assert hospital.train(Site.open(home), request(FIRST)).epsilon > 0
+    told = [finding.finding for finding in doctor.cache(home)]
+    assert told == ["study 'first' goes on with images that an earlier version read"]
+    assert command("forms", home=home)["forms"][0]["plans"] == ["first"]
+    command("ingest", place / "in", "--no-ocr", home=home)
+    assert Cache.open(home, plan=FIRST).generation != before
+    assert forms.outdated(home, [FIRST]) == []
+    assert len(forms.unneeded(home, [FIRST])) == 1
 
 
 def test_an_old_home_with_one_cache_opens_as_it_is_and_keeps_it_beside_a_second(place: Path, home: Path) -> None:

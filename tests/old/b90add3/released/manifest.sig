@@ -1,0 +1,1 @@
+d4TXI6aP9ybWwc0J7k4XeRPc3DEKoTRHyuOHqUkszagCJf6M6KRO3S8G1zyavqm/iXlepyt5i+byn9HaxrpIBw==
