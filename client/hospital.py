@@ -30,7 +30,7 @@ from client.site import policy
 from client.site.site import Site
 from common.accountant.accounting import GaussianEvent
 from common.errors import PlanRefused, StateError
-from common.model.study_model import shared_shapes
+from common.model.array_table import shared_shapes
 from common.model.weights import Weights, check, digest
 from common.plan.schedule import Round, schedule, verdict_event
 from common.plan.study_plan import StudyPlan

@@ -78,6 +78,7 @@ GATEWAY = [
           "            if not self._beat(token):", "            if token:", _SUPEREXEC, at="Processes._speak_for"),
     guard("superexec: a task that comes back has two processes", _X,
           "            before.kill()\n            before.wait()\n", "", _SUPEREXEC, at="Processes.Popen"),
+    guard("superexec: a ServerApp outlives it", _X, "launch.bound(", "list(", _SUPEREXEC, at="Processes.Popen"),
     guard("superexec: a process that hangs is spoken for for ever", _X,
           "        while time.monotonic() < end:", "        while True:", _SUPEREXEC, at="Processes._speak_for"),
     guard("versions: any two are taken to speak with each other", "common/wire/flower_version.py",

@@ -293,9 +293,9 @@ MECHANISMS = [
     ),
     Mutation(
         name="encoder: it leaves although the plan keeps it at the site",
-        file="common/model/study_model.py",
+        file="common/model/array_table.py",
         at="shared_shapes",
-        old=" if not name.startswith(_kind(plan).encoder)",
+        old=" if whole or not array.reads",
         new="",
         tests=(OWN_ENCODER,),
     ),

@@ -31,7 +31,7 @@ PHASES = [
     Mutation(
         name="sum: a reply is added unchecked",
         file="server/protocol/collection.py",
-        at="Collection._hear",
+        at="Collection._count",
         old="                self._sum.check(reply)\n",
         new="                pass\n",
         tests=("tests/server/test_rounds.py", "tests/server/test_hostile_moments.py"),

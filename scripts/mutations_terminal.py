@@ -59,9 +59,8 @@ TERMINAL = [
     guard("ingest: a detector that cannot be loaded is counted on", "client/dicom/text_finder.py",
           'return f"the extra `ocr` cannot be loaded ({error})"', 'return ""',
           ("tests/client/test_text_detection.py",), at="why_not"),
-    guard("lab: it outlives its script", "deploy/install/lab.py",
-          'return [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), *command]', "return [*command]",
-          ("tests/flows/test_lab_deploy.py::test_a_lab_that_is_killed_leaves_no_process_behind",), at="_bound"),
+    guard("lab: it outlives its script", "deploy/install/lab.py", "launch.bound(", "list(",
+          ("tests/flows/test_lab_deploy.py::test_a_lab_that_is_killed_leaves_no_process_behind",), at="Party.serve"),
     guard("processors: the affinity is not seen", "common/host/processors.py", "len(os.sched_getaffinity(0))",
           "os.cpu_count() or 1", _PROCESSORS, at="processors"),
 ]  # fmt: skip

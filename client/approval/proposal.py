@@ -9,12 +9,11 @@ from typing import Any, Self
 
 from client.approval import outlook, selection
 from client.approval.outlook import Outlook, Owed
-from client.egress import egress
 from client.ledger.ledger import Ledger
 from client.site import policy
 from client.site.policy import Limits, SitePolicy
 from common.errors import BudgetExhausted, PlanRefused
-from common.mechanism.registry import RIDERS, mechanism, sum_of
+from common.mechanism.registry import RIDERS, leaving, leaving_bytes, mechanism, sum_of
 from common.plan.canonical import canonical
 from common.plan.schedule import Phase, Round, schedule, verdict_event, whole_cost
 from common.plan.study_plan import AggregationPlan, StudyPlan
@@ -111,8 +110,8 @@ class Proposal:
             "study_name": {"delta": self.study.delta, "spent": self.study.spent, "after": self.study.after,
                            "limit": self.limits.max_epsilon_per_study},
             "others": [other.to_dict(site.all_delta) for other in self.others],
-            "leaves": {phase: {"arrays": len(egress.allowed_shapes(self.plan, phase)),
-                               "bytes": egress.allowed_bytes(self.plan, phase)} for phase in self._phases()},
+            "leaves": {phase: {"arrays": len(leaving(self.plan, phase)),
+                               "bytes": leaving_bytes(self.plan, phase)} for phase in self._phases()},
             "never_leaves": NEVER,
         }  # fmt: skip
 
@@ -236,8 +235,8 @@ class Proposal:
 
     def _leaves_lines(self) -> list[str]:
         lines = [
-            f"{phase}: {mechanism(phase).leaves}, {len(egress.allowed_shapes(self.plan, phase))} array(s), "
-            f"{egress.allowed_bytes(self.plan, phase):,} bytes a round, all of it noised"
+            f"{phase}: {mechanism(phase).leaves}, {len(leaving(self.plan, phase))} array(s), "
+            f"{leaving_bytes(self.plan, phase):,} bytes a round, all of it noised"
             for phase in self._phases()
         ]
         return [f"  {'leaves' if i == 0 else '':8} {line}" for i, line in enumerate(lines)]

@@ -13,12 +13,10 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from client.cohort.forms import (
     CACHE_FOLDER,
@@ -31,8 +29,11 @@ from client.cohort.forms import (
     require,
 )
 from common.errors import CacheCorrupt
-from common.images.pixels import uint16_to_unit
 from common.plan.study_plan import StudyPlan
+
+if TYPE_CHECKING:  # PyTorch takes seconds to import, and most commands read no image
+    import torch
+    from torch import Tensor
 
 __all__ = ["CACHE_FOLDER", "CURRENT", "Cache", "current_generation"]
 
@@ -118,7 +119,7 @@ class Cache:
         """Return the labels that images of one patient have; no pixel is read."""
         return set(self._labels[self._rows(i)].tolist())
 
-    def patient(self, i: int) -> tuple[Tensor, Tensor]:
+    def patient(self, i: int) -> "tuple[Tensor, Tensor]":
         """Return all images and labels of one patient.
 
         Args:
@@ -133,7 +134,7 @@ class Cache:
         if not 0 <= i < self.patients:
             raise IndexError(f"patient {i} asked for, the cache has {self.patients}")
         rows = self._rows(i)
-        return uint16_to_unit(self._images[rows]).unsqueeze(1), torch.from_numpy(self._labels[rows].copy())
+        return _tensors(self._images[rows], self._labels[rows].copy())
 
     def every_row(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the rows of all images, patient by patient, and the patient that each is of; both [images]."""
@@ -141,13 +142,13 @@ class Cache:
         owners = np.repeat(np.arange(len(rows)), np.array([len(own) for own in rows], dtype=np.int64))
         return np.array([row for own in rows for row in own], dtype=np.int64), owners
 
-    def at(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    def at(self, rows: NDArray[np.int64]) -> "tuple[Tensor, Tensor]":
         """Return the images and labels in rows that `every_row` named; shapes as in `patient`."""
-        return uint16_to_unit(self._images[rows]).unsqueeze(1), torch.from_numpy(self._labels[rows])
+        return _tensors(self._images[rows], self._labels[rows])
 
     def patients_images(
-        self, indices: list[int] | Tensor, k: int, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, indices: "list[int] | Tensor", k: int, generator: "torch.Generator | None" = None
+    ) -> "tuple[Tensor, Tensor, Tensor]":
         """Return at most `k` images of each patient, for `vmap` over patients.
 
         Args:
@@ -162,6 +163,8 @@ class Cache:
         Raises:
             IndexError: No such patient.
         """
+        import torch
+
         patients = [int(i) for i in indices]
         rows = np.zeros((len(patients), k), dtype=np.int64)
         weights = torch.zeros(len(patients), k)
@@ -180,8 +183,7 @@ class Cache:
         x = torch.zeros(len(patients), k, 1, size, size)
         y = torch.zeros(len(patients), k, dtype=torch.int64)
         mask = torch.from_numpy(present)
-        x[mask] = uint16_to_unit(self._images[rows[present]]).unsqueeze(1)
-        y[mask] = torch.from_numpy(self._labels[rows[present]])
+        x[mask], y[mask] = _tensors(self._images[rows[present]], self._labels[rows[present]])
         return x, y, weights
 
     def stored(self, first: int, last: int) -> NDArray[np.uint16]:
@@ -275,3 +277,12 @@ def checked_index(folder: Path) -> dict[str, Any]:
         if file_digest(folder / name) != index["arrays"][name]:
             raise ValueError(name)
     return index
+
+
+def _tensors(images: NDArray[np.uint16], labels: NDArray[np.int64]) -> "tuple[Tensor, Tensor]":
+    """Stored images as [n, 1, size, size] float32 in [-1, 1], and their labels as [n] int64."""
+    import torch
+
+    from common.images.pixels import uint16_to_unit
+
+    return uint16_to_unit(images).unsqueeze(1), torch.from_numpy(labels)

@@ -10,11 +10,10 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from client.admission.records import Admission, FileRecord, admission_file
 from client.cohort.cache import Cache, Everything, is_remembered
@@ -23,6 +22,10 @@ from client.cohort.people import People, Person, remember
 from client.ledger import receipt
 from client.ledger.ledger import Ledger, rides
 from common.errors import CacheCorrupt, CacheMissing, IssuerNeeded
+
+if TYPE_CHECKING:  # see `client.cohort.cache`
+    import torch
+    from torch import Tensor
 
 
 class ConsentingCohort(Cache):
@@ -59,17 +62,17 @@ class ConsentingCohort(Cache):
         """Return the labels that images of one patient have, see `Cache.patient_labels`."""
         return self._whole.patient_labels(self._at(i))
 
-    def patient(self, i: int) -> tuple[Tensor, Tensor]:
+    def patient(self, i: int) -> "tuple[Tensor, Tensor]":
         """Return all images and labels of one patient, see `Cache.patient`."""
         return self._whole.patient(self._at(i))
 
-    def at(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    def at(self, rows: NDArray[np.int64]) -> "tuple[Tensor, Tensor]":
         """Return the images and labels in rows that `every_row` named, see `Cache.at`."""
         return self._whole.at(rows)
 
     def patients_images(
-        self, indices: list[int] | Tensor, k: int, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, indices: "list[int] | Tensor", k: int, generator: "torch.Generator | None" = None
+    ) -> "tuple[Tensor, Tensor, Tensor]":
         """Return at most `k` images of each patient, see `Cache.patients_images`.
 
         Args:

@@ -21,7 +21,7 @@ from client.ledger.ledger import Ledger
 from client.ledger.receipt import RECEIPT, last_head
 from client.site import layout
 from common.errors import EgressRefused, MessageRefused, SignatureInvalid
-from common.mechanism.registry import leaving, sum_of
+from common.mechanism.registry import leaving, leaving_bytes, sum_of
 from common.model.weights import Weights, digest
 from common.plan.schedule import Round
 from common.plan.study_plan import StudyPlan
@@ -29,19 +29,7 @@ from common.wire.messages import TEXT_SEARCHED, AboutReply, TrainReply, Verdict
 from common.wire.site_name import is_site_name
 from common.wire.verdicts import verified
 
-__all__ = [
-    "LOG", "RECEIPT", "allowed_bytes", "allowed_shapes", "last_head", "record", "release", "release_verdict", "seal",
-]  # fmt: skip
-
-
-def allowed_shapes(plan: StudyPlan, phase: str) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every array that may leave a site in `phase`."""
-    return leaving(plan, phase)
-
-
-def allowed_bytes(plan: StudyPlan, phase: str) -> int:
-    """Bytes of all arrays that leave a site in `phase`: those of `allowed_shapes`, no more and no less."""
-    return sum_of(plan).size(allowed_shapes(plan, phase))
+__all__ = ["LOG", "RECEIPT", "last_head", "record", "release", "release_verdict", "seal"]
 
 
 def seal(*, site: str, plan: StudyPlan, step: Round, arrays: Weights, epsilon: float, ledger_head: str) -> TrainReply:
@@ -147,13 +135,13 @@ def release_verdict(home: Path, *, plan: StudyPlan, verdict: Verdict, entry: int
 def _check(plan: StudyPlan, step: Round, reply: TrainReply) -> None:
     """Refuse a reply that differs in anything from what this round of this plan releases."""
     try:
-        sum_of(plan).check(reply.arrays, allowed_shapes(plan, step.phase), what="reply")
+        sum_of(plan).check(reply.arrays, leaving(plan, step.phase), what="reply")
     except MessageRefused as error:
         raise EgressRefused(f"{error}; nothing was sent") from error
     limit = plan.privacy.epsilon if plan.privacy.enabled else math.inf
     forms = {
         "array type": all(type(array) is np.ndarray for array in reply.arrays.values()),
-        "size": sum(array.nbytes for array in reply.arrays.values()) == allowed_bytes(plan, step.phase),
+        "size": sum(array.nbytes for array in reply.arrays.values()) == leaving_bytes(plan, step.phase),
         "plan": reply.plan == plan.digest,
         "round": (reply.round, reply.phase) == (step.number, step.phase),
         "site": is_site_name(reply.site),

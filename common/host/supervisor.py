@@ -14,7 +14,6 @@ import selectors
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -222,11 +221,10 @@ class _Worker:
         return self.process is not None
 
     def _start(self) -> None:
-        command = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), *self.child.command]
         self._port_deadline = 0.0
         try:
             self.process = subprocess.Popen(
-                command,
+                launch.bound(self.child.command),
                 env=dict(self.child.env),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

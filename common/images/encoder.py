@@ -54,8 +54,10 @@ class Encoder(nn.Module):
 def encoder() -> Encoder:
     """Load the encoder; raises `CheckpointCorrupt` when its file is absent or altered."""
     weights, _ = read(WEIGHTS)
-    model = Encoder()
-    model.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in weights.items()}, strict=True)
+    with torch.device("meta"):  # draws no first weights: another thread may have seeded PyTorch's generator
+        model = Encoder()
+    found = {name: torch.from_numpy(array.copy()) for name, array in weights.items()}
+    model.load_state_dict(found, strict=True, assign=True)
     return model.eval()
 
 

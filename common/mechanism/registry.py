@@ -75,6 +75,11 @@ def leaving(plan: StudyPlan, phase: str) -> Shapes:
     return sum_of(plan).arrays(arrays)
 
 
+def leaving_bytes(plan: StudyPlan, phase: str) -> int:
+    """Bytes of all arrays that leave a site in a round of this phase: those of `leaving`, no more and no less."""
+    return sum_of(plan).size(leaving(plan, phase))
+
+
 def release_length(plan: StudyPlan, phase: str) -> int:
     """Number of values of the sum that a site releases in this phase."""
     return mechanism(phase).arrays(plan)[RELEASE][0]

@@ -4,22 +4,19 @@ import math
 
 from common.accountant.accounting import GaussianEvent
 from common.mechanism.mechanism import Mechanism, Shapes, Stage
+from common.model.array_table import count, shared_shapes, trained_shapes
 from common.plan.study_plan import StudyPlan
 
 
 def released_shapes(plan: StudyPlan) -> Shapes:
     """Name and shape of every array that a gradient round trains and releases."""
-    from common.model.study_model import shared_shapes, trained_shapes  # here, as PyTorch takes seconds to import
-
     mine = trained_shapes(plan)
     return {name: shape for name, shape in shared_shapes(plan).items() if name in mine}
 
 
 def trained_values(plan: StudyPlan) -> int:
     """Number of weights that the gradient phase trains, those that stay at a site included."""
-    from common.model.study_model import trained_shapes  # as above
-
-    return sum(math.prod(shape) for shape in trained_shapes(plan).values())
+    return count(trained_shapes(plan))
 
 
 def _ratio(plan: StudyPlan, event: GaussianEvent, patients: int) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from common.model.linear_start import PREFIX
+from common.model.array_table import PREFIX
 from common.model.weights import Weights
 
 

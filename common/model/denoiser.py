@@ -19,14 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from common.model.array_table import WAVES
 from common.model.folding import folding
 
 LEAST_LEVEL, MOST_LEVEL = 0.05, 0.9
 """Deviations of the noise that the net is trained on, image units in [-1, 1]; public constants."""
 _FIRST, _LAST, _STEPS = 0.8, 0.06, 10
 """Noise that a drawing starts from and that its last step takes off, and the number of steps."""
-_WAVES = 8
-"""Sines, and as many cosines, that tell the net how much noise there is."""
 _CONTRAST = 0.15
 """Deviation that images are taken to have around their posterior mean where inputs are brought to one scale."""
 
@@ -44,7 +43,7 @@ class Denoiser(nn.Module):
         super().__init__()
         fine, coarse = channels
         self.size, self.fold = size, folding(size)
-        told = 2 * _WAVES + classes
+        told = 2 * WAVES + classes
         self.enter = nn.Conv2d(2 * self.fold**2 + 2, fine, 3, padding=1)
         self.told = nn.Linear(told, fine)
         self.before = _Block(fine, told)
@@ -130,8 +129,8 @@ def drawing_levels() -> list[float]:
 
 
 def _waves(level: Tensor) -> Tensor:
-    """Sines and cosines [n, 2 * _WAVES] of the log of noise levels [n]."""
-    angles = level.log()[:, None] * torch.linspace(0.5, 3.0, _WAVES, device=level.device)
+    """Sines and cosines [n, 2 * WAVES] of the log of noise levels [n]."""
+    angles = level.log()[:, None] * torch.linspace(0.5, 3.0, WAVES, device=level.device)
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 

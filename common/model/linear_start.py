@@ -1,17 +1,15 @@
 """The closed-form part of the model, a linear VAE: set by the moments phase and left alone by gradients."""
 
 import functools
-import math
 
 import numpy as np
 import scipy.fft
 import torch
 from torch import Tensor, nn
 
+from common.model.array_table import PREFIX, start_shapes
 from common.plan.study_plan import StudyPlan
 
-PREFIX = "start."
-"""Prefix of the arrays that the moments phase sets and gradients leave alone: a generator's part is so called."""
 DRAWING = tuple(PREFIX + n for n in ("mean", "basis", "centre", "factor", "frequency", "texture", "weight"))
 """The arrays that drawing needs; the others read images."""
 _LEAST_ERROR = 1e-3
@@ -39,28 +37,11 @@ class LinearStart(nn.Module):
     weight: Tensor
     evidence: Tensor
 
-    def __init__(self, *, pixels: int, latent: int, classes: int, components: int, base: int) -> None:
+    def __init__(self, plan: StudyPlan) -> None:
         super().__init__()
-        self.components = components
-        cells = classes * components
-        shapes = {
-            "mean": (pixels,),
-            "basis": (pixels, latent),
-            "centre": (cells, latent),
-            "factor": (cells, latent, latent),
-            "gain": (cells, latent, latent),
-            "spread": (cells, latent),
-            "frequency": (classes,),
-            "texture": (base * base,),
-            "weight": (cells,),
-            "evidence": (cells,),
-        }
-        for name, shape in {**shapes, **self._own_shapes(pixels=pixels, latent=latent, classes=classes)}.items():
+        self.components = plan.model.components
+        for name, shape in start_shapes(plan).items():
             self.register_parameter(name, nn.Parameter(torch.zeros(shape), requires_grad=False))
-
-    def _own_shapes(self, *, pixels: int, latent: int, classes: int) -> dict[str, tuple[int, ...]]:
-        """Arrays whose shape is another than that of this class's."""
-        return {}
 
     def texture_of(self, index: int) -> Tensor:
         """The texture of the class with this index."""
@@ -115,12 +96,9 @@ class ClassStart(LinearStart):
     image's cosine coefficients. A class's coordinates lie along its own columns, so its centre is 0.
     """
 
-    def __init__(self, *, pixels: int, latent: int, classes: int, components: int, base: int) -> None:
-        super().__init__(pixels=pixels, latent=latent, classes=classes, components=components, base=base)
-        self._axes = _cosines(math.isqrt(pixels))  # a public constant, and so no array of the model
-
-    def _own_shapes(self, *, pixels: int, latent: int, classes: int) -> dict[str, tuple[int, ...]]:
-        return {"mean": (classes, pixels), "basis": (pixels, classes * latent), "texture": (classes, pixels)}
+    def __init__(self, plan: StudyPlan) -> None:
+        super().__init__(plan)
+        self._axes = _cosines(plan.data.image_size)  # a public constant, and so no array of the model
 
     def texture_of(self, index: int) -> Tensor:
         """The texture of the class with this index."""
@@ -198,11 +176,4 @@ def _cosines(size: int) -> Tensor:
 
 def start_of(plan: StudyPlan) -> LinearStart:
     """The start that the plan's model is built around, all of it zero."""
-    kind = ClassStart if plan.model.covariance == "class" else LinearStart
-    return kind(
-        pixels=plan.data.image_size**2,
-        latent=plan.model.latent,
-        classes=plan.data.classes,
-        components=plan.model.components,
-        base=plan.model.base,
-    )
+    return (ClassStart if plan.model.covariance == "class" else LinearStart)(plan)

@@ -1,10 +1,9 @@
 """The model of a study: which generator its plan asks for, and what each of its arrays is for.
 
-Everything outside this room that needs an array's name gets it from here. A generator says by class attributes what
-its arrays are for (`common.model.generator`); a new one is added to `model_of`.
+Everything outside this room that needs an array's name gets it from here or from `common.model.array_table`, which has
+the shapes. A generator says by class attributes what its arrays are for (`common.model.generator`); a new one is added
+to `model_of` and to that table.
 
-    shapes     every array
-    shared     what coordinator and sites send each other: all, or all but the encoder
     trained    what gradients train: all but the closed form
     encoder    what stays at the sites where the plan federates the decoder alone
     released   what drawing needs
@@ -14,14 +13,13 @@ import functools
 
 import torch
 
+from common.model.array_table import trained_shapes
 from common.model.generator import Generator
 from common.model.refined import RefinedVae
 from common.model.seeded import alone, seeded
 from common.model.vae import Vae
 from common.model.weights import Weights
 from common.plan.study_plan import StudyPlan
-
-_Shape = tuple[int, ...]
 
 
 def model_of(plan: StudyPlan) -> Generator:
@@ -41,24 +39,6 @@ def model_with(plan: StudyPlan, weights: Weights) -> Generator:
     model = initial(plan)
     model.load_arrays({**model.arrays(), **weights})
     return model
-
-
-def shapes(plan: StudyPlan) -> dict[str, _Shape]:
-    """Name and shape of every array of the plan's model."""
-    return {name: shape for name, (shape, _) in _described(plan).items()}
-
-
-def shared_shapes(plan: StudyPlan) -> dict[str, _Shape]:
-    """Name and shape of every array that the coordinator and the sites share: all, or all but the encoder's."""
-    whole = shapes(plan)
-    if plan.training.federated == "all":
-        return whole
-    return {name: shape for name, shape in whole.items() if not name.startswith(_kind(plan).encoder)}
-
-
-def trained_shapes(plan: StudyPlan) -> dict[str, _Shape]:
-    """Name and shape of every array that gradients train, whether it is shared or not."""
-    return {name: shape for name, (shape, trained) in _described(plan).items() if trained}
 
 
 def trained(plan: StudyPlan, weights: Weights) -> Weights:
@@ -88,9 +68,3 @@ def _on_meta(plan: StudyPlan) -> Generator:
 
 def _kind(plan: StudyPlan) -> type[Generator]:
     return type(_on_meta(plan))
-
-
-@functools.lru_cache(maxsize=64)
-def _described(plan: StudyPlan) -> dict[str, tuple[_Shape, bool]]:
-    """Shape of every array, and whether gradients train it; not to be changed by who asks."""
-    return {name: (tuple(value.shape), value.requires_grad) for name, value in _on_meta(plan).named_parameters()}

@@ -20,6 +20,7 @@ from monai.networks.nets import VarAutoEncoder
 from torch import Tensor, nn
 from torch.nn import functional
 
+from common.model.array_table import READING
 from common.model.generator import Generator
 from common.model.linear_start import DRAWING, start_of
 from common.plan.study_plan import StudyPlan
@@ -28,7 +29,7 @@ from common.plan.study_plan import StudyPlan
 class Vae(Generator):
     """A variational autoencoder: the residual nets are those of `model.channels` or `model.hidden`."""
 
-    encoder = ("encode.", "mu.", "logvar.")
+    encoder = READING
     decoder = (*DRAWING, "decode.", "decodeL.")
 
     def __init__(self, plan: StudyPlan) -> None:

@@ -29,6 +29,7 @@ from common.errors import (
 from common.host.disk import told
 from common.host.owner import strangers, user_name
 from common.host.processors import processors
+from common.model.array_table import count, shapes
 from common.plan.study_plan import StudyPlan
 from common.wire import pki
 from deploy.doctor import keys, machine, network
@@ -273,9 +274,7 @@ def compute(root: Path, *, memory_mb: float | None = None) -> Iterator[Finding]:
 
 def needed_mb(plan: StudyPlan) -> float:
     """A round's memory by rule of thumb, MiB: copies of the model, and activations of the images that pass at once."""
-    from common.model.study_model import shapes
-
-    values = sum(_size(shape) for shape in shapes(plan).values())
+    values = count(shapes(plan))
     side, activations = plan.data.image_size, 0
     for channels in plan.model.channels:
         side //= 2
@@ -312,10 +311,3 @@ def coordinator(home: DaemonHome) -> Iterable[Finding]:
 
 def _first(places: tuple[str, ...]) -> str:
     return f"{places[0]} ({len(places) - 1} more)" if places[1:] else places[0]
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for side in shape:
-        size *= side
-    return size

@@ -72,11 +72,6 @@ _COMMAND = ["-P", "-m", "deploy.cli"]
 _NO_PATIENCE_S = 180.0
 
 
-def _bound(command: Sequence[str]) -> list[str]:
-    """The command, ended by the kernel when this process ends, kill -9 included: a lab's daemons end with it."""
-    return [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), *command]
-
-
 @dataclass
 class Party:
     """The coordinator or a hospital: its folder, and its daemon while that runs.
@@ -127,7 +122,7 @@ class Party:
     def run(self, command: Sequence[str], *, timeout_s: float = 300) -> str:
         """Run any command as this party; return its standard output. Raises `StateError` when it fails."""
         done = subprocess.run(
-            _bound(command), env=self.environment(), cwd=self.folder, capture_output=True, encoding="utf-8",
+            launch.bound(command), env=self.environment(), cwd=self.folder, capture_output=True, encoding="utf-8",
             timeout=timeout_s, check=False,
         )  # fmt: skip
         if done.returncode != 0:
@@ -139,7 +134,7 @@ class Party:
         kind = "server" if self.name == "coordinator" else "site"
         with (self.folder / "serve.out").open("ab") as out:
             self.daemon = subprocess.Popen(
-                _bound([self.python, *_COMMAND, kind, "serve", "--home", str(self.home)]),
+                launch.bound([self.python, *_COMMAND, kind, "serve", "--home", str(self.home)]),
                 env=self.environment(), cwd=self.folder, stdout=out, stderr=out, start_new_session=True,
             )  # fmt: skip
 

@@ -145,6 +145,7 @@ def _study(folder: Path, run: dict[str, Any] | None) -> dict[str, Any]:
         "rounds_saved": studies.rounds_saved(folder),
         "reason": where.reason,
         "message": where.message,
+        "refused": where.refused,
     }
 
 
@@ -170,7 +171,8 @@ def _site(site: dict[str, Any], ours: str) -> str:
 
 def _words(study: dict[str, Any]) -> str:
     why = f" ({study['message']})" if study["message"] else ""
-    return f"{study['state']}, {study['rounds_saved']} rounds saved{why}{_run_words(study)}"
+    no = "".join(f"; {site} says no: {reason}" for site, reason in sorted(study["refused"].items()))
+    return f"{study['state']}, {study['rounds_saved']} rounds saved{why}{no}{_run_words(study)}"
 
 
 def _run_words(study: dict[str, Any]) -> str:

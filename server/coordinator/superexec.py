@@ -4,12 +4,15 @@ Flower gives a task to SuperExec for 30 s. If the process that was started for i
 back. SuperExec starts another process while the first still loads. On a busy machine there were six, each slower for
 the others. `flwr-serverapp` imports for three seconds of processor time before it first speaks.
 
-There are two changes, each to one name of `flwr.supercore.superexec` in this process only.
+A ServerApp also outlives a SuperExec that is killed. Its calls to the SuperLink are tried again for minutes.
+
+There are three changes, each to one name of `flwr.supercore.superexec` in this process only.
 `tests/server/test_coordinator_superexec.py` fails if a new Flower lacks one of these names.
 
 claim     As long as the process that was started for a task lives, this process says so under the task's token, every
           10 s, for `PATIENCE_S` at most. By then it speaks for itself.
 once      A task that comes back nevertheless ends the process that was started for it before.
+bound     The kernel ends the process when this one ends, kill -9 included.
 """
 
 import contextlib
@@ -29,6 +32,7 @@ from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVers
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.superexec.executor import subprocess_executor
 
+from common.host import launch
 from server.coordinator.home import Home
 
 log = logging.getLogger(__name__)
@@ -43,7 +47,7 @@ Beat = Callable[[str], bool]
 
 
 class Processes:
-    """Stands where `subprocess_executor` has the module `subprocess`: what it starts is spoken for and started once.
+    """Stands where `subprocess_executor` has the module `subprocess`: what it starts is spoken for, once, and bound.
 
     Args:
         beat: Gives a sign of life under a token.
@@ -56,12 +60,12 @@ class Processes:
         self._task = 0
         self._running: dict[int, subprocess.Popen[bytes]] = {}
 
-    def naming(self, launch: Callable[..., Any]) -> Callable[..., Any]:
+    def naming(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap Flower's `launch`, which does not tell `Popen` whose process it starts: remember the task."""
 
         def launched(executor: Any, spec: Any) -> Any:
             self._task = spec.task_id
-            return launch(executor, spec)
+            return original(executor, spec)
 
         return launched
 
@@ -72,7 +76,7 @@ class Processes:
             log.warning("a task came back; its first process is ended")
             before.kill()
             before.wait()
-        process = subprocess.Popen(list(arguments), **others)
+        process = subprocess.Popen(launch.bound(arguments), **others)
         self._running = {task: one for task, one in self._running.items() if one.poll() is None}
         self._running[self._task] = process
         token = arguments[list(arguments).index("--token") + 1]
@@ -115,7 +119,7 @@ def beats(address: str, authority: Path) -> Beat:
 
 
 def adapt(home: Home) -> None:
-    """Make the two changes."""
+    """Make the three changes."""
     processes = Processes(beats(home.superlink, home.ca_certificate))
     executor = subprocess_executor.SubprocessExecutor
     executor.launch = processes.naming(executor.launch)

@@ -28,8 +28,9 @@ from torch import Tensor
 
 from common.errors import CheckpointCorrupt, MessageRefused, StudyStopped
 from common.host.files import write_atomically
+from common.model.array_table import shapes
 from common.model.generator import Generator
-from common.model.study_model import model_of, shapes
+from common.model.study_model import model_of
 from common.model.weights import Weights, check, read, write
 from common.plan.canonical import canonical
 from common.plan.schedule import schedule

@@ -13,6 +13,7 @@ from server.mechanism.half import Total
 from server.protocol.exchange import Answer, Exchange
 from server.protocol.polling import Asking
 from server.protocol.roster import Roster
+from server.study import progress
 from server.study.reminders import Reminders
 from server.study.study import Receipt, Study
 
@@ -32,7 +33,9 @@ class Collection:
         self._reminders = Reminders(study)
         self._request = TrainRequest(plan=study.plan.digest, round=step.number, arrays=study.weights)
         self._asking = Asking(exchange, roster, what=f"round {step.number}", question=self._question, hear=self._hear)
+        self._refused: dict[str, str] = {}
         self.replied: dict[str, Receipt] = {}
+        progress.tell(study.folder, {})
 
     @property
     def missing(self) -> dict[str, str]:
@@ -59,6 +62,14 @@ class Collection:
         return replace(self._request, last_head=self._reminders.to_send(name))
 
     def _hear(self, name: str, answer: Answer) -> str:
+        reason = self._count(name, answer)
+        if reason != self._refused.get(name, ""):
+            self._refused = {**self._refused, name: reason}
+            progress.tell(self._study.folder, {site: why for site, why in self._refused.items() if why})
+        return reason
+
+    def _count(self, name: str, answer: Answer) -> str:
+        """Add a reply that is as it should be; else return the reason why it does not count."""
         try:
             reply = quarantine.counted(self._study.plan, self._step, name, answer)
             if not isinstance(reply, Refused):

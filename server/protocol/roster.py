@@ -7,7 +7,7 @@ from common.errors import MessageRefused, QuorumLost
 from common.wire.messages import Hello, HelloReply, Refused
 from server.aggregation.quarantine import OTHER_SITE
 from server.protocol.exchange import Answer, Exchange, Failure, Node
-from server.study import enrolled
+from server.study import enrolled, progress
 from server.study.study import Study
 
 log = logging.getLogger(__name__)
@@ -57,8 +57,10 @@ class Roster:
             QuorumLost: After the plan's deadline there are still too few.
         """
         rules = self._study.plan.aggregation
-        began = self._exchange.now()
+        began, told = self._exchange.now(), dict[str, str]()
         while not self._complete(began):
+            if (refused := self._refused()) != told:
+                progress.tell(self._study.folder, told := refused)
             if self._exchange.now() - began >= rules.deadline_s:
                 raise self._too_few()
             self._exchange.pause()
@@ -97,6 +99,10 @@ class Roster:
         }
         away = (self._study.joined() | self._enrolled) - set(self.sites.values()) - set(absent)
         return absent | dict.fromkeys(away, AWAY)
+
+    def _refused(self) -> dict[str, str]:
+        """Reason by name for everyone who said no."""
+        return {self._called(node, known): known.reason for node, known in self._asked.items() if known.reason}
 
     def _complete(self, began: float) -> bool:
         """Whether the first round can begin; looks."""

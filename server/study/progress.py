@@ -2,6 +2,7 @@
 
 .running.lock   held by the process that runs the study
 .reserve        room on the disk for the next file, so that a disk which is full can be told
+refused.json    which sites have said no since the last round that was saved, and why; absent where none has
 paused.json     why it stopped for a reason that a person must look at; absent while it runs and when it is done
 card.json       the release: there is nothing left to do
 """
@@ -13,7 +14,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +25,7 @@ from common.host.locks import is_held, locked
 
 log = logging.getLogger(__name__)
 
-PAUSED = "paused.json"
+PAUSED, REFUSED = "paused.json", "refused.json"
 _LOCK, _RESERVE = ".running.lock", ".reserve"
 _RESERVED_BYTES = 16 * 1024
 ROOM_BYTES = 64 * 1024 * 1024
@@ -44,17 +45,19 @@ class Progress:
             off and can be resumed as it is; "completed" is released.
         reason: Type of the error that paused it, or "".
         message: What was asked, what is true and what to do next, or "".
+        refused: Type of the refusal by site, of sites that have said no to what a running study asks now.
     """
 
     state: State
     reason: str = ""
     message: str = ""
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 def read(folder: Path) -> Progress:
     """Return where the study in `folder` stands."""
     if is_held(folder / _LOCK):
-        return Progress(state="running")
+        return Progress(state="running", refused=_refused(folder / REFUSED))
     if (folder / "card.json").exists():
         return Progress(state="completed")
     if (folder / PAUSED).exists():
@@ -84,6 +87,7 @@ def watched(folder: Path) -> Iterator[None]:
     with locked(folder / _LOCK, busy=busy, patience_s=_PATIENCE_S):
         try:
             (folder / PAUSED).unlink(missing_ok=True)
+            (folder / REFUSED).unlink(missing_ok=True)
             write_atomically(folder / _RESERVE, os.urandom(_RESERVED_BYTES))
             yield
         except WardroundError as error:
@@ -97,6 +101,32 @@ def watched(folder: Path) -> Iterator[None]:
             raise refused from error
         finally:
             (folder / _RESERVE).unlink(missing_ok=True)
+
+
+def tell(folder: Path, refused: dict[str, str]) -> None:
+    """Write down which sites have said no, and why, for `server status`; an empty one takes that back.
+
+    The study does not need the file. A disk that refuses is logged and stops nothing.
+
+    Args:
+        folder: The study's folder.
+        refused: Type of the refusal by site name.
+    """
+    try:
+        if refused:
+            write_atomically(folder / REFUSED, json.dumps(refused, indent=1, sort_keys=True).encode())
+        else:
+            (folder / REFUSED).unlink(missing_ok=True)
+    except (OSError, DiskRefused) as error:
+        log.warning("the refusals could not be written down: %s", type(error).__name__)
+
+
+def _refused(path: Path) -> dict[str, str]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {str(site): str(reason) for site, reason in found.items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 
 def _pause(folder: Path, error: WardroundError) -> None:

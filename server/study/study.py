@@ -13,7 +13,8 @@ from common.errors import CheckpointCorrupt, OutputInUse
 from common.host.files import sync_folder, write_atomically
 from common.mechanism.mechanism import Reading
 from common.mechanism.registry import RIDERS, mechanism
-from common.model.study_model import initial, shared_shapes
+from common.model.array_table import shared_shapes
+from common.model.study_model import initial
 from common.model.weights import Weights, check, digest, read, write
 from common.plan.schedule import Phase
 from common.plan.study_plan import StudyPlan

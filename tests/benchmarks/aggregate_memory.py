@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
-from common.model.linear_start import PREFIX as START
+from common.model.array_table import PREFIX as START
 from common.model.weights import Weights
 from common.plan.schedule import schedule
 from common.plan.study_plan import StudyPlan

@@ -9,7 +9,8 @@ from client.admission.cache_writer import Content, exclusive, write_generation
 from client.admission.settings import IngestSettings
 from client.cohort.identity import cohort_identity, patient_key, site_secret
 from client.site import policy
-from common.model.study_model import initial, shared_shapes
+from common.model.array_table import shared_shapes
+from common.model.study_model import initial
 from common.plan.study_plan import StudyPlan
 from common.wire.messages import TrainRequest
 

@@ -288,7 +288,7 @@ def test_labels_are_counted_without_reading_a_pixel_of_anybody(
     for where in (home, gated):
         consent.withdraw(where, ledger(where), "nobody")
     consent.withdraw(home, ledger(home), "P3")
-    monkeypatch.setattr(cache, "uint16_to_unit", lambda _: pytest.fail("pixels were read"))
+    monkeypatch.setattr(cache, "_tensors", lambda *_: pytest.fail("pixels were read"))
     assert Site.open(gated).cohort(plan).label_counts() == expected
     assert 0 < cohort.patients < whole.patients
     assert hospital.greet(Site.open(home), Hello(plan=PLAN.digest)).site == "north"

@@ -16,6 +16,7 @@ import pytest
 from client.egress import check, egress, egress_log
 from client.ledger.ledger import GENESIS
 from common.errors import EgressRefused, LedgerCorrupt, StateError
+from common.mechanism.registry import leaving, leaving_bytes
 from common.model.weights import Weights, digest
 from common.plan.schedule import schedule
 from common.wire.messages import AboutReply, TrainReply
@@ -27,7 +28,7 @@ HEAD = GENESIS
 
 
 def arrays(step: Any = MEAN) -> Weights:
-    shapes = egress.allowed_shapes(PLAN, step.phase)
+    shapes = leaving(PLAN, step.phase)
     return {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
 
 
@@ -97,10 +98,10 @@ def test_a_reply_has_seven_scalars_and_no_place_for_another() -> None:
 
 
 def test_weights_that_are_not_trained_here_do_not_leave() -> None:
-    names = egress.allowed_shapes(PLAN, "sgd")
+    names = leaving(PLAN, "sgd")
     assert names
     assert not any(name.startswith("start.") for name in names)
-    assert egress.allowed_bytes(PLAN, "sgd") == sum(a.nbytes for a in arrays(SGD).values())
+    assert leaving_bytes(PLAN, "sgd") == sum(a.nbytes for a in arrays(SGD).values())
 
 
 def test_what_leaves_is_logged_with_digest_size_names_and_entry_before_it_is_returned(tmp_path: Path) -> None:
@@ -109,7 +110,7 @@ def test_what_leaves_is_logged_with_digest_size_names_and_entry_before_it_is_ret
     assert {k: v for k, v in json.loads(line).items() if k != "time"} == {
         "kind": "train",
         "payload": digest(reply.arrays),
-        "bytes": egress.allowed_bytes(PLAN, "mean"),
+        "bytes": leaving_bytes(PLAN, "mean"),
         "keys": ["release"],
         "entry": 7,
     }

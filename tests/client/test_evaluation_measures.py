@@ -14,7 +14,7 @@ from client.evaluation.candidate import Candidate
 from client.evaluation.curves import curves
 from client.evaluation.figures import figures
 from client.evaluation.membership import lira, losses
-from common.images.encoder import features
+from common.images.encoder import encoder, features
 from common.images.phantoms import public_phantoms
 from common.model.study_model import initial
 from tests.client.cohorts import small_cohort, small_plan
@@ -163,3 +163,10 @@ def test_a_patients_loss_is_the_mean_over_its_images_whatever_parts_they_lie_in(
             float(model.loss(*cohort.patient(i), torch.zeros(len(cohort.patient_rows(i)), 4)).mean()) for i in range(3)
         ]
     assert losses(model, cohort) == pytest.approx(np.array(expected), rel=1e-5)
+
+
+def test_the_feature_encoder_draws_no_numbers_out_of_another_threads_seed() -> None:
+    encoder.cache_clear()
+    before = torch.random.get_rng_state()
+    encoder()
+    assert torch.equal(torch.random.get_rng_state(), before)

@@ -25,6 +25,7 @@ from common.errors import (
     PlanRefused,
     WardroundError,
 )
+from common.mechanism.registry import leaving
 from common.model.weights import digest
 from common.plan.schedule import schedule
 from common.plan.study_plan import StudyPlan
@@ -57,7 +58,7 @@ def test_every_round_of_the_plan_is_answered_at_the_cost_the_plan_states(home: P
         reply = hospital.train(Site.open(home), request(PLAN, step.number))
         assert (reply.site, reply.phase, reply.round) == ("north", step.phase, step.number)
         assert reply.epsilon == pytest.approx(step.epsilon_after)
-        assert {n: a.shape for n, a in reply.arrays.items()} == egress.allowed_shapes(PLAN, step.phase)
+        assert {n: a.shape for n, a in reply.arrays.items()} == leaving(PLAN, step.phase)
     assert reply.epsilon <= PLAN.privacy.epsilon
 
 
@@ -189,7 +190,7 @@ def test_no_answer_depends_on_which_labels_the_cohort_has(home: Path, how: str) 
     assert hospital.greet(Site.open(home), Hello(plan=PLAN.digest)).site == "north"
     for step in schedule(PLAN):
         reply = hospital.train(Site.open(home), request(PLAN, step.number))
-        assert {n: a.shape for n, a in reply.arrays.items()} == egress.allowed_shapes(PLAN, step.phase)
+        assert {n: a.shape for n, a in reply.arrays.items()} == leaving(PLAN, step.phase)
 
 
 @pytest.mark.parametrize(("asked", "own"), [(1, 13), (13, 1)])

@@ -13,7 +13,9 @@ from client.ledger import noise_key
 from client.mechanism import local_encoder
 from client.site.site import Site
 from common.errors import EgressRefused, MessageRefused, PlanError, StateError
-from common.model.study_model import encoder_arrays, initial, shapes, shared_shapes
+from common.mechanism.registry import leaving
+from common.model.array_table import shapes, shared_shapes
+from common.model.study_model import encoder_arrays, initial
 from common.model.weights import digest
 from common.plan.schedule import schedule, whole_cost
 from common.plan.study_plan import StudyPlan
@@ -105,7 +107,7 @@ def test_a_damaged_encoder_counts_as_lost(home: Path) -> None:
     path.write_bytes(bytes(content))
     public = encoder_arrays(PLAN, initial(PLAN).arrays())
     assert digest(local_encoder.for_round(home, PLAN, SECOND.number)) == digest(public)
-    assert set(train(home, SECOND.number).arrays) == set(egress.allowed_shapes(PLAN, "sgd"))
+    assert set(train(home, SECOND.number).arrays) == set(leaving(PLAN, "sgd"))
 
 
 def test_a_round_that_a_crash_cut_short_is_the_same_draw_from_the_same_encoder(

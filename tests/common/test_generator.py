@@ -7,18 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common.model.array_table import shapes, shared_shapes, trained_shapes
 from common.model.closed_form import closed_form, with_closed_form
 from common.model.generator import Generator
-from common.model.study_model import (
-    encoder_arrays,
-    initial,
-    model_with,
-    released,
-    shapes,
-    shared_shapes,
-    trained,
-    trained_shapes,
-)
+from common.model.study_model import encoder_arrays, initial, model_with, released, trained
 from common.model.synthesis import Decoder
 from common.plan.study_plan import StudyPlan
 

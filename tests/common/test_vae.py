@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from common.model.linear_start import PREFIX as START
-from common.model.study_model import initial, model_of, shapes
+from common.model.array_table import PREFIX as START
+from common.model.array_table import shapes
+from common.model.study_model import initial, model_of
 from common.plan.study_plan import StudyPlan
 
 CONVOLUTIONS, PERCEPTRONS = "channels = [8, 16]", "channels = []\nhidden = [40, 20]"

@@ -11,7 +11,7 @@ import torch
 from client.mechanism.patient_sum import release
 from client.mechanism.trainer import PatientTrainer
 from client.site.site import Site
-from common.model.linear_start import PREFIX as START
+from common.model.array_table import PREFIX as START
 from common.model.study_model import initial
 from common.model.vae import Vae
 from common.model.weights import Weights, digest

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from client.egress.egress import allowed_bytes
+from common.mechanism.registry import leaving_bytes
 from common.plan.schedule import schedule
 from common.plan.study_plan import StudyPlan
 from tests.client.daemon_lab import CLI, Lab, environment, lab, plan_text, wait_until
@@ -38,7 +38,7 @@ if LARGE:
 else:
     PLAN = PLAN.replace("min_patients = 10", "min_patients = 300")
 ROUNDS = schedule(StudyPlan.parse(PLAN))
-UPDATE_BYTES = allowed_bytes(StudyPlan.parse(PLAN), ROUNDS[-1].phase)
+UPDATE_BYTES = leaving_bytes(StudyPlan.parse(PLAN), ROUNDS[-1].phase)
 pytestmark = [pytest.mark.flows, pytest.mark.timeout(int(PATIENCE_S * 2))]
 
 

@@ -97,7 +97,7 @@ class Machine:
         (line,) = re.findall(r"(?m)^ExecStart=(.*)$", unit)
         pairs = [p for row in re.findall(r"(?m)^Environment=(.*)$", unit) for p in shlex.split(self.here(row))]
         environment = {**self.environment(), **dict(pair.split("=", 1) for pair in pairs), "MPLCONFIGDIR": "/tmp"}
-        command = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), *shlex.split(self.here(line))]
+        command = launch.bound(shlex.split(self.here(line)))
         with (self.folder / "serve.out").open("ab") as out:
             self.daemon = subprocess.Popen(
                 command, env=environment, cwd=self.folder, stdout=out, stderr=out, start_new_session=True

@@ -18,7 +18,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from common.mechanism import utility
 from common.mechanism.moments import triangle
 from common.mechanism.registry import release_length
-from common.model.linear_start import PREFIX as START
+from common.model.array_table import PREFIX as START
 from common.model.weights import Weights
 from common.plan.schedule import schedule
 from common.plan.study_plan import StudyPlan

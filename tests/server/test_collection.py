@@ -8,13 +8,15 @@ import pytest
 from flwr.app import Message, RecordDict
 
 from common.errors import QuorumLost, StateError
+from common.plan.study_plan import StudyPlan
 from common.wire.messages import Hello, Refused, TrainRequest
+from server.coordinator import status
 from server.model import scores
 from server.protocol import exchange, rounds
 from server.protocol.exchange import Exchange
 from server.protocol.polling import MOST_ASKS
 from server.protocol.roster import GRACE_S
-from server.study import enrolled
+from server.study import enrolled, progress
 from server.study.study import Study
 from tests.server.sites import PLAN, Fault, ScriptedExchange, ScriptedGrid
 
@@ -352,3 +354,36 @@ def test_fifty_questions_share_one_copy_of_the_model(tmp_path: Path) -> None:
     assert len({id(message.content["arrays"]) for message in pushed}) == 1
     for name, array in study.weights.items():
         np.testing.assert_array_equal(TrainRequest.from_record(pushed[0].content).arrays[name], array)
+
+
+def no(plan: StudyPlan, site: str) -> RecordDict:
+    return Refused(plan=plan.digest, site=site, reason="CohortTooSmall").to_record()
+
+
+def test_who_refuses_a_study_and_why_is_to_be_read_while_it_waits_for_a_quorum(tmp_path: Path) -> None:
+    """It used to say "running" and nothing else until its deadline."""
+    study = begin(tmp_path)
+    faults = {name: lambda *_, name=name: no(study.plan, name) for name in ("hill", "north")}
+    waits: list[progress.Progress] = []
+
+    class Watched(ScriptedExchange):
+        def pause(self) -> None:
+            waits.append(progress.read(tmp_path))
+            super().pause()
+
+    with progress.watched(tmp_path), pytest.raises(QuorumLost):
+        rounds.run(study, Watched(study.plan, NAMES, faults))
+    assert (waits[-1].state, waits[-1].refused) == ("running", dict.fromkeys(faults, "CohortTooSmall"))
+    with progress.watched(tmp_path):
+        assert progress.read(tmp_path).refused == {}, "another run has not heard of it yet"
+
+
+def test_who_refuses_a_round_and_why_is_to_be_read_until_the_next(tmp_path: Path) -> None:
+    study = begin(tmp_path)
+    found: list[str] = []
+    exchange = ScriptedExchange(study.plan, NAMES, {"hill": in_round(2, no(study.plan, "hill"))})
+    with progress.watched(tmp_path):
+        rounds.run(study, exchange, on_round=lambda _: found.append(status._words(status._study(tmp_path, None))))
+    assert found[:3] == [
+        "running, 1 rounds saved", "running, 2 rounds saved; hill says no: CohortTooSmall", "running, 3 rounds saved",
+    ]  # fmt: skip

@@ -2,10 +2,12 @@
 
 import inspect
 import signal
+import subprocess
 import sys
 import threading
 from types import SimpleNamespace
 
+import psutil
 import pytest
 from flwr.supercore.corestate import sql_corestate
 from flwr.supercore.superexec.executor import subprocess_executor
@@ -55,6 +57,18 @@ def test_nobody_is_spoken_for_for_ever(monkeypatch: pytest.MonkeyPatch, still: s
     assert process.poll() is None
     process.kill()
     process.wait()
+
+
+def test_a_process_ends_with_a_superexec_that_is_killed() -> None:
+    """Without it, a ServerApp asks for minutes a SuperLink that is gone."""
+    code = "import sys, time; from server.coordinator.superexec import Processes\n"
+    code += f"print(Processes(lambda _: True).Popen({SLEEPS!r}).pid, flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        wait(lambda: SLEEPS[2] in child.cmdline())
+        parent.kill()
+    wait(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
 
 
 def _speaking() -> list[threading.Thread]:

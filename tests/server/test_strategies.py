@@ -14,7 +14,7 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedMedian, FedTrim
 from flwr.supercore.task_identity import TaskIdentity
 
 from common.errors import CheckpointCorrupt, PlanError, QuorumLost, StudyStopped
-from common.model.linear_start import PREFIX as START
+from common.model.array_table import PREFIX as START
 from common.model.study_model import initial, trained
 from common.model.synthesis import Decoder
 from common.model.weights import Weights, digest

@@ -11,7 +11,7 @@ import torch
 from flwr.app import RecordDict
 
 from common.errors import CheckpointCorrupt, DataError, PlanError, QuorumLost, StudyStopped
-from common.model.linear_start import PREFIX as START
+from common.model.array_table import PREFIX as START
 from common.model.study_model import initial, trained
 from common.model.weights import Weights, digest
 from common.plan.schedule import schedule, whole_cost
