@@ -52,7 +52,8 @@ def _waiting(rows: list[dict[str, str]]) -> Sheet:
 @json_option
 def show(short: str, *, target: Path | None, home: Path, as_json: bool) -> None:
     """Write the picture of a waiting file, named by its ID, as PNG."""
-    from client.admission.quarantine import SHORT, find, picture_of
+    from client.admission.quarantine import SHORT, find
+    from client.admission.waiting_picture import picture_of
 
     record = find(home, short)
     path = target or home / layout.QUARANTINED / f"{record.decided_by[:SHORT]}.png"

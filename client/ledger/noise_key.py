@@ -19,7 +19,6 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.mechanism.randomness import SecureRandom
 from client.site import layout
 from common.host.disk import told
 from common.host.files import PRIVATE, sync_folder, write_atomically
@@ -66,6 +65,8 @@ def make(home: Path, name: str, *, entry: int, generation: str) -> None:
     Raises:
         DiskRefused: The disk refuses, by its kind.
     """
+    from client.mechanism.randomness import SecureRandom  # PyTorch takes seconds, and other callers make no key
+
     path = _path(home, name)
     content = {"key": SecureRandom.new_key().hex(), "entry": entry, "generation": generation}
     with told(path.parent):

@@ -29,6 +29,7 @@ LIGHT = [
     ("site", "budget", "--home", SITE),
     ("site", "approve", PLAN, "--home", SITE, "--by", "steward", "--yes"),
     ("site", "withdrawn", "--home", SITE),
+    ("site", "adopt", "--home", SITE, "--yes"),
     ("site", "withdraw", "4711", "--issuer", "", "--home", SITE),
     ("site", "limit", "--home", SITE, "--total", "5"),
     ("site", "pause", "--home", SITE),
