@@ -3,6 +3,7 @@
 from mutation import Mutation
 
 SCREENING, CODECS = "tests/client/test_screening_rules.py", "tests/client/test_codec_rules.py"
+BITS, DAMAGE = "tests/client/test_sample_bits.py", "tests/client/test_damage.py"
 DISPLAY, FRAMES = "tests/client/test_display_rules.py", "tests/client/test_frames_and_forms.py"
 
 PIXELS = [
@@ -64,10 +65,10 @@ PIXELS = [
     ),
     Mutation(
         name="pixels: bits above the stored ones show",
-        file="client/decoder/frame_decoder.py",
-        at="_true_values",
-        old="    bits = code.precision if code.lossy else min(code.precision, stored)",
-        new="    bits = code.precision",
+        file="client/decoder/sample_bits.py",
+        at="true_values",
+        old="    kept = code.precision if code.lossy or uncut(dataset, photometric) else min(code.precision, declared)",
+        new="    kept = code.precision",
         tests=(CODECS,),
     ),
     Mutation(
@@ -96,19 +97,19 @@ PIXELS = [
     ),
     Mutation(
         name="pixels: a JPEG that breaks off is painted to its end",
-        file="client/decoder/frame_decoder.py",
-        at="_by_pydicom",
-        old="    if lost:",
+        file="client/decoder/classic_jpeg.py",
+        at="decode",
+        old="    if lost or _apart(first, second, code):",
         new="    if False:",
-        tests=(CODECS + "::test_a_jpeg_that_breaks_off_is_no_picture",),
+        tests=(DAMAGE + "::test_a_jpeg_that_breaks_off_is_no_picture",),
     ),
     Mutation(
         name="pixels: a JPEG needs no end",
-        file="client/decoder/frame_decoder.py",
-        at="_by_pydicom",
-        old="    if encapsulated.rfind(_END_OF_IMAGE) < encapsulated.rfind(_START_OF_SCAN):",
+        file="client/decoder/classic_jpeg.py",
+        at="decode",
+        old="    if stream.rfind(_END_OF_IMAGE) < stream.rfind(_START_OF_SCAN):",
         new="    if False:",
-        tests=(CODECS + "::test_a_jpeg_that_breaks_off_is_no_picture",),
+        tests=(DAMAGE + "::test_a_jpeg_that_breaks_off_is_no_picture",),
     ),
     Mutation(
         name="pixels: only a word tells of tiled slices",
@@ -124,6 +125,70 @@ PIXELS = [
         at="decode",
         old="    if code is None and stream.startswith(_START_OF_IMAGE):",
         new="    if False:",
-        tests=(CODECS + "::test_a_jpeg_whose_head_is_damaged_is_refused_and_ends_no_process",),
+        tests=(DAMAGE + "::test_a_jpeg_whose_head_is_damaged_is_refused_and_ends_no_process",),
+    ),
+    Mutation(
+        name="pixels: two decoders of a JPEG need not agree",
+        file="client/decoder/classic_jpeg.py",
+        at="decode",
+        old="    if lost or _apart(first, second, code):",
+        new="    if lost:",
+        tests=(DAMAGE,),
+    ),
+    Mutation(
+        name="pixels: codes that no pixel used are no damage",
+        file="client/decoder/complaints.py",
+        at="listened_to",
+        old="    return value, any(word in text for word in _DAMAGE) or _left_over(text) > _filling(stream)",
+        new="    return value, any(word in text for word in _DAMAGE)",
+        tests=(DAMAGE + "::test_codes_that_no_pixel_used_tell_of_damage_before_them",),
+    ),
+    Mutation(
+        name="pixels: a decoder that paints over damage takes JPEG-LS",
+        file="client/decoder/frame_decoder.py",
+        at="_values",
+        old='    found = {"decoding_plugin": _CHARLS} if code.jpeg_ls else {}',
+        new="    found: dict[str, str] = {}",
+        tests=(DAMAGE + "::test_a_stream_that_breaks_off_is_no_picture",),
+    ),
+    Mutation(
+        name="pixels: colour has as many bits as its header says",
+        file="client/decoder/sample_bits.py",
+        at="white",
+        old='    if stored < _BYTE or values.dtype.kind != "u" or int(values.max()) >= 1 << stored:',
+        new='    if values.dtype.kind != "u":',
+        tests=(BITS,),
+    ),
+    Mutation(
+        name="pixels: colour is cut like grey",
+        file="client/decoder/sample_bits.py",
+        at="uncut",
+        old='    return photometric not in _GREYS and value_of(dataset, "PixelRepresentation") != 1',
+        new="    return False",
+        tests=(BITS,),
+    ),
+    Mutation(
+        name="pixels: values far outside of their bits are overshoot",
+        file="client/decoder/sample_bits.py",
+        at="_without_overshoot",
+        old="    if np.count_nonzero((values < low - far) | (values > high + far)) > _FEW * values.size:",
+        new="    if False:",
+        tests=(BITS + "::test_grey_lossy_values_far_outside_of_their_bits_are_no_overshoot",),
+    ),
+    Mutation(
+        name="pixels: indices are cut though entries lie there",
+        file="client/dicom/luts.py",
+        at="_indices",
+        old="    if int(dataset.HighBit) >= int(dataset.BitsStored) or bool((above & (stored < first + count)).any()):",
+        new="    if False:",
+        tests=(BITS + "::test_indices_that_reach_entries_beyond_their_bits_are_refused",),
+    ),
+    Mutation(
+        name="pixels: indices moved by compression are colours",
+        file="client/decoder/frame_decoder.py",
+        at="decode",
+        old='    if code.lossy and photometric == "PALETTE COLOR":',
+        new="    if False:",
+        tests=(BITS + "::test_indices_that_compression_has_moved_are_other_colours",),
     ),
 ]

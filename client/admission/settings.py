@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from common.plan.study_plan import StudyPlan
 
-PIPELINE = 2
+PIPELINE = 3
 """Raised whenever the same file would give other pixels than before.
 
 An ingest makes a cache of this pipeline. A study that began with a cache of an earlier one goes on with it until then.

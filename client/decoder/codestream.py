@@ -14,6 +14,7 @@ JPEG_XL = frozenset(f"1.2.840.10008.1.2.4.{tail}" for tail in (110, 111, 112))
 _LOSSLESS_FRAMES = frozenset({0xC3, 0xC7, 0xCB, 0xCF})
 _FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 _JPEG_LS = 0xF7
+_SEQUENTIAL = frozenset({0xC0, 0xC1, 0xC9})
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 _SCAN, _APP0, _APP14 = 0xDA, 0xE0, 0xEE
 _RGB_IDS = ((82, 71, 66), (114, 103, 98))
@@ -39,6 +40,8 @@ class Codestream:
         subsampled: Components differ in size.
         discrete_cosine: Sequential or progressive JPEG, which stores YCbCr unless it says otherwise.
         classic: JPEG of 1992, sequential, progressive or lossless.
+        jpeg_ls: JPEG-LS.
+        scan: Where the header of the first scan of a sequential JPEG begins; 0 for any other stream.
     """
 
     rows: int
@@ -53,6 +56,8 @@ class Codestream:
     subsampled: bool = False
     discrete_cosine: bool = False
     classic: bool = False
+    jpeg_ls: bool = False
+    scan: int = 0
 
 
 def read_codestream(stream: bytes) -> Codestream | None:
@@ -91,10 +96,11 @@ def _jpeg(stream: bytes) -> Codestream | None:
             near = body[1 + 2 * body[0]] if kind == _JPEG_LS else 0
             break
         place += 2 + length
-    return _jpeg_frame(kind, frame, colour=colour, near=near) if frame else None
+    scan = place if kind in _SEQUENTIAL else 0
+    return _jpeg_frame(kind, frame, colour=colour, near=near, scan=scan) if frame else None
 
 
-def _jpeg_frame(kind: int, frame: bytes, *, colour: str, near: int) -> Codestream:
+def _jpeg_frame(kind: int, frame: bytes, *, colour: str, near: int, scan: int) -> Codestream:
     precision, rows, columns, samples = struct.unpack_from(">BHHB", frame)
     components = [frame[6 + 3 * number : 9 + 3 * number] for number in range(samples)]
     if tuple(part[0] for part in components) in _RGB_IDS:
@@ -103,7 +109,7 @@ def _jpeg_frame(kind: int, frame: bytes, *, colour: str, near: int) -> Codestrea
     return Codestream(
         rows=rows, columns=columns, samples=samples, precision=precision, lossy=not exact or near > 0, near=near,
         colour=colour if samples == 3 else "", subsampled=len({part[1] for part in components}) > 1,
-        discrete_cosine=not exact, classic=kind != _JPEG_LS,
+        discrete_cosine=not exact, classic=kind != _JPEG_LS, jpeg_ls=kind == _JPEG_LS, scan=scan,
     )  # fmt: skip
 
 

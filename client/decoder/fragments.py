@@ -90,7 +90,11 @@ def frames_of(view: memoryview, fragments: list[Span], *, frames: int, rle: bool
 
 def encapsulated(view: memoryview, spans: list[Span]) -> bytes:
     """Return one frame as encapsulated pixel data of its own: an empty offset table, then one item."""
-    stream = b"".join(bytes(view[begin:end]) for begin, end in spans)
+    return packed(b"".join(bytes(view[begin:end]) for begin, end in spans))
+
+
+def packed(stream: bytes) -> bytes:
+    """Return a stream as `encapsulated` returns a frame."""
     stream += b"\0" * (len(stream) % 2)
     return b"".join((_ITEM.pack(*_ITEM_START, 0), _ITEM.pack(*_ITEM_START, len(stream)), stream))
 

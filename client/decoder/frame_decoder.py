@@ -7,21 +7,18 @@ Source:
     PS3.5 8.1.1 (bits above the stored ones are no pixel data), 8.2 (codestream and header), PS3.3 C.7.6.3.1.2 (colour).
 """
 
-import functools
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels import convert_color_space, get_decoder
-from pydicom.pixels.decoders.base import Decoder
 from pydicom.pixels.utils import as_pixel_options
-from pydicom.uid import UID
+from pydicom.uid import UID, JPEGLSNearLossless
 
 from client.admission.reasons import Reason
-from client.decoder import complaints, fragments
+from client.decoder import classic_jpeg, fragments, sample_bits
 from client.decoder.codestream import JPEG_XL, Codestream, read_codestream
 from client.dicom.pixels import Stored
 from client.dicom.tags import value_of
@@ -32,10 +29,9 @@ COLOUR = frozenset(
     {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT", "XYB"}
 )
 _HALVED = frozenset({"YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420"})
-_STRICT = "pylibjpeg"
-"""The decoder that refuses most damage in a JPEG. Those that pydicom tries first paint over it, and GDCM can end the
-process. So it comes first; the picture is theirs, as older caches hold it."""
-_START_OF_IMAGE, _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+_CHARLS = "pyjpegls"
+"""The decoder of JPEG-LS that refuses damage; pylibjpeg, which pydicom would try in its place, paints over it."""
+_START_OF_IMAGE = b"\xff\xd8"
 _BLACK, _SPAN = 16, 219
 """Digital black of YBR_PARTIAL, and how far white lies above it (ITU-R BT.601)."""
 
@@ -48,11 +44,13 @@ class Frame:
         values: [rows, columns], or [rows, columns, 3] RGB.
         photometric: MONOCHROME1, MONOCHROME2, PALETTE COLOR or RGB.
         lossy: Whether the values are only near to those that were encoded.
+        white: The value of white, of each colour of RGB; 0 for grey and for indices, which have none.
     """
 
     values: Stored
     photometric: str
     lossy: bool = False
+    white: int = 0
 
 
 def decode(encapsulated: bytes, dataset: Dataset, syntax: UID, *, photometric: str) -> Frame:
@@ -65,7 +63,7 @@ def decode(encapsulated: bytes, dataset: Dataset, syntax: UID, *, photometric: s
         photometric: Its photometric interpretation, one of `GREY` and `COLOUR`.
 
     Raises:
-        ScanRefused: `contradictory_header`: the codestream has another size, or its colour cannot be told.
+        ScanRefused: `contradictory_header`: the codestream has another size, or its colour or its bits cannot be told.
         Exception: Any error that the decoders raise on a broken stream.
     """
     stream = encapsulated[fragments.STREAM_AT :]
@@ -74,69 +72,70 @@ def decode(encapsulated: bytes, dataset: Dataset, syntax: UID, *, photometric: s
         _check_size(code, dataset)
     if syntax in JPEG_XL:
         values = _by_imagecodecs("jpegxl_decode", stream, dataset)
-        return Frame(values=values, photometric="RGB" if values.ndim == 3 else photometric, lossy=True)
+        return _lossy(to_rgb(values, "RGB" if values.ndim == 3 else photometric, stored=int(dataset.BitsStored)))
     options = as_pixel_options(dataset, transfer_syntax_uid=syntax, pixel_keyword="PixelData", number_of_frames=1)
     if code is None and stream.startswith(_START_OF_IMAGE):
         raise ScanRefused(Reason.DECODE_FAILED)  # a JPEG whose head is damaged; GDCM ends the process on some
     if code is None:  # run-length coding, or nothing that a decoder will take
+        options["correct_unused_bits"] = not sample_bits.uncut(dataset, photometric)
         values, _ = get_decoder(syntax).as_array(encapsulated, index=0, raw=True, **options)
         if photometric in _HALVED:
             raise ScanRefused(Reason.CONTRADICTORY_HEADER)
-        return to_rgb(values, photometric)
+        return to_rgb(values, photometric, stored=int(dataset.BitsStored))
     colour = photometric if code.samples == 1 else _colour(code, photometric)
-    options = _by_codestream(options, code)
-    try:
-        values = _by_pydicom(encapsulated, get_decoder(syntax), options, code)
-    except RuntimeError:
-        if not code.discrete_cosine or code.precision <= 8:
-            raise
-        # 12-bit extended JPEG: of the installed decoders only libjpeg-turbo takes what pylibjpeg and GDCM do not
-        values, colour = _by_imagecodecs("jpeg8_decode", stream, dataset), photometric if code.samples == 1 else "RGB"
-    frame = to_rgb(_true_values(values, code, dataset), colour)
-    return Frame(values=frame.values, photometric=frame.photometric, lossy=code.lossy)
+    values = _values(encapsulated, syntax, _by_codestream(options, code), code)
+    if code.lossy and photometric == "PALETTE COLOR":
+        raise ScanRefused(Reason.CONTRADICTORY_HEADER)  # a neighbouring index is another colour
+    values = sample_bits.true_values(values, code, dataset, photometric=colour)
+    frame = to_rgb(values, colour, stored=sample_bits.counted(code, dataset))
+    return _lossy(frame) if code.lossy else frame
 
 
-def _by_pydicom(encapsulated: bytes, decoder: Decoder, options: dict[str, Any], code: Codestream) -> Stored:
+def _lossy(frame: Frame) -> Frame:
+    return replace(frame, lossy=True)
+
+
+def _values(encapsulated: bytes, syntax: UID, options: dict[str, Any], code: Codestream) -> Stored:
     """Return the values of a frame as its codestream holds them.
-
-    A damaged JPEG is a picture with grey or shifted parts to most decoders; here it is refused.
 
     Raises:
         ScanRefused: `truncated` or `decode_failed`.
         Exception: A decoder raises any on a broken stream.
     """
-    raw = functools.partial(decoder.as_array, encapsulated, index=0, raw=True, **options)
-    values: Stored
-    if not code.classic:
-        values = raw()[0]
-        return values
-    if encapsulated.rfind(_END_OF_IMAGE) < encapsulated.rfind(_START_OF_SCAN):
-        raise ScanRefused(Reason.TRUNCATED)
-    raw(decoding_plugin=_STRICT)
-    (values, _), lost = complaints.listened_to(raw)
-    if lost:
-        raise ScanRefused(Reason.DECODE_FAILED)
+    if code.classic:
+        return classic_jpeg.decode(encapsulated, get_decoder(syntax), options, code)
+    found = {"decoding_plugin": _CHARLS} if code.jpeg_ls else {}
+    decoder = get_decoder(JPEGLSNearLossless if code.jpeg_ls else syntax)
+    values: Stored = decoder.as_array(encapsulated, index=0, raw=True, **options, **found)[0]
     return values
 
 
-def to_rgb(values: Stored, photometric: str) -> Frame:
+def to_rgb(values: Stored, photometric: str, *, stored: int) -> Frame:
     """Return a decoded frame with its colour, where it has any, as RGB.
 
     Of YCbCr wider than 8 bits only the luminance is kept, which is all that is made of colour.
 
+    Args:
+        values: [rows, columns] or [rows, columns, 3], no bit of which is cut off.
+        photometric: What they are.
+        stored: Bits of a sample that count.
+
     Raises:
-        ScanRefused: `unsupported_colour`.
+        ScanRefused: `unsupported_colour`, or `contradictory_header`: colours need other bits.
     """
-    if values.ndim == 2 or photometric == "RGB":
+    if values.ndim == 2:
         return Frame(values=values, photometric=photometric)
+    white = sample_bits.white(values, stored)
+    if photometric == "RGB":
+        return Frame(values=values, photometric="RGB", white=white)
     if photometric.startswith("YBR_PARTIAL") and values.dtype == np.uint8:
         full = np.clip((values[..., 0].astype(np.float64) - _BLACK) * (255 / _SPAN), 0, 255).round().astype(np.uint8)
-        return Frame(values=np.repeat(full[..., None], 3, axis=-1), photometric="RGB")
+        return Frame(values=np.repeat(full[..., None], 3, axis=-1), photometric="RGB", white=white)
     if not photometric.startswith("YBR_FULL"):
         raise ScanRefused(Reason.UNSUPPORTED_COLOUR)
     if values.dtype == np.uint8:
-        return Frame(values=convert_color_space(values, "YBR_FULL", "RGB"), photometric="RGB")
-    return Frame(values=np.repeat(values[..., :1], 3, axis=-1), photometric="RGB")
+        return Frame(values=convert_color_space(values, "YBR_FULL", "RGB"), photometric="RGB", white=white)
+    return Frame(values=np.repeat(values[..., :1], 3, axis=-1), photometric="RGB", white=white)
 
 
 def _check_size(code: Codestream, dataset: Dataset) -> None:
@@ -173,28 +172,6 @@ def _by_codestream(options: dict[str, Any], code: Codestream) -> dict[str, Any]:
         "pixel_representation": int(code.signed),
         "photometric_interpretation": "MONOCHROME2" if code.samples == 1 else "RGB",
     }  # fmt: skip
-
-
-def _true_values(values: Stored, code: Codestream, dataset: Dataset) -> Stored:
-    """Give decoded values the bits and the sign of the header.
-
-    Bits above BitsStored are cut off, as in native pixels, except in a lossy stream: there they are overshoot, and
-    values are clipped. Where the header's cells are too narrow for the codestream, the codestream's own width counts.
-    """
-    allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
-    if code.precision > allocated:
-        allocated, stored = 8 * values.dtype.itemsize, code.precision
-    signed = value_of(dataset, "PixelRepresentation") == 1
-    bits = code.precision if code.lossy else min(code.precision, stored)
-    wide: NDArray[Any] = values.astype(np.int64 if max(code.precision, stored) > 30 else np.int32)
-    if code.signed != signed or code.precision > bits:
-        wide = np.bitwise_and(wide, (1 << bits) - 1)
-        if signed:
-            wide = np.where(wide >> (bits - 1) > 0, wide - (1 << bits), wide)
-    if code.lossy and code.precision > stored:
-        low, high = (-(1 << (stored - 1)), (1 << (stored - 1)) - 1) if signed else (0, (1 << stored) - 1)
-        wide = np.clip(wide, low, high)
-    return wide.astype(f"{'i' if signed else 'u'}{max(allocated, 8) // 8}")
 
 
 def _by_imagecodecs(name: str, stream: bytes, dataset: Dataset) -> Stored:

@@ -153,7 +153,7 @@ class Decoder:
         finder = None if cleared else self._finder
         kept = 0
         for number, frame in enumerate(decoded_frames(header, facts)):
-            plane, full_scale = grey_plane(frame.values, frame.photometric, header.dataset)
+            plane, full_scale = grey_plane(frame, header.dataset)
             rendering = rendering_of(
                 header.dataset, number, photometric=frame.photometric, full_scale=full_scale, lossy=frame.lossy
             )

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut
 
+from client.admission.reasons import Reason
 from client.dicom.pixels import Lut, Stored
 from client.dicom.tags import value_of
+from common.errors import ScanRefused
 
 Words = NDArray[np.int64]
 
@@ -50,7 +52,9 @@ def apply_palette(stored: Stored, dataset: Dataset) -> tuple[Stored, int]:
 
     Raises:
         ValueError: A table is shorter than it says, or of impossible bits.
+        ScanRefused: `contradictory_header`.
     """
+    stored = _indices(stored, dataset)
     if value_of(dataset, f"Red{_TABLE}Data") is None:
         colour: Stored = apply_color_lut(stored, dataset)[..., :3]
         return colour, _BYTE * colour.dtype.itemsize
@@ -69,6 +73,18 @@ def apply_palette(stored: Stored, dataset: Dataset) -> tuple[Stored, int]:
     bits = _BYTE if most < 1 << _BYTE else _WORD
     channels = [lut(stored.astype(np.float64)) for lut in luts]
     return np.stack(channels, axis=-1).astype(np.uint8 if bits == _BYTE else np.uint16), bits
+
+
+def _indices(stored: Stored, dataset: Dataset) -> Stored:
+    """Cut the bits above BitsStored off indices, unless the tables hold entries for what they say with those bits."""
+    if stored.dtype.kind != "u" or int(stored.max()) < 1 << int(dataset.BitsStored):
+        return stored
+    count, first, _ = _descriptor(value_of(dataset, f"Red{_TABLE}Descriptor"), signed=False)
+    above = stored >= 1 << int(dataset.BitsStored)
+    if int(dataset.HighBit) >= int(dataset.BitsStored) or bool((above & (stored < first + count)).any()):
+        raise ScanRefused(Reason.CONTRADICTORY_HEADER)
+    cut: Stored = stored & ((1 << int(dataset.BitsStored)) - 1)
+    return cut
 
 
 def _descriptor(value: Any, *, signed: bool) -> tuple[int, int, int]:

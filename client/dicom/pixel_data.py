@@ -9,7 +9,7 @@ from pydicom.pixels.utils import as_pixel_options
 
 from client.admission.reasons import Reason
 from client.admission.scan import Facts
-from client.decoder import fragments, frame_decoder
+from client.decoder import fragments, frame_decoder, sample_bits
 from client.decoder.codestream import JPEG_XL
 from client.decoder.frame_decoder import COLOUR, GREY, Frame
 from client.dicom.reader import Header, text_of
@@ -171,9 +171,9 @@ def _native(header: Header, index: int) -> Frame:
     options = as_pixel_options(header.dataset, transfer_syntax_uid=header.syntax, pixel_keyword=header.keyword)
     if photometric in _HALVED:
         options["photometric_interpretation"] = "YBR_FULL_422"
-    if high_bit_shift(header.dataset) > 0:
+    if high_bit_shift(header.dataset) > 0 or sample_bits.uncut(header.dataset, photometric):
         options["correct_unused_bits"] = False  # it would cut the bits that count
     if header.vr:
         options["pixel_vr"] = header.vr
     values, _ = get_decoder(header.syntax).as_array(header.source, index=index, raw=True, **options)
-    return frame_decoder.to_rgb(values, photometric)
+    return frame_decoder.to_rgb(values, photometric, stored=_count(header.dataset, "BitsStored"))

@@ -7,6 +7,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from client.admission.reasons import Reason
+from client.decoder.frame_decoder import Frame
 from client.dicom.functional_groups import SECTIONS, groups_of, value_in
 from client.dicom.luts import apply_palette, read_lut
 from client.dicom.pixel_data import high_bit_shift
@@ -27,26 +28,27 @@ _NARROW = 2.0
 """Units below which the half unit of LINEAR is as large as half of the window."""
 
 
-def grey_plane(stored: Stored, photometric: str, dataset: Dataset) -> tuple[Stored, tuple[float, float] | None]:
+def grey_plane(frame: Frame, dataset: Dataset) -> tuple[Stored, tuple[float, float] | None]:
     """Return one frame as grey values, and the range they span when it was colour.
 
     Args:
-        stored: [rows, columns] or [rows, columns, 3] from the decoder.
-        photometric: Its photometric interpretation after decoding.
+        frame: From the decoder.
         dataset: The header, for palettes.
+
+    Raises:
+        ScanRefused: `malformed`: a palette cannot be read; `contradictory_header`: indices need other bits.
     """
-    bits = 8 if stored.dtype == np.uint8 else int(dataset.BitsStored)
-    if photometric == "PALETTE COLOR":
+    stored, white = frame.values, frame.white
+    if frame.photometric == "PALETTE COLOR":
         try:
             stored, bits = apply_palette(stored, dataset)
         except (AttributeError, IndexError, TypeError, ValueError) as error:
             raise ScanRefused(Reason.MALFORMED, f"malformed: {type(error).__name__}") from None
+        white = (1 << bits) - 1
     stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
     if stored.ndim == 2:
         return _used_bits(stored, dataset), None
-    if stored.dtype.kind != "u":
-        raise ScanRefused(Reason.CONTRADICTORY_HEADER)
-    return grey_of(stored[..., :3]), (0.0, float((1 << bits) - 1))
+    return grey_of(stored[..., :3]), (0.0, float(white))
 
 
 def only_regions(plane: Stored, dataset: Dataset) -> Stored:

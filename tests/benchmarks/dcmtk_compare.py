@@ -61,7 +61,7 @@ def _ours(path: Path) -> list[Picture]:
 
 
 def _unit(dataset: Any, frame: Any, number: int) -> Picture:
-    plane, full_scale = grey_plane(frame.values, frame.photometric, dataset)
+    plane, full_scale = grey_plane(frame, dataset)
     if full_scale is not None:
         return plane.astype(np.float64) / full_scale[1]
     rendering = rendering_of(dataset, number, photometric=frame.photometric, full_scale=None)
