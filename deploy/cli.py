@@ -19,7 +19,7 @@ from common.errors import Interrupted, StateError
 from common.plan.study_plan import StudyPlan
 from deploy.doctor.cli import doctor, examined_first
 from deploy.install.offline_bundle import bundle
-from deploy.planning import planner_cli
+from deploy.planning import plan_cli, planner_cli
 from deploy.release import release_cli
 from server.coordinator.cli import server
 
@@ -157,7 +157,7 @@ def public_images(sources: tuple[Path, ...], out: Path, *, size: int, limit: int
 
 @main.group()
 def plan() -> None:
-    """Look at study plans."""
+    """Write, check and look at study plans."""
 
 
 @plan.command("show")
@@ -193,7 +193,7 @@ def plan_show(plan_file: Path, *, as_json: bool) -> None:
     emit(result, as_json=as_json, text=text)
 
 
-for command in planner_cli.COMMANDS:
+for command in (*plan_cli.COMMANDS, *planner_cli.COMMANDS):
     plan.add_command(command)
 
 

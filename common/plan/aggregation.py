@@ -18,17 +18,18 @@ class AggregationPlan(Table):
     (`server.aggregation.strategies`), so it costs no budget.
 
     Attributes:
-        strategy: "fedavg" takes the replies' mean; "fedavgm" takes momentum along from round to round; "fedadam" moves
-            each weight by Adam on the mean update; "median" and "trimmed_mean" take each value's median, or its mean
-            without the extremes, so that a few wild sites move the model little, for more noise.
-        server_learning_rate: How far the server follows, as a multiple of the mean update ("fedavgm"), or how far a
-            weight moves in a round at most, about ("fedadam", at most 0.1).
+        strategy: The replies' mean with "fedavg". Momentum from round to round with "fedavgm". Adam on the mean update
+            with "fedadam". Each value's median or mean without extremes with "median" and "trimmed_mean": a few wild
+            sites then move the model little, for more noise.
+        weighting: "uniform" counts every site alike; the sizes of cohorts stay at the sites.
+        server_learning_rate: How far the server follows: a multiple of the mean update with "fedavgm". With "fedadam",
+            about the most that a weight moves in a round, at most 0.1.
         server_momentum: Part of the last rounds' direction that is kept ("fedavgm", "fedadam").
         adam_decay: Part of the last rounds' squared updates that is kept ("fedadam").
         adam_floor: Added to their root ("fedadam"): updates well below it move a weight less.
         trim_share: Part of the replies that is cut at either end of each value ("trimmed_mean").
         max_patients: Most patients that one site may speak for. A release larger than that many could make, noise
-            included, is quarantined; set it near the largest cohort that is expected, so that a site that lies cannot
+            included, is quarantined. Set it near the largest cohort that is expected: then a site that lies cannot
             outweigh all others.
         min_sites: Quorum: fewest sites whose checked replies make a round.
         deadline_s: Longest wait for a round's replies, seconds.
@@ -36,6 +37,11 @@ class AggregationPlan(Table):
     """
 
     table = "aggregation"
+    costs = {  # noqa: RUF012 - see `Table`
+        "strategy": "no budget; median and trimmed_mean have more noise than a mean",
+        "deadline_s": "time: a round may wait that long for a lost site",
+        "retries": "time; no budget, as a round that is asked again is paid once",
+    }
 
     strategy: Literal["fedavg", "fedavgm", "fedadam", "median", "trimmed_mean"] = "fedavg"
     weighting: Literal["uniform"] = "uniform"

@@ -9,7 +9,7 @@ import functools
 import operator
 import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -98,9 +98,12 @@ class Table:
 
     Attributes:
         table: Its name in the plan, "" for the plan itself.
+        costs: What another value of a key costs (budget, noise, time, space), by key; a key that is not here costs none
+            of these.
     """
 
     table: ClassVar[str] = ""
+    costs: ClassVar[Mapping[str, str]] = {}
 
     def __post_init__(self) -> None:
         for name, bound in bounds(type(self)):  # type: ignore[arg-type]  # mypy asks the class for its objects' hash

@@ -22,6 +22,11 @@ def later(default: _T, *, since: str) -> _T:
     return dataclasses.field(default=default, metadata={_SINCE: since})
 
 
+def since(field: dataclasses.Field[Any]) -> str:
+    """The version that added a key; "" for one that the first version had."""
+    return str(field.metadata.get(_SINCE, ""))
+
+
 def later_keys(cls: type, prefix: str = "") -> dict[str, tuple[str, Any]]:
     """Version and default of every later key of a settings class, by its dotted name."""
     found: dict[str, tuple[str, Any]] = {}

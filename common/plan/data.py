@@ -29,14 +29,18 @@ class DataPlan(Table):
         views: ViewPosition codes that are admitted, e.g. ("PA", "AP"); empty admits any.
         min_side: Fewest rows and fewest columns of an admitted image, pixels.
         image_size: Side of the square training image, pixels.
-        window: "dicom" (the file's own VOI window), "percentile" (1st to 99th percentile of the one image), or
-            (centre, width) in the modality's unit (HU for CT): a public constant.
+        window: The file's own VOI window with "dicom". The image's own 1st to 99th percentile with "percentile". Or a
+            public constant: (centre, width) in the modality's unit, HU for CT.
         labels: The classes, in order; empty trains an unconditional model.
         label_attribute: DICOM keyword whose value is an image's label; empty reads the site's `labels.csv`.
         min_patients: Fewest patients a site must have to take part.
     """
 
     table = "data"
+    costs = {  # noqa: RUF012 - see `Table`
+        "image_size": "time and memory, by the square; no budget",
+        "labels": "noise: each class is learnt from its own patients",
+    }
 
     image_size: Annotated[int, Within(28, 128), Such(lambda size: size % 4 == 0, "a multiple of 4")] = 64
     modality: Annotated[tuple[str, ...], Matching(r"[A-Z]{2,16}", "DICOM codes such as CT")] = ()

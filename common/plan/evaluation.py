@@ -27,11 +27,16 @@ class EvaluationPlan(Table):
         max_copied: Largest excess of training patients over held-out ones that some image comes nearer to than
             `near_rmse`.
         near_rmse: Distance, root mean square per pixel in [-1, 1] units, below which an image counts as a copy. Set it
-            below what the model's blur redraws of anybody: where half of all images come that near, the two groups
-            differ by chance as much as by the verdict's noise, and a faultless candidate may be refused.
+            below what the model's blur redraws of any patient. Where half of all images come that near, chance moves
+            the two groups as much as the verdict's noise does. A faultless candidate may be refused then.
     """
 
     table = "evaluation"
+    costs = {  # noqa: RUF012 - see `Table`
+        "held_out_share": "noise, as these patients do not train, and the verdict's budget",
+        "sigma": "budget: a smaller one costs more and makes a surer verdict",
+        "images_per_label": "time at the sites",
+    }
 
     held_out_share: Annotated[float, Within(0, 0.5)] = 0.0
     sigma: Annotated[float, Within(0.5, 100)] = 2.5

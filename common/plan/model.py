@@ -28,16 +28,24 @@ class ModelPlan(Table):
             the convolutions, and `channels` is empty then.
         base: Cosine frequencies per axis that the closed-form start is learnt in.
         components: Gaussians J of each class's prior. Above 1, three rounds find their centres and a fourth their
-            spread; they pay with patients by the thousand and little noise, and spoil a small cohort.
-        covariance: "shared" learns one mean and one set of directions for all classes, and each class's Gaussian on
-            them. "class" learns a mean, directions and a rest for each class alone (docs/decisions/0009).
-        denoiser: Channels of the fine and of the coarse level of a denoiser, which the gradient rounds then train in
-            place of residual nets; `channels` is empty then. It adds detail that no Gaussian has
-            (`common.model.refined`).
+            spread. They pay with patients by the thousand and little noise, and spoil a small cohort.
+        covariance: "shared" learns one mean and one set of directions for all classes. "class" learns a mean,
+            directions and a rest for each class alone (docs/decisions/0009).
+        denoiser: Channels of the fine and of the coarse level of a denoiser. The gradient rounds then train it in place
+            of residual nets, and `channels` is empty. It adds detail that no Gaussian has (`common.model.refined`).
         observation_std: Standard deviation of a pixel around the decoder's mean, image units in [-1, 1].
     """
 
     table = "model"
+    costs = {  # noqa: RUF012 - see `Table`
+        "latent": "noise: more directions share the signal",
+        "channels": "noise and time: every weight is noised in the gradient phase",
+        "hidden": "noise and time: every weight is noised in the gradient phase",
+        "base": "noise and message size, by the fourth power in the second round",
+        "components": "noise; above 1 also four more rounds",
+        "covariance": 'noise with "class": each class has its own patients alone. One round less',
+        "denoiser": "time, at the sites and in drawing; noise little, as its weights are shared across positions",
+    }
 
     latent: Annotated[int, Within(2, 128)] = 16
     channels: Annotated[tuple[int, ...], _CHANNELS] = (16, 32)

@@ -25,20 +25,32 @@ class PrivacyPlan(Table):
             `enabled = false`.
         delta: The bound's delta.
         clip_norm: Bound on the L2 norm of one patient's gradient.
-        phases: Which phases run: "moments" (closed form from noised sums), then "sgd" (DP-SGD). "warm" before them has
-            the coordinator train the nets on public images first (`[warm]`): no round, and no cost.
+        phases: Which phases run: "moments" (closed form from noised sums), then "sgd" (DP-SGD). With "warm" before
+            them, the coordinator trains the nets on public images first (`[warm]`), at no cost.
         moments_share: Part of epsilon that the moments phase may take when both phases run.
         mean_clip: Bound on an image in the mean release, root mean square per pixel in [-1, 1] units.
         deviation_clip: Bound on an image's deviation from the released mean, in the same unit.
-        spare_rounds: Rounds that a site may have to compute afresh, of any phase, without passing
-            epsilon; the noise of every round is a little larger for it. 0 is enough against crashes and lost messages,
-            which cost nothing (docs/decisions/0005); a round whose patients or weights changed needs one.
-        utility_share: Part of epsilon that buys a noised reconstruction error in each gradient round, a Gaussian
-            release of its own in every ledger; 0 buys none, and then nothing about the fit leaves a site.
+        spare_rounds: Rounds of any phase that a site may compute afresh without passing epsilon. The noise of every
+            round is a little larger for it. 0 is enough against crashes and lost messages, which cost nothing
+            (docs/decisions/0005). A round whose patients or weights changed needs one.
+        utility_share: Part of epsilon that buys a noised reconstruction error in each gradient round. It is a Gaussian
+            release of its own in every ledger. 0 buys none, and then nothing about the fit leaves a site.
         enabled: False trains without noise; only a simulation accepts such a plan.
+        unit: What one unit of privacy is: a patient with all of that patient's images.
     """
 
     table = "privacy"
+    costs = {  # noqa: RUF012 - see `Table`
+        "epsilon": "budget: all that a patient may pay in this study",
+        "delta": "budget: the chance that the bound fails",
+        "clip_norm": "noise in proportion; too small a clip bends the gradient",
+        "phases": "noise: two phases share epsilon",
+        "moments_share": "noise: what one phase gets, the other lacks",
+        "mean_clip": "noise in proportion; too small a clip bends bright and dark images",
+        "deviation_clip": "noise in proportion; too small a clip flattens images",
+        "spare_rounds": "noise: each is paid for, used or not",
+        "utility_share": "budget: this part of epsilon",
+    }
 
     epsilon: Annotated[float, Within(0, MAX_EPSILON, above=True)] = 8.0
     delta: Annotated[float, Within(1e-12, 1, below=True)] = 1e-5

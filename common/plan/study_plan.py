@@ -47,7 +47,20 @@ MOST_VALUES = 16_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class StudyPlan(Table):
-    """The whole plan. Two plans are the same study if and only if their digests are equal."""
+    """The whole plan. Two plans are the same study if and only if their digests are equal.
+
+    Attributes:
+        name: Name of the study, as commands, folders and approvals have it.
+        data: See `common.plan.data`.
+        model: See `common.plan.model`.
+        warm: See `common.plan.warm`.
+        training: See `common.plan.training`.
+        privacy: See `common.plan.privacy`.
+        aggregation: See `common.plan.aggregation`.
+        release: See `common.plan.release`.
+        evaluation: See `common.plan.evaluation`.
+        schema: Version of the plan's format.
+    """
 
     name: Annotated[
         str, Matching(r"[a-z0-9][a-z0-9._-]{0,63}", "lower-case letters, digits, dots and dashes, at most 64")

@@ -20,16 +20,22 @@ class TrainingPlan(Table):
         augmentations: Views of each of those images, itself included; the others are shifted by up to a sixteenth of
             the side. All count together as one patient, so more views cost time and no privacy.
         federated: "all" shares the whole model. "decoder" leaves the encoder at each site, which keeps its own from
-            round to round (`client.mechanism.local_encoder`); less leaves a site, for the same cost, as the decoder
-            alone is what a study is after.
+            round to round (`client.mechanism.local_encoder`). Less leaves a site then, for the same cost.
         proximal: FedProx's mu: how hard each local step is drawn back towards the weights the round started from.
             Costs no privacy (`client.mechanism.trainer`); 0 leaves it out.
-        ema: Decay of the average over rounds whose decoder is released in place of the last round's; sites train from
+        ema: Decay of the average over rounds whose decoder is released in place of the last round's. Sites train from
             the last round's weights all the same. Costs no privacy (`server.aggregation.strategies`); 0 releases the
             last round's.
     """
 
     table = "training"
+    costs = {  # noqa: RUF012 - see `Table`
+        "rounds": "noise, as all rounds share epsilon, and time",
+        "local_steps": "noise, as all steps share epsilon, and time",
+        "sample_rate": "noise and time: a step that sees more patients needs more noise",
+        "images_per_patient": "time; no budget, as a patient's images count together",
+        "augmentations": "time; no budget",
+    }
 
     rounds: Annotated[int, Within(0, 10_000)] = 5
     local_steps: Annotated[int, Within(1, 10_000)] = 10

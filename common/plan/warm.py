@@ -35,8 +35,8 @@ class WarmPlan(Table):
         images: Phantoms that are drawn; a file counts as it is.
         steps: Steps of Adam on 64 images each.
         learning_rate: Step size of Adam.
-        studies: Studies that the coordinator rehearses with the public images, each with a noised closed form of its
-            own; the denoiser then learns to read any closed form. 0 trains the nets above the study's own start.
+        studies: Studies that the coordinator rehearses with the public images. Each has a noised closed form of its
+            own, so the denoiser learns to read any closed form. 0 trains the nets above the study's own start.
         patients: Patients in all hospitals together that a rehearsal counts on; 0 takes the fewest that the plan
             admits.
         named: Where the public images come from and under which licence, one line for each source. The proposal and
@@ -44,6 +44,11 @@ class WarmPlan(Table):
     """
 
     table = "warm"
+    costs = {  # noqa: RUF012 - see `Table`
+        "images": "time at the coordinator",
+        "steps": "time at the coordinator",
+        "studies": "time at the coordinator",
+    }
 
     source: Annotated[str, _SOURCE] = PHANTOMS
     images: Annotated[int, Within(64, 100_000)] = 2000
