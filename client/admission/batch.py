@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from client.admission.settings import IngestSettings
 from client.cohort.cache import Cache
 from client.cohort.identity import Keys, trait_key
 from client.cohort.patient_ids import PatientId
-from client.decoder.pool import DecodePool, Limits, Picture
+from client.decoder.pool import QUEUE, DecodePool, Limits, Picture
 from common.images.pixels import fit_square, unit_to_uint16
 
 Progress = Callable[[int, int], None]
@@ -118,7 +119,8 @@ class Batch:
         """
         if not changed:
             return
-        workers = max(1, min(how.workers, len(changed)))
+        # a process takes QUEUE files before the next one gets any, so more processes would start for nothing
+        workers = min(how.workers, math.ceil(len(changed) / QUEUE))
         with (
             _one_thread(),
             DecodePool(how.settings, scratch=how.scratch, workers=workers, limits=how.limits, ocr=how.ocr) as pool,

@@ -20,7 +20,7 @@ __all__ = ["DecodePool", "Limits", "OnPicture", "Picture"]
 
 OnPicture = Callable[[int, Picture, float], None]
 
-_QUEUE = 3
+QUEUE = 3
 """Files a process holds at once, so that it never waits for the daemon."""
 _MOST_FALSE_STARTS = 4
 
@@ -82,7 +82,7 @@ class DecodePool:
         waiting = deque(jobs)
         while waiting or any(process.jobs for process in self._processes):
             for process in self._processes:
-                while waiting and len(process.jobs) < _QUEUE:
+                while waiting and len(process.jobs) < QUEUE:
                     process.give(waiting.popleft())
                 process.flush()
             patience = min((process.seconds_left for process in self._processes if process.jobs), default=0.0)
