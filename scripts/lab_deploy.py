@@ -1,4 +1,4 @@
-"""Bring up one coordinator and three hospitals on loopback, run a study through `flwr run`, release, take all down.
+"""Bring up one coordinator and its hospitals on loopback, run a study through `flwr run`, release, take all down.
 
 Exit status 0 only if the study was released, images were drawn from its decoder and no process is left behind.
 """
@@ -17,15 +17,16 @@ def main() -> int:
     """Run the whole journey; print each step and one JSON line at the end."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, help="Folder to create and keep.  [default: a temporary one]")
-    out = parser.parse_args().out
+    parser.add_argument("--hospitals", type=int, choices=(2, 3), default=3, help="How many.  [default: 3]")
+    chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="wardround-lab-") as scratch:
-        return journey(out or Path(scratch) / "lab")
+        return journey(chosen.out or Path(scratch) / "lab", hospitals=chosen.hospitals)
 
 
-def journey(folder: Path) -> int:
+def journey(folder: Path, *, hospitals: int) -> int:
     """Everything, in order; the daemons are taken down whatever happens."""
     began = time.monotonic()
-    lab = Lab.build(folder, say=say)
+    lab = Lab.build(folder, hospitals=hospitals, say=say)
     left: list[int] = []
     try:
         lab.up()

@@ -174,6 +174,7 @@ class Lab:
         *,
         plan: str = PLAN,
         patients: tuple[int, int, int] = PATIENTS,
+        hospitals: int = len(HOSPITALS),
         python: str = sys.executable,
         say: Callable[[str], None] = lambda _: None,
     ) -> Self:
@@ -183,6 +184,7 @@ class Lab:
             folder: Folder to create.
             plan: The study's `plan.toml`.
             patients: Phantoms at each of the three hospitals.
+            hospitals: How many of the three take part.
             python: The interpreter of every party, to begin with.
             say: Told each step in a few words.
 
@@ -191,7 +193,8 @@ class Lab:
         """
         folder.mkdir(parents=True, mode=0o700)
         folder = folder.resolve()
-        parties = [Party(name, folder / name, python=python) for name in ("coordinator", *(h.name for h in HOSPITALS))]
+        names = ("coordinator", *(hospital.name for hospital in HOSPITALS[:hospitals]))
+        parties = [Party(name, folder / name, python=python) for name in names]
         for party in parties:
             party.folder.mkdir(mode=0o700)
         lab = cls(folder, parties[0], parties[1:], say=say)

@@ -262,11 +262,12 @@ def test_a_stored_verdict_that_names_another_ledgers_head_is_judged_anew(home: P
     assert len(Site.open(home).ledger.events()) == 2
 
 
-def test_one_patient_moves_the_votes_by_no_more_than_the_noise_is_made_for(home: Path) -> None:
-    plan, site = gated(), Site.open(home)
+def test_one_patient_moves_the_votes_by_no_more_than_the_noise_is_made_for(tmp_path: Path) -> None:
+    plan = gated()
+    site = Site.open(hospitals.build_home(tmp_path / "site", plan, patients=20))
     request = ask(plan)
     candidate = candidate_of(plan, request.arrays)
-    secret = site_secret(home)
+    secret = site_secret(site.home)
     whole = votes.tally(plan, candidate, *split(site.cache, secret, 0.4))
     from client.cohort.consent import ConsentingCohort
 
