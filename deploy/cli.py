@@ -85,7 +85,9 @@ def demo_data(out: Path, patients: tuple[int, int, int], seed: int, *, as_json: 
 @click.option("--patient-column", help="Its column of patient ids.")
 @click.option("--label-column", help="Its column of labels.")
 @click.option("--file-column", help="Its column of file names.")
-@click.option("--modality", default="CR", show_default=True, help="DICOM modality of the written scans.")
+@click.option(
+    "--modality", default="CR", show_default=True, help="CR, DX, CT, MR, MG, US, OP, XC, SM, PT or NM: what is written."
+)
 @click.option("--body-part", default="CHEST", show_default=True, help="DICOM body part of the written scans.")
 @click.option("--part", "parts", multiple=True, help="Parts of a MedMNIST file: train, val, test.  [default: train]")
 @click.option("--label-name", "label_names", multiple=True, help="Names of the classes 0, 1, ... of a MedMNIST file.")

@@ -5,6 +5,7 @@ imported scans). Dates and times stay empty, and every UID derives from a text, 
 same bytes.
 """
 
+import copy
 import re
 import uuid
 from pathlib import Path
@@ -24,10 +25,18 @@ from pydicom.uid import (
     JPEG2000Lossless,
     JPEGLSLossless,
     MRImageStorage,
+    NuclearMedicineImageStorage,
+    OphthalmicPhotography8BitImageStorage,
+    OphthalmicPhotography16BitImageStorage,
+    PositronEmissionTomographyImageStorage,
     RLELossless,
     SecondaryCaptureImageStorage,
     UltrasoundImageStorage,
+    VLPhotographicImageStorage,
+    VLSlideCoordinatesMicroscopicImageStorage,
 )
+
+from common.dicom.iod_attributes import EMPTY, REQUIRED, SCANS
 
 Photometric = Literal["MONOCHROME1", "MONOCHROME2"]
 
@@ -41,73 +50,23 @@ _SOP_CLASSES = {
     "US": UltrasoundImageStorage,
 }
 OWN_CLASSES = tuple(_SOP_CLASSES)
-"""Modalities that are written as an image class of their own; any other becomes a secondary capture."""
+"""Modalities that are generated as an image class of their own; any other becomes a secondary capture."""
+_SCAN_CLASSES = {
+    **_SOP_CLASSES,
+    "OP": OphthalmicPhotography8BitImageStorage,
+    "XC": VLPhotographicImageStorage,
+    "SM": VLSlideCoordinatesMicroscopicImageStorage,
+    "PT": PositronEmissionTomographyImageStorage,
+    "NM": NuclearMedicineImageStorage,
+}
+SCAN_CLASSES = tuple(_SCAN_CLASSES)
+"""Modalities that are written as a scan of their own class, for demo hospitals and imported data."""
 _ENCODERS = {RLELossless: "pylibjpeg", JPEG2000Lossless: "pylibjpeg", JPEGLSLossless: "pyjpegls"}
 """Named, not left to pydicom's choice: gdcm's RLE encoder aborts the process on odd 8-bit images."""
-_WIDE_ONLY = ("CT", "MR")
-"""Modalities whose images are always stored in 16 bits (PS3.3 C.8.2.1 and C.8.3.1)."""
+_WIDE_ONLY = ("CT", "MR", "PT")
+"""Modalities whose images are always stored in 16 bits (PS3.3 C.8.2.1, C.8.3.1 and C.8.9.4)."""
 
-_EMPTY = (
-    "StudyDate",
-    "StudyTime",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyID",
-)
-"""Type 2 attributes of every image: present, and empty unless a writer knows better."""
-
-_PLANE = {
-    "PixelSpacing": [1, 1],
-    "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
-    "ImagePositionPatient": [0, 0, 0],
-    "SliceThickness": None,
-    "PositionReferenceIndicator": "",
-    "PatientPosition": "",
-    "AcquisitionNumber": None,
-}
-_DIGITAL = {
-    "PresentationIntentType": "FOR PRESENTATION",
-    "ImageLaterality": "U",
-    "AnatomicRegionSequence": [],
-    "PatientOrientation": ["L", "F"],
-    "PixelIntensityRelationship": "LOG",
-    "RescaleSlope": 1,
-    "RescaleIntercept": 0,
-    "RescaleType": "US",
-    "DetectorType": "",
-    "ImagerPixelSpacing": [1, 1],
-    "AcquisitionContextSequence": [],
-}
-_REQUIRED: dict[str, dict[str, Any]] = {
-    "CR": {"ViewPosition": "", "PatientOrientation": ""},
-    "DX": _DIGITAL,
-    "MG": {
-        **_DIGITAL,
-        "PatientOrientation": ["A", "L"],
-        "PositionerType": "MAMMOGRAPHIC",
-        "BreastImplantPresent": "NO",
-        "PartialView": "NO",
-        "OrganExposed": "BREAST",
-    },
-    "CT": {"RescaleSlope": 1, "RescaleIntercept": 0, "RescaleType": "US", "KVP": None, **_PLANE},
-    "MR": {
-        "ScanningSequence": "RM",
-        "SequenceVariant": "NONE",
-        "ScanOptions": "",
-        "MRAcquisitionType": "",
-        "RepetitionTime": None,
-        "EchoTime": None,
-        "EchoTrainLength": None,
-        **_PLANE,
-    },
-    "US": {"PatientOrientation": ""},
-}
-"""Attributes of type 1 and 2 of a modality's image beyond the common ones (PS3.3 A.2 to A.6, A.26, A.27)."""
-_SIZED = frozenset({"CT", "MR", "DX", "MG"})
+_SIZED = frozenset({"CT", "MR", "DX", "MG", "PT"})
 """Modalities whose IOD demands a spacing; ones stand there where none is known."""
 
 
@@ -138,7 +97,9 @@ def derive_uid(*parts: str) -> str:
     return f"2.25.{uuid.uuid5(_NAMESPACE, chr(31).join(parts)).int}"
 
 
-def new_image(modality: str, *, body_part: str, image_uid: str, series_uid: str, study_uid: str) -> Dataset:
+def new_image(
+    modality: str, *, body_part: str, image_uid: str, series_uid: str, study_uid: str, scan: bool = False
+) -> Dataset:
     """Return a dataset with every attribute that the modality's IOD requires, patient empty, pixels missing.
 
     Args:
@@ -147,6 +108,7 @@ def new_image(modality: str, *, body_part: str, image_uid: str, series_uid: str,
         image_uid: SOP Instance UID.
         series_uid: Series Instance UID.
         study_uid: Study Instance UID.
+        scan: A scan of a patient: its class may also be one of those that are not generated.
 
     Raises:
         ValueError: `modality` or `body_part` is no DICOM code.
@@ -160,19 +122,19 @@ def new_image(modality: str, *, body_part: str, image_uid: str, series_uid: str,
     dataset.file_meta.ImplementationClassUID = derive_uid("wardround", "implementation")
     dataset.file_meta.ImplementationVersionName = "WARDROUND"
     dataset.SpecificCharacterSet = "ISO_IR 192"
-    dataset.SOPClassUID = _SOP_CLASSES.get(modality, SecondaryCaptureImageStorage)
+    dataset.SOPClassUID = (_SCAN_CLASSES if scan else _SOP_CLASSES).get(modality, SecondaryCaptureImageStorage)
     dataset.SOPInstanceUID = image_uid
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study_uid, series_uid
-    for keyword in _EMPTY:
+    for keyword in EMPTY:
         setattr(dataset, keyword, "")
     dataset.Modality, dataset.BodyPartExamined, dataset.Manufacturer = modality, body_part, "wardround"
     dataset.SeriesNumber, dataset.InstanceNumber = 1, 1
     dataset.LossyImageCompression = "00"
     secondary: dict[str, Any] = {"ConversionType": "SYN", "PatientOrientation": "", "Laterality": ""}
-    for keyword, value in _REQUIRED.get(modality, secondary).items():
+    demanded = {**REQUIRED, **SCANS} if scan else REQUIRED
+    for keyword, value in copy.deepcopy(demanded.get(modality, secondary)).items():
         setattr(dataset, keyword, value)
-    if modality in _WIDE_ONLY:
-        dataset.FrameOfReferenceUID = derive_uid("frame", series_uid)
+    _name_what_has_a_uid(dataset, series_uid)
     region = "BREAST" if modality == "MG" else body_part
     if "AnatomicRegionSequence" in dataset and region in _REGIONS:
         dataset.AnatomicRegionSequence = [coded(*_REGIONS[region], scheme="SCT")]
@@ -182,6 +144,16 @@ def new_image(modality: str, *, body_part: str, image_uid: str, series_uid: str,
         dataset.ViewCodeSequence = [view]
     _set_side(dataset)
     return dataset
+
+
+def _name_what_has_a_uid(dataset: Dataset, series_uid: str) -> None:
+    """Give the frames of reference and the specimen of an image their UIDs."""
+    if "ImagePositionPatient" in dataset or "FrameOfReferenceUID" in dataset:
+        dataset.FrameOfReferenceUID = derive_uid("frame", series_uid)
+    if "SynchronizationFrameOfReferenceUID" in dataset:
+        dataset.SynchronizationFrameOfReferenceUID = derive_uid("clock", series_uid)
+    for specimen in dataset.get("SpecimenDescriptionSequence", ()):
+        specimen.SpecimenUID = derive_uid("specimen", series_uid)
 
 
 def has_made_up_spacing(dataset: Dataset) -> bool:
@@ -236,12 +208,19 @@ def set_pixels(
     if pixels.ndim != 2 or pixels.dtype not in (np.uint8, np.uint16, np.int16):
         raise ValueError(f"pixels must be 2-D uint8, uint16 or int16, not {pixels.dtype} {pixels.shape}")
     if pixels.dtype == np.uint8 and dataset.Modality in _WIDE_ONLY:
-        pixels, bits_stored = pixels.astype(np.uint16), 12
+        pixels, bits_stored = pixels.astype(np.uint16), 16 if dataset.Modality == "PT" else 12
     bits = bits_stored or pixels.dtype.itemsize * 8
     dataset.set_pixel_data(np.ascontiguousarray(pixels), photometric, bits, generate_instance_uid=False)
     if "PresentationIntentType" in dataset:
         dataset.PresentationLUTShape = "IDENTITY" if photometric == "MONOCHROME2" else "INVERSE"
         dataset.PixelIntensityRelationshipSign = -1 if photometric == "MONOCHROME2" else 1
+    if "FrameIncrementPointer" in dataset:
+        dataset.NumberOfFrames = 1
+    if dataset.SOPClassUID == OphthalmicPhotography8BitImageStorage:
+        if photometric == "MONOCHROME2":
+            dataset.PresentationLUTShape = "IDENTITY"
+        if dataset.BitsAllocated > 8:
+            dataset.SOPClassUID = OphthalmicPhotography16BitImageStorage
 
 
 def save(dataset: Dataset, path: Path | BinaryIO, *, transfer_syntax: str = ExplicitVRLittleEndian) -> None:

@@ -1,6 +1,7 @@
 """Files that lie about in every archive and that no study may take in; a reader reports each and goes on."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydicom import Dataset, dcmread, dcmwrite
@@ -93,7 +94,9 @@ def _without_pixels(path: Path) -> Path:
 
 def _write_report(path: Path, *, patient_id: str) -> Path:
     """Write a Basic Text structured report of one sentence (PS3.3 A.35.1)."""
-    uids = {f"{kind}_uid": derive_uid("bad file", patient_id, "report", kind) for kind in ("image", "series", "study")}
+    uids: dict[str, Any] = {
+        f"{kind}_uid": derive_uid("bad file", patient_id, "report", kind) for kind in ("image", "series", "study")
+    }
     report = new_image("SR", body_part="", **uids)
     for keyword in ("BodyPartExamined", "ConversionType", "PatientOrientation", "LossyImageCompression"):
         delattr(report, keyword)

@@ -24,6 +24,9 @@ TRANSFER_SYNTAXES = {
 }
 """Short names of the transfer syntaxes that `write_scan` can write; all are lossless."""
 
+_FLAVOURS = {"CT": ["AXIAL"], "MR": ["OTHER"], "NM": ["STATIC", "EMISSION"]}
+"""What follows the first two values of ImageType."""
+
 
 def write_scan(
     path: Path,
@@ -50,12 +53,12 @@ def write_scan(
 
     Args:
         path: The file; its folder must exist.
-        pixels: [height, width], uint8, uint16 or int16, stored values. CT and MR widen uint8 to 16 bits.
+        pixels: [height, width], uint8, uint16 or int16, stored values. CT, MR and PT widen uint8 to 16 bits.
         patient_id: PatientID, at most 64 characters; also the patient's name.
         study_uid: Study Instance UID (`common.dicom.iods.derive_uid`).
         series_uid: Series Instance UID.
         instance_uid: SOP Instance UID.
-        modality: DICOM Modality code; chooses the SOP class (CR, DX, CT, MR, MG, US, else secondary capture).
+        modality: DICOM Modality code; chooses the SOP class (`common.dicom.iods.SCAN_CLASSES`, else secondary capture).
         body_part: BodyPartExamined; may be empty.
         photometric: MONOCHROME1 shows the lowest value white.
         window: WindowCenter and WindowWidth, in rescaled units; no window tags where None.
@@ -66,7 +69,7 @@ def write_scan(
         sex: PatientSex: M, F, O or empty.
         age_years: PatientAge, 0 to 999.
         instance_number: InstanceNumber within the series, 1 or more.
-        image_type: First values of ImageType; AXIAL follows for CT, OTHER for MR.
+        image_type: First values of ImageType; AXIAL follows for CT, OTHER for MR, STATIC and EMISSION for NM.
 
     Raises:
         ValueError: An argument that DICOM or the SOP class cannot hold.
@@ -79,12 +82,14 @@ def write_scan(
         raise ValueError(f"transfer_syntax must be one of {known}, not {transfer_syntax!r}")
     if modality == "DX" and rescale not in (None, (1, 0)):
         raise ValueError(f"rescale must be (1, 0) for DX (PS3.3 C.8.11.3), not {rescale}")
-    image = new_image(modality, body_part=body_part, image_uid=instance_uid, series_uid=series_uid, study_uid=study_uid)
+    image = new_image(
+        modality, body_part=body_part, image_uid=instance_uid, series_uid=series_uid, study_uid=study_uid, scan=True
+    )
     image.PatientName = patient_id.translate({ord("^"): " ", ord("="): " "})
     image.PatientID, image.PatientSex = patient_id, sex
     if age_years is not None:
         image.PatientAge = f"{age_years:03d}Y"
-    flavour = {"CT": ["AXIAL"], "MR": ["OTHER"]}.get(modality, [])
+    flavour = _FLAVOURS.get(modality, [])
     image.ImageType = [*image_type, *flavour]
     image.InstanceNumber = instance_number
     image.BurnedInAnnotation = "YES" if burned_in else "NO"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.dicom.iods import OWN_CLASSES, derive_uid, new_image
+from common.dicom.iods import SCAN_CLASSES, derive_uid, new_image
 from common.errors import SourceError
 from common.plan.label_rule import RULE, as_label, is_label
 from deploy.data.dicom_scans import write_scan
@@ -22,6 +22,9 @@ from deploy.data.tables import Table, write_labels
 from deploy.release.drafts import whole_folder
 
 log = logging.getLogger(__name__)
+
+_KINDS = {"OP": ("ORIGINAL", "PRIMARY"), "PT": ("DERIVED", "PRIMARY"), "NM": ("DERIVED", "PRIMARY")}
+"""ImageType of the classes that allow no SECONDARY (PS3.3 C.8.4.9.1.1, C.8.9.4.1.1, C.8.17.2.1.4)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +103,8 @@ def import_source(
         patient_column: Its column of patient ids; needed with `csv`.
         label_column: Its column of labels; an empty cell leaves the image unlabelled.
         file_column: Its column of file names; found by its values where None.
-        modality: DICOM Modality of the written scans: CR, DX, CT, MR or US; any other would become a secondary
-            capture, which a hospital's reader does not take for scans, and is refused.
+        modality: DICOM Modality of the written scans, one of `common.dicom.iods.SCAN_CLASSES`; any other would become
+            a secondary capture, which a hospital's reader does not take for scans, and is refused.
         body_part: DICOM BodyPartExamined of the written scans.
         parts: Parts of a MedMNIST file or of MNIST.
         label_names: Names of the classes 0, 1, ... of arrays.
@@ -219,20 +222,20 @@ class _Writer:
             series_uid=derive_uid("import series", self.source, item.name),
             modality=self.modality,
             body_part=self.body_part,
-            image_type=("DERIVED", "SECONDARY"),
+            image_type=_KINDS.get(self.modality, ("DERIVED", "SECONDARY")),
             window=(levels // 2, levels),
         )
 
 
 def _check_codes(modality: str, body_part: str) -> None:
     """Refuse codes that DICOM cannot hold before anything is read."""
-    if re.fullmatch(r"[A-Z0-9_]{2,16}", modality) and modality not in OWN_CLASSES:
+    if re.fullmatch(r"[A-Z0-9_]{2,16}", modality) and modality not in SCAN_CLASSES:
         raise SourceError(
-            f"modality {modality} was asked for, but only {', '.join(OWN_CLASSES)} are written "
+            f"modality {modality} was asked for, but only {', '.join(SCAN_CLASSES)} are written "
             "as scans of their own class; ingest refuses the captures that others would become. Name one of these."
         )
     try:
-        new_image(modality, body_part=body_part, image_uid="2.25.0", series_uid="2.25.0", study_uid="2.25.0")
+        new_image(modality, body_part=body_part, image_uid="2.25.0", series_uid="2.25.0", study_uid="2.25.0", scan=True)
     except ValueError as error:
         raise SourceError(f"{error}. Name another one.") from error
 

@@ -57,6 +57,7 @@ COLOUR = (
     "(luminance, one channel), since that decides what the study sees."
 )
 """What is said of colour, in arrays and in picture files alike."""
+_CHANNELS, _MOST = (1, 3, 4), 65535
 _SAME_GREY = 8
 """Levels that the channels of a grey JPEG may differ by."""
 
@@ -142,8 +143,8 @@ def _array_items(
     part: str, images: NDArray[Any], labels: NDArray[Any], label_names: tuple[str, ...] | None
 ) -> list[Item]:
     """Items of an array of grey uint8 images [n, h, w] with labels [n] or [n, 1]; each its own patient."""
-    if images.ndim == 4 and images.shape[-1] == 3 and images.dtype == np.uint8:
-        images = _grey_of(images)
+    if images.ndim == 4 and images.shape[-1] in _CHANNELS and images.dtype == np.uint8:
+        images = _grey_of(images[..., :3]) if images.shape[-1] > 1 else images[..., 0]
     if images.ndim != 3 or images.dtype != np.uint8:
         raise SourceError(f"part {part!r} holds {images.dtype} {list(images.shape)}; grey uint8 [n, h, w] is needed.")
     if labels.size != len(images):
@@ -240,17 +241,29 @@ def _patient_of(read: Callable[[], bytes]) -> str | None:
 
 
 def _read_picture(read: Callable[[], bytes]) -> NDArray[Any]:
-    """Decode a picture as grey: 16-bit ones keep their depth, all others become uint8."""
+    """Decode a picture as grey: 16-bit ones keep their depth, all others become uint8.
+
+    Raises:
+        SourceError: It is in colour.
+        ValueError: It cannot be decoded, or its values are no whole numbers of 16 bits.
+    """
     try:
         with Image.open(io.BytesIO(read())) as picture:
             if picture.mode in ("I;16", "I;16B", "I;16L", "I"):
-                deep: NDArray[np.uint16] = np.clip(np.asarray(picture), 0, 65535).astype(np.uint16)
-                return deep
+                return _sixteen_bits(np.asarray(picture))
+            if picture.mode == "F":
+                raise ValueError("picture holds fractions")  # to bytes they would be cut, not scaled
             if picture.mode in ("1", "L", "LA"):
                 return np.asarray(picture.convert("L"))
             return _grey_of(np.asarray(picture.convert("RGB")))
     except (SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise ValueError(f"picture cannot be decoded ({type(error).__name__})") from error
+
+
+def _sixteen_bits(values: NDArray[Any]) -> NDArray[np.uint16]:
+    if values.min() < 0 or values.max() > _MOST:
+        raise ValueError(f"picture holds values beyond 0 to {_MOST}")
+    return values.astype(np.uint16)
 
 
 def _patient_id(text: str) -> str:

@@ -82,7 +82,7 @@ def test_a_limit_is_shared_by_the_classes_of_a_sorted_source(tmp_path: Path) -> 
         ({"sites": 13}, "13 sites were asked for, but the source has 12 patients"),
         ({"split": "fair"}, "known are iid"),
         ({"patient_column": "patient"}, "no table"),
-        ({"modality": "OP"}, "CR, DX, CT, MR, MG, US are written as scans"),
+        ({"modality": "OPT"}, "CR, DX, CT, MR, MG, US, OP, XC, SM, PT, NM are written as scans"),
         ({"modality": "xray"}, "modality must be a DICOM code"),
         ({"body_part": "chest/lung"}, "body_part must be a DICOM code"),
     ],
