@@ -14,10 +14,13 @@ from typing import Any
 from client.daemon import join
 from client.daemon.checks import certificate_end, checks
 from client.daemon.home import Coordinator, DaemonHome, client_context
+from client.daemon.news import News
 from client.site import layout, place, private
 from client.site.rules import DaemonSettings, SitePolicy
+from common.display.terminal import say
 from common.errors import StateError
 from common.host import logs
+from common.host.announcer import Announcer
 from common.host.disk import told
 from common.host.files import PRIVATE, write_atomically
 from common.host.health import HealthServer
@@ -56,15 +59,24 @@ def serve(path: Path) -> None:
         join.prepare(home)
         logs.set_up(home.logs, "serve")
         ports = choose_ports(policy.daemon)
-        state = _StateFile(home, ports)
+        state, announcer = _StateFile(home, ports), Announcer(lambda line: say(line, err=True))
+        news = News(home.home, announcer)
         supervisor = Supervisor(children(home, ports), restart=RESTART, on_change=state.children)
+        needed = checks(home, supervisor.state)
+
+        def on_refresh(reasons: dict[str, str]) -> None:
+            state.health(reasons)
+            announcer.health(policy.name, reasons, needed=frozenset(needed), ready="ready, the coordinator is reached")
+            news.look()
+
         health = HealthServer(
             ports["health"],
-            checks(home, supervisor.state),
+            needed,
             advice={"certificate-end": lambda: certificate_end(home)},
-            on_refresh=state.health,
+            on_refresh=on_refresh,
         )
         log.info("serving %s", policy.name)
+        announcer.event(f"{policy.name}: starting; `wardround site status` shows more")
         with health:
             supervisor.run(on_tick=lambda: renew(home, supervisor), tick_s=RENEW_EVERY_S)
         home.state.unlink(missing_ok=True)

@@ -16,15 +16,19 @@ from typing import Any
 import httpx
 import psutil
 
+from common.display.terminal import say
 from common.host import logs
+from common.host.announcer import Announcer
 from common.host.files import PRIVATE, write_atomically
 from common.host.health import HealthServer
 from common.host.supervisor import Child, Supervisor
 from common.wire import pki
+from server.coordinator import studies
 from server.coordinator.authority import RENEW_DAYS
 from server.coordinator.control import LOOPBACK
 from server.coordinator.home import ANY, ANY_IPV4, Home, split_address
 from server.coordinator.nodes import all_nodes
+from server.coordinator.status import study_line
 from server.coordinator.steward import Steward
 
 log = logging.getLogger(__name__)
@@ -50,14 +54,33 @@ def serve(root: Path) -> None:
     with home.served():
         home.complete()
         logs.set_up(home.root / "logs", "serve")
-        state = _State(home)
+        state, announcer = _State(home), Announcer(lambda line: say(line, err=True))
         supervisor = Supervisor(children(home), on_change=state.set("children"))
-        steward = Steward(home, on_round=state.set("nodes"), on_runs=state.set("runs"))
+
+        def on_round(connections: dict[str, str]) -> None:
+            state.set("nodes")(connections)
+            for site, connection in sorted(connections.items()):
+                announcer.tell(f"site {site}", connection)
+
+        def on_runs(runs: dict[str, dict[str, Any]]) -> None:
+            state.set("runs")(runs)
+            for folder in studies.all_studies(home):
+                announcer.tell(f"study {folder.name}", study_line(folder))
+
+        steward = Steward(home, on_round=on_round, on_runs=on_runs)
+        needed = checks(home, supervisor, steward)
+        ready = f"ready at {home.settings.address}"
+
+        def on_refresh(reasons: dict[str, str]) -> None:
+            state.set("health")(reasons)
+            announcer.health("coordinator", reasons, needed=frozenset(needed), ready=ready)
+
+        announcer.event("coordinator: starting; `wardround server status` shows more")
         with HealthServer(
             home.settings.health_port,
-            checks(home, supervisor, steward),
+            needed,
             advice={"certificate-end": lambda: certificate_end(home)},
-            on_refresh=state.set("health"),
+            on_refresh=on_refresh,
         ):
             steward.start()
             try:

@@ -169,6 +169,11 @@ def _site(site: dict[str, Any], ours: str) -> str:
     return " ".join(filter(None, words))
 
 
+def study_line(folder: Path) -> str:
+    """Where the study in `folder` stands, in one line that changes when it does: without what its run is doing."""
+    return _words(_study(folder, None))
+
+
 def _words(study: dict[str, Any]) -> str:
     why = f" ({study['message']})" if study["message"] else ""
     no = "".join(f"; {site} says no: {reason}" for site, reason in sorted(study["refused"].items()))

@@ -31,6 +31,9 @@ def test_lab_deploy_runs_a_study_by_flwr_run_and_leaves_no_process_behind(tmp_pa
     assert set(result["epsilon_by_site"]) == {"north", "river", "hill"}
     assert all(0 < spent <= plan.privacy.epsilon for spent in result["epsilon_by_site"].values())
     assert result["images"] == result["synthetic"] == 8
+    north, hub = ((lab / party / "serve.out").read_text() for party in ("north", "coordinator"))
+    assert all(words in north for words in ("north: ready", "lab, round 1: ", "a noised verdict left"))
+    assert all(words in hub for words in ("coordinator: ready", "site north: online", "study lab: running"))
     run = lab / "coordinator" / "home" / "studies" / "lab"
     card = json.loads((run / "card.json").read_text())
     assert (card["plan_digest"], card["simulated"]) == (plan.digest, False)

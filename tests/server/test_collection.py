@@ -383,7 +383,7 @@ def test_who_refuses_a_round_and_why_is_to_be_read_until_the_next(tmp_path: Path
     found: list[str] = []
     exchange = ScriptedExchange(study.plan, NAMES, {"hill": in_round(2, no(study.plan, "hill"))})
     with progress.watched(tmp_path):
-        rounds.run(study, exchange, on_round=lambda _: found.append(status._words(status._study(tmp_path, None))))
+        rounds.run(study, exchange, on_round=lambda _: found.append(status.study_line(tmp_path)))
     assert found[:3] == [
         "running, 1 rounds saved", "running, 2 rounds saved; hill says no: CohortTooSmall", "running, 3 rounds saved",
     ]  # fmt: skip
