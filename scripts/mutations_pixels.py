@@ -191,4 +191,12 @@ PIXELS = [
         new="    if False:",
         tests=(BITS + "::test_indices_that_compression_has_moved_are_other_colours",),
     ),
+    Mutation(
+        name="pixels: a window rule without a rendering is shown as the file says",
+        file="client/dicom/pixels.py",
+        at="_range",
+        old='    if window != "dicom":',
+        new="    if window in OF_THE_IMAGE:",
+        tests=("tests/client/test_pixels.py::test_every_window_rule_of_a_plan_is_rendered_and_told_to_the_steward",),
+    ),
 ]

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Self
 
+from common.plan.data import WINDOW_RULES
 from common.plan.study_plan import StudyPlan
 
 PIPELINE = 3
@@ -24,7 +25,7 @@ class IngestSettings:
     Attributes:
         image_size: Side of the square training image, pixels.
         modality: DICOM Modality codes admitted; empty admits any.
-        window: "dicom", "percentile", or (centre, width) in the modality's unit.
+        window: One of `common.plan.data.WINDOW_RULES`, or (centre, width) in the modality's unit.
         labels: The classes, in order; empty gives every image label 0.
         body_parts: BodyPartExamined codes admitted; empty admits any.
         views: ViewPosition codes admitted, e.g. ("PA", "AP"); empty admits any.
@@ -45,8 +46,8 @@ class IngestSettings:
         if not 1 <= self.image_size <= 1024:
             raise ValueError(f"image_size must be from 1 to 1024, not {self.image_size}")
         if isinstance(self.window, str):
-            if self.window not in ("dicom", "percentile"):
-                raise ValueError(f"window must be dicom, percentile or (centre, width), not {self.window!r}")
+            if self.window not in WINDOW_RULES:
+                raise ValueError(f"window must be {', '.join(WINDOW_RULES)} or (centre, width), not {self.window!r}")
         elif not self.window[1] > 0:
             raise ValueError(f"window width must be above 0, not {self.window[1]}")
 

@@ -7,12 +7,7 @@ that lets everything in too.
 from typing import Any
 
 from client.cohort.label_attributes import HARMLESS
-from common.plan.data import DataPlan
-
-_WINDOWS = {
-    "dicom": "as the file itself says",
-    "percentile": "from the 1st to the 99th percentile of the image",
-}
+from common.plan.data import WINDOW_RULES, DataPlan
 
 
 def table(data: DataPlan) -> dict[str, Any]:
@@ -44,7 +39,7 @@ def _codes(codes: tuple[str, ...]) -> str:
 
 def _window(window: str | tuple[float, float]) -> str:
     if isinstance(window, str):
-        return _WINDOWS[window]
+        return WINDOW_RULES[window]
     return f"in a window of centre {window[0]:g} and width {window[1]:g}"
 
 

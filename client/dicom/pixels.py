@@ -7,6 +7,7 @@ Source:
     PS3.3 C.7.6.3 (image pixel), C.11.1 (modality LUT), C.11.2 (VOI LUT), C.7.5.1.1.2 (padding); PS3.4 N.2.1 (order).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from common.errors import ScanRefused
 
 Floats = NDArray[np.float64]
 Stored = NDArray[Any]
+Range = Callable[[Floats, NDArray[np.int64]], tuple[float, float]]
+"""From values and how often each occurs to the lowest and the highest that are shown."""
 
 _TABLE_SPAN = 1 << 16
 """Widest range of stored values that is worked through by table."""
@@ -120,7 +123,8 @@ def render(stored: Stored, rendering: Rendering, window: str | tuple[float, floa
     Args:
         stored: [height, width] integers or floats.
         rendering: What the header says about this frame.
-        window: "dicom" (the frame's own, percentiles where it has none), "percentile", or the plan's (centre, width).
+        window: "dicom" (the frame's own, percentiles where it has none), a rule of `OF_THE_IMAGE`, or the plan's
+            (centre, width).
 
     Returns:
         [height, width] float32 in [-1, 1], in the one orientation, black at -1; padding is black.
@@ -134,7 +138,7 @@ def render(stored: Stored, rendering: Rendering, window: str | tuple[float, floa
     if rendering.padding is not None:
         low, high = moved_padding(levels, index, rendering) if rendering.padding_moved else rendering.padding
         usable &= (levels < low) | (levels > high)
-    counts = _counts(index, usable, always=_by_percentiles(rendering, window) or not _rises(rendering))
+    counts = _counts(index, usable, always=_range(rendering, window) is not None or not _rises(rendering))
     present = usable if counts is None else usable & (counts > 0)
     if not present.any() or values[present].min() == values[present].max():
         raise ScanRefused(Reason.CONSTANT_IMAGE)
@@ -196,8 +200,13 @@ def moved_padding(levels: Floats, index: NDArray[np.int64] | None, rendering: Re
     return low - float(below[0]), high + float(above[0])
 
 
-def _by_percentiles(rendering: Rendering, window: str | tuple[float, float]) -> bool:
-    return window == "percentile" or (window == "dicom" and rendering.voi is None and rendering.full_scale is None)
+def _range(rendering: Rendering, window: str | tuple[float, float]) -> Range | None:
+    """Return what finds the grey values to show from the image alone, None where header or plan says them."""
+    if not isinstance(window, str):
+        return None
+    if window != "dicom":
+        return OF_THE_IMAGE[window]
+    return percentiles if rendering.voi is None and rendering.full_scale is None else None
 
 
 def _rises(rendering: Rendering) -> bool:
@@ -231,15 +240,16 @@ def _window(
     if not isinstance(window, str):
         eight = values if rendering.full_scale is None else values * (_EIGHT_BITS / rendering.full_scale[1])
         return apply_window(eight, Window(centre=window[0], width=window[1], function="LINEAR_EXACT"))
-    if window == "dicom" and rendering.voi is not None:
+    if (found := _range(rendering, window)) is not None:
+        assert counts is not None
+        low, high = found(values[present], counts[present])
+    elif rendering.voi is not None:
         if isinstance(rendering.voi, Lut):
             return rendering.voi(values) * (2.0 / ((1 << rendering.voi.bits) - 1)) - 1.0
         return apply_window(values, rendering.voi)
-    if window == "dicom" and rendering.full_scale is not None:
-        low, high = rendering.full_scale
     else:
-        assert counts is not None
-        low, high = percentiles(values[present], counts[present])
+        assert rendering.full_scale is not None
+        low, high = rendering.full_scale
     return np.clip((values - low) * (2.0 / (high - low)) - 1.0, -1.0, 1.0)
 
 
@@ -259,10 +269,12 @@ def percentiles(values: Floats, counts: NDArray[np.int64]) -> tuple[float, float
     return float(low), float(high)
 
 
+OF_THE_IMAGE: dict[str, Range] = {"percentile": percentiles}
+"""Window rules of a plan that find the lowest and the highest grey value to show from the one image."""
+
+
 def apply_window(values: Floats, window: Window) -> Floats:
     """Map modality values onto [-1, 1] by one of the three VOI functions.
-
-    LINEAR_EXACT equals `common.images.pixels.window_to_unit`, which needs torch; decoder processes have none.
 
     Source:
         PS3.3 C.11.2.1.2.1 (LINEAR), C.11.2.1.3.1 (SIGMOID), C.11.2.1.3.2 (LINEAR_EXACT).

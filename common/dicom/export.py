@@ -9,22 +9,18 @@ import hashlib
 import importlib.metadata
 import io
 import math
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 from pydicom.valuerep import DSfloat
 
 from common.dicom.iods import coded, derive_uid, has_made_up_spacing, new_image, save, set_pixels
-from common.errors import DataError
 
 PRIVATE_CREATOR = "WARDROUND SYNTHETIC 1"
-_PRIVATE_GROUP = 0x0991
+PRIVATE_GROUP = 0x0991
 INDEX_OFFSET = 7
 """Element of the private block that holds the index, after the fields of `Provenance` and the label."""
 Edition = Literal["2022", "current"]
@@ -71,8 +67,7 @@ class Provenance:
             raise ValueError(f"seed must be 0 or more, not {self.seed}")
 
 
-def write_synthetic(
-    path: Path,
+def synthetic_bytes(
     pixels: NDArray[np.uint8] | NDArray[np.uint16],
     *,
     modality: str,
@@ -82,11 +77,10 @@ def write_synthetic(
     provenance: Provenance,
     edition: Edition = "current",
     window: Window = None,
-) -> None:
-    """Write one synthetic image as DICOM, Explicit VR Little Endian.
+) -> bytes:
+    """Return one synthetic image as a DICOM file, Explicit VR Little Endian.
 
     Args:
-        path: The file; its folder must exist.
         pixels: [height, width], uint8 or uint16, 0 shown black.
         modality: DICOM Modality code; CR, DX, CT, MR, MG, US have their own SOP class, others secondary capture.
         body_part: BodyPartExamined, a DICOM code; may be empty.
@@ -102,43 +96,6 @@ def write_synthetic(
 
     Source:
         DICOM PS3.3 C.12.1 (Synthetic Data), C.7.1.1 (Patient), C.7.5.2 (Contributing Equipment).
-    """
-    path.write_bytes(
-        synthetic_bytes(
-            pixels,
-            modality=modality,
-            body_part=body_part,
-            label=label,
-            index=index,
-            provenance=provenance,
-            edition=edition,
-            window=window,
-        )
-    )
-
-
-def synthetic_bytes(
-    pixels: NDArray[np.uint8] | NDArray[np.uint16],
-    *,
-    modality: str,
-    body_part: str,
-    label: str,
-    index: int,
-    provenance: Provenance,
-    edition: Edition = "current",
-    window: Window = None,
-) -> bytes:
-    """Return the DICOM file that `write_synthetic` writes; arguments and errors as there.
-
-    Args:
-        pixels: As for `write_synthetic`, like all others.
-        modality: DICOM Modality code.
-        body_part: BodyPartExamined.
-        label: Label of the image.
-        index: Its index within the draw of that label.
-        provenance: Where the image comes from.
-        edition: Edition of the standard that validators know.
-        window: Of a CT, in Hounsfield units; None where the plan names none.
     """
     if pixels.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"pixels must be uint8 or uint16, not {pixels.dtype}")
@@ -223,32 +180,6 @@ def identity(
     }
 
 
-def read_provenance(path: Path) -> Provenance:
-    """Read back where a synthetic image comes from.
-
-    Raises:
-        DataError: The file is no DICOM, or was not written by `write_synthetic`.
-    """
-    try:
-        dataset = dcmread(path, stop_before_pixels=True)
-        block = dataset.private_block(_PRIVATE_GROUP, PRIVATE_CREATOR)
-        texts = [_text(block[offset].value) for offset in range(len(fields(Provenance)))]
-        study, plan_digest, decoder_digest, epsilon, delta, seed = texts
-        return Provenance(
-            study=study,
-            plan_digest=plan_digest,
-            decoder_digest=decoder_digest,
-            epsilon=float(epsilon),
-            delta=float(delta),
-            seed=int(seed),
-        )
-    except (OSError, InvalidDicomError, KeyError, ValueError) as error:
-        raise DataError(
-            f"the provenance of a synthetic image was asked for, but the file has no readable "
-            f"{PRIVATE_CREATOR!r} block ({type(error).__name__}). Give an image that wardround generated."
-        ) from error
-
-
 def _mark(image: Dataset, *, label: str, index: int, provenance: Provenance) -> None:
     """Say in every place where a reader, a viewer or a person looks that this is no patient."""
     image.ImageType = ["DERIVED", "SECONDARY", *_FLAVOUR.get(image.Modality, ())]
@@ -267,7 +198,7 @@ def _mark(image: Dataset, *, label: str, index: int, provenance: Provenance) -> 
         # the IOD demands numbers; nothing in a release knows how large a pixel is, where it lies, or of which side
         image.DerivationDescription += f". {_NO_GEOMETRY}"
     image.ContributingEquipmentSequence = [_equipment(provenance)]
-    block = image.private_block(_PRIVATE_GROUP, PRIVATE_CREATOR, create=True)
+    block = image.private_block(PRIVATE_GROUP, PRIVATE_CREATOR, create=True)
     numbers = repr(float(provenance.epsilon)), repr(float(provenance.delta)), str(int(provenance.seed))
     names = provenance.study, provenance.plan_digest, provenance.decoder_digest
     for offset, text in enumerate([*names, *numbers, label, str(index)]):
@@ -288,8 +219,3 @@ def _equipment(provenance: Provenance) -> Dataset:
 @functools.cache
 def _version() -> str:
     return importlib.metadata.version("wardround")
-
-
-def _text(value: Any) -> str:
-    """A private text element's value, whether its type survived the transport (str) or not (bytes)."""
-    return value.decode().rstrip(" \0") if isinstance(value, bytes) else str(value)

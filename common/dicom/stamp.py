@@ -34,7 +34,7 @@ class Stamp:
     """Makes the DICOM files of one label of one draw.
 
     Args:
-        label: As for `common.dicom.export.write_synthetic`, and so are the others.
+        label: As for `common.dicom.export.synthetic_bytes`, and so are the others.
         modality: DICOM Modality code.
         body_part: BodyPartExamined.
         provenance: What trained the generator and which draw this is.

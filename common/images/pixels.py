@@ -1,31 +1,9 @@
-"""Pixel maths shared by both sides: windows, inversion, resizing, the 8- and 16-bit forms of [-1, 1]."""
+"""Pixel maths shared by both sides: resizing, the 8- and 16-bit forms of [-1, 1]."""
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-
-
-def window_to_unit(values: Tensor, *, centre: float, width: float) -> Tensor:
-    """Map a display window onto [-1, 1].
-
-    Args:
-        values: [..., height, width], in the modality's unit (HU for CT).
-        centre: Window centre, same unit.
-        width: Window width, same unit; above 0.
-
-    Returns:
-        Same shape, float32 in [-1, 1]; values outside the window saturate.
-
-    Raises:
-        ValueError: `width` is not above 0.
-
-    Source:
-        DICOM PS3.3 C.11.2.1.3.2 (LINEAR_EXACT).
-    """
-    if not width > 0:
-        raise ValueError(f"window width must be above 0, not {width}")
-    return ((values.to(torch.float32) - centre) * (2.0 / width)).clamp(-1.0, 1.0)
 
 
 def fit_square(image: Tensor, *, size: int) -> Tensor:

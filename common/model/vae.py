@@ -52,10 +52,6 @@ class Vae(Generator):
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
-    def encode_images(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Posterior mean and log-variance [n, k] of images [n, 1, size, size] in [-1, 1] with labels [n]."""
-        return self._posterior(images, self.one_hot(labels), self._components(images, labels))
-
     def decode_latents(self, latent: Tensor, labels: Tensor, components: Tensor | None = None) -> Tensor:
         """See `Generator`."""
         number = labels * self.components + (0 if components is None else components)

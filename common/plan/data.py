@@ -7,8 +7,13 @@ from common.plan.bounds import Matching, Such, Table, Within
 from common.plan.label_rule import RULE, is_label
 
 _CODES = Matching(r"[A-Z0-9 _]{1,16}", "DICOM codes such as CHEST or PA")
+WINDOW_RULES = {
+    "dicom": "as the file itself says",
+    "percentile": "from the 1st to the 99th percentile of the image",
+}
+"""Rules by which an image's own window is chosen, and what a data steward reads of each."""
 _WINDOW = (
-    Such(lambda w: w in ("dicom", "percentile") or not isinstance(w, str), "dicom, percentile or [centre, width]"),
+    Such(lambda w: w in WINDOW_RULES or not isinstance(w, str), f"{', '.join(WINDOW_RULES)} or [centre, width]"),
     Such(lambda w: isinstance(w, str) or w[1] > 0, "[centre, width] with width above 0"),
 )
 _LABELS = (

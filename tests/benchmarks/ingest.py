@@ -40,8 +40,9 @@ from pydicom.uid import ComputedRadiographyImageStorage, JPEGLSLossless
 
 from client.admission.ingest import IngestSettings, ingest
 from client.cohort.cache import Cache
-from common.images.pixels import fit_square, unit_to_uint16, window_to_unit
+from common.images.pixels import fit_square, unit_to_uint16
 from tests.client.scans import save, scan
+from tests.client.windows import window_to_unit
 
 SERIES = ("dicom_lungct", "dicom_t1w")
 COPIES = 8

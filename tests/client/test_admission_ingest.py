@@ -13,9 +13,10 @@ from client.admission.cache_writer import exclusive
 from client.admission.ingest import IngestSettings, ingest
 from client.cohort.cache import Cache
 from common.errors import NoUsableScans
-from common.images.pixels import fit_square, uint16_to_unit, unit_to_uint16, window_to_unit
+from common.images.pixels import fit_square, uint16_to_unit, unit_to_uint16
 from common.plan.study_plan import StudyPlan
 from tests.client.scans import cohort, picture, save, scan
+from tests.client.windows import window_to_unit
 
 SETTINGS = IngestSettings(image_size=32)
 

@@ -6,11 +6,13 @@ import torch
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
-from client.dicom.pixels import Lut, Rendering, Window, apply_window, grey_of, percentiles, render
+from client.approval.selection import lines
+from client.dicom.pixels import OF_THE_IMAGE, Lut, Rendering, Window, apply_window, grey_of, percentiles, render
 from client.dicom.rendering import rendering_of
 from common.errors import ScanRefused
-from common.images.pixels import window_to_unit
+from common.plan.data import WINDOW_RULES, DataPlan
 from tests.client.scans import picture, scan
+from tests.client.windows import window_to_unit
 
 
 def unit_of_pydicom(dataset: Dataset, values: np.ndarray, bits: int) -> np.ndarray:
@@ -113,6 +115,16 @@ def test_image_without_contrast_is_refused(window: str | tuple[float, float]) ->
     stored = np.full((20, 20), 7, np.uint16) if isinstance(window, str) else picture(8)
     with pytest.raises(ScanRefused, match="constant_image"):
         render(stored, Rendering(), window)
+
+
+def test_every_window_rule_of_a_plan_is_rendered_and_told_to_the_steward() -> None:
+    assert set(WINDOW_RULES) == {"dicom", *OF_THE_IMAGE}
+    for window, words in WINDOW_RULES.items():
+        shown = render(picture(8), Rendering(), window)
+        assert -1 <= shown.min() < shown.max() <= 1
+        assert words in "\n".join(lines(DataPlan(window=window)))
+    with pytest.raises(KeyError):
+        render(picture(8), Rendering(), "another")
 
 
 def test_unusable_windows_give_way_to_percentiles() -> None:

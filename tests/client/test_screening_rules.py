@@ -25,9 +25,10 @@ from pydicom.uid import (
 
 from client.dicom import text_finder
 from client.dicom.text_finder import jagged
-from common.dicom.export import Edition, Provenance, write_synthetic
+from common.dicom.export import Edition, Provenance
 from tests.client.decoding import decode, decode_file
 from tests.client.scans import picture, scan
+from tests.common.synthetic_files import write_synthetic
 
 DERMOSCOPY = "1.2.840.10008.5.1.4.1.1.77.1.7"
 needs_ocr = pytest.mark.skipif(not text_finder.installed(), reason="the extra `ocr` is not installed")

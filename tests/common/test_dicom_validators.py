@@ -13,10 +13,11 @@ import pytest
 from dicomweb_client import DICOMwebClient
 from pydicom.fileset import FileSet
 
-from common.dicom.export import Edition, Provenance, read_provenance
+from common.dicom.export import Edition, Provenance
 from common.dicom.file_set import FileSetWriter
 from common.dicom.stamp import Stamp
 from tests.client.pacs_bench import STORESCU, needs_orthanc, orthanc
+from tests.common.synthetic_files import read_provenance
 
 PROVENANCE = Provenance(
     study="chest-2026", plan_digest="a" * 64, decoder_digest="b" * 64, epsilon=7.91, delta=1e-5, seed=3

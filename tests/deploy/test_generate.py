@@ -14,7 +14,6 @@ import pytest
 import torch
 from PIL import Image
 
-from common.dicom.export import read_provenance
 from common.errors import DataError, OutputInUse, PlanError, SignatureInvalid
 from common.images.pixels import unit_to_uint8
 from common.model.output_screening import Screening
@@ -23,6 +22,7 @@ from common.wire.release_bundle import FILES, Bundle
 from deploy.release.generate import generate
 from deploy.release.onnx_export import export
 from deploy.release.sheets import write_sheets
+from tests.common.synthetic_files import read_provenance
 
 
 def test_dicom_files_state_where_they_come_from_and_name_nobody(finished: Path, tmp_path: Path) -> None:

@@ -83,7 +83,10 @@ def test_the_encoder_is_the_exact_posterior_of_each_class(tmp_path: Path) -> Non
     model.load_arrays(weights)
     images = torch.from_numpy(np.stack([images for images, _ in patients]))
     labels = torch.tensor([labels[0] for _, labels in patients])
-    said, log_variance = (part.detach().numpy() for part in model.encode_images(images, labels))
+    said, log_variance = (
+        part.detach().numpy()
+        for part in model._posterior(images, model.one_hot(labels), model._components(images, labels))
+    )
     variance = PLAN.model.observation_std**2
     for label in (0, 1):
         directions = found["basis"][:, label * LATENT : (label + 1) * LATENT] @ found["factor"][label]
