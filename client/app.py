@@ -16,21 +16,31 @@ from flwr.clientapp import ClientApp
 
 from client import hospital
 from client.egress.refusals import reason_of, refused
+from client.secure import legs
 from client.site.site import Site
 from common.errors import MessageRefused, PlanRefused, SeedRefused, WardroundError
 from common.simulation import SimulationSetup
-from common.wire.messages import About, EvaluateRequest, Hello, Refused, Reply, TrainRequest, is_of
+from common.wire.messages import About, EvaluateRequest, Hello, Refused, Reply, TrainRequest, WireMessage, is_of
+from common.wire.secure_messages import ConfirmRequest, KeyRequest, MaskedRequest, RevealRequest, SecureReply
 
 log = logging.getLogger(__name__)
 
 app = ClientApp()
-_Question = TypeVar("_Question", Hello, About, TrainRequest, EvaluateRequest)
+_Question = TypeVar(
+    "_Question", Hello, About, TrainRequest, EvaluateRequest, MaskedRequest, KeyRequest, ConfirmRequest, RevealRequest
+)
 
 
 @app.query()  # type: ignore[untyped-decorator]
 def query(message: Message, context: Context) -> Message:
-    """Answer a `Hello` with the site's name, an `About` with its settings, or a refusal by type."""
-    if is_of(message.content, About):
+    """Answer a `Hello` with the site's name, an `About` with its settings, a secure leg, or a refusal by type."""
+    if _asks(message, KeyRequest):
+        return _answer(message, context, KeyRequest, legs.give_key)
+    if _asks(message, ConfirmRequest):
+        return _answer(message, context, ConfirmRequest, legs.confirm)
+    if _asks(message, RevealRequest):
+        return _answer(message, context, RevealRequest, legs.reveal)
+    if _asks(message, About):
         return _answer(message, context, About, hospital.about)
     return _answer(message, context, Hello, hospital.greet)
 
@@ -38,6 +48,8 @@ def query(message: Message, context: Context) -> Message:
 @app.train()  # type: ignore[untyped-decorator]
 def train(message: Message, context: Context) -> Message:
     """Answer a `TrainRequest` with a sealed reply, or a refusal by type."""
+    if _asks(message, MaskedRequest):
+        return _answer(message, context, MaskedRequest, hospital.train)
     return _answer(message, context, TrainRequest, hospital.train)
 
 
@@ -47,8 +59,16 @@ def evaluate(message: Message, context: Context) -> Message:
     return _answer(message, context, EvaluateRequest, hospital.evaluate)
 
 
+def _asks(message: Message, kind: type[WireMessage]) -> bool:
+    """Whether a message says that it is of this kind; one without content is of none, and is refused by `_answer`."""
+    try:
+        return is_of(message.content, kind)
+    except Exception:  # noqa: BLE001 - an error in place of content, which Flower raises for in several ways
+        return False
+
+
 def _answer(
-    message: Message, context: Context, kind: type[_Question], respond: Callable[[Site, _Question], Reply]
+    message: Message, context: Context, kind: type[_Question], respond: Callable[[Site, _Question], Reply | SecureReply]
 ) -> Message:
     """Run the request at the site. On any failure, only the type of a deliberate error leaves."""
     site: Site | None = None

@@ -1,10 +1,14 @@
 """What must hold before a hospital hears a request: this very home, a ledger that forgot nothing, a noised plan."""
 
 import re
+from collections.abc import Sequence
 
 from client.egress import egress, spool
+from client.ledger.bookings import Bookings
+from client.secure.standing import roster_of
 from client.site import place, policy
 from client.site.site import Site
+from common.accountant.accounting import GaussianEvent
 from common.errors import MessageRefused, PlanRefused
 from common.plan.study_plan import StudyPlan
 
@@ -25,10 +29,14 @@ def _refuse_copy(site: Site) -> None:
 
 
 def approved(site: Site, digest: str) -> StudyPlan:
-    """The site's own copy of a plan, which is approved here and noised; only a simulation takes one without noise."""
+    """The site's own copy of a plan, which is approved here, noised, and of a roster that was checked here."""
     plan = policy.approved_plan(site.home, digest)
     if not plan.privacy.enabled and not site.simulated:
         raise PlanRefused(f"plan {plan.name!r} trains without noise; only a simulation may")
+    if plan.aggregation.secure:
+        if not plan.aggregation.roster and not site.simulated:
+            raise PlanRefused(f"plan {plan.name!r} names no roster of who shares the noise; only a simulation may")
+        roster_of(site.home, plan)
     return plan
 
 
@@ -38,3 +46,33 @@ def admitted(site: Site, digest: str) -> StudyPlan:
     policy.inside(site.policy, plan)
     _refuse_copy(site)
     return plan
+
+
+def permit(
+    site: Site,
+    plan: StudyPlan,
+    events: Sequence[GaussianEvent],
+    booked: Bookings,
+    *,
+    patients: int | None,
+    share: float = 1.0,
+) -> None:
+    """Weigh events on top of what is booked against plan and policy; none weighs what is booked alone.
+
+    Args:
+        site: The hospital.
+        plan: Its own approved copy.
+        events: What would be booked.
+        booked: What is.
+        patients: Size of the cohort; None where it is not known yet.
+        share: Deviation of the own noise of `events` over that which is booked.
+
+    Raises:
+        Refusal: As `client.site.policy.permit`.
+        DataError: Too few patients.
+    """
+    if site.simulated and not plan.privacy.enabled:
+        return
+    spent = policy.Spent.of(site.home, plan, booked)
+    after = policy.Spent.of(site.home, plan, booked, extra=events, share=share)
+    policy.permit(site.policy, plan, patients=patients, spent=spent, after=after)

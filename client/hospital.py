@@ -10,7 +10,6 @@ Formal guarantee
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 
 from client import conditions
 from client.admission.records import Admission
@@ -24,12 +23,13 @@ from client.evaluation.judge import candidate_of, judge, tell_steward
 from client.ledger import noise_key
 from client.ledger.bookings import Bookings
 from client.ledger.ledger import Entry
+from client.ledger.sharing import Sharing
 from client.mechanism import local_encoder
 from client.mechanism.half import Work, compute, require, sum_half
+from client.secure import legs
 from client.site import policy
 from client.site.site import Site
-from common.accountant.accounting import GaussianEvent
-from common.errors import PlanRefused, StateError
+from common.errors import MessageRefused, PlanRefused, StateError
 from common.model.array_table import shared_shapes
 from common.model.weights import Weights, check, digest
 from common.plan.schedule import Round, schedule, verdict_event
@@ -47,6 +47,7 @@ from common.wire.messages import (
     TrainRequest,
     Verdict,
 )
+from common.wire.secure_messages import MaskedRequest
 from common.wire.signing import Key
 from common.wire.verdicts import signed
 
@@ -99,6 +100,8 @@ def train(site: Site, request: TrainRequest) -> TrainReply:
         StateError: The cache, the ledger or a stored reply cannot be trusted.
     """
     plan = _agreed(site, request)
+    if plan.aggregation.secure != isinstance(request, MaskedRequest):
+        raise MessageRefused(f"plan {plan.name!r}: the round was asked for in the form of another way to add up")
     task = _Training(site, plan, policy.round_of(plan, request.round), request)
     with site.alone():
         finished = _answered(task)
@@ -234,7 +237,9 @@ class _Training(_Task):
     """One round: what leaves is a noised sum or trained weights; an encoder may stay."""
 
     def prepare(self) -> None:
-        """A round needs nothing."""
+        """Only a round whose noise is shared needs something: a key book, and that nothing of it has left."""
+        if isinstance(self.request, MaskedRequest):
+            legs.begin(self.site, self.plan, self.request, cohort=self.cohort().identity)
 
     def cohort(self) -> Cache:
         return self.site.cohort(self.plan)
@@ -242,8 +247,9 @@ class _Training(_Task):
     def make(self, entry: Entry, number: int) -> str:
         made = _compute(self.site, self.plan, self.step, self.request.arrays, entry, number)
         leaves, self._encoder = local_encoder.apart(self.plan, made)
+        assert isinstance(self.request, TrainRequest)
         self._arrays = sum_half(self.plan).sent(
-            leaves, plan=self.plan, step=self.step, weights=entry.request, home=self.site.home
+            leaves, plan=self.plan, request=self.request, home=self.site.home, cohort=entry.cohort
         )
         return digest(self._arrays)
 
@@ -306,6 +312,7 @@ def _entry(plan: StudyPlan, step: Round, cohort: Cache, weights: str) -> Entry:
         patients=cohort.patient_keys,
         request=weights,
         rides=step.rides,
+        sharing=None if step.phase == VERDICT else Sharing.of(plan),
     )
 
 
@@ -334,12 +341,12 @@ def _reserve(site: Site, plan: StudyPlan, step: Round, entry: Entry) -> int:
     kept = noise_key.kept(site.home, name)
     if kept is not None and kept.generation == generation and ledger.pays_for(kept.entry, entry):
         ledger.require_consent(entry.cohort)
-        _permit(site, plan, (), ledger.bookings(), patients=patients)
+        conditions.permit(site, plan, (), ledger.bookings(), patients=patients)
         log.info("round %d is taken up again under reservation %d", entry.round, kept.entry)
         return kept.entry
 
     def permit(booked: Bookings) -> None:
-        _permit(site, plan, step.events, booked, patients=patients)
+        conditions.permit(site, plan, step.events, booked, patients=patients, share=_share(plan, step))
 
     def prepare(number: int) -> None:
         noise_key.make(site.home, name, entry=number, generation=generation)
@@ -358,18 +365,14 @@ def _key(site: Site, plan: StudyPlan, entry: Entry, number: int) -> bytes:
 def _permit_unread(site: Site, plan: StudyPlan, step: Round, weights: str) -> None:
     """Weigh the round against the budget before the cache is opened; `_reserve` weighs it again under the lock."""
     again = site.ledger.booked(plan.digest, step.number, weights)
-    _permit(site, plan, () if again else step.events, site.ledger.bookings(), patients=None)
+    conditions.permit(
+        site, plan, () if again else step.events, site.ledger.bookings(), patients=None, share=_share(plan, step)
+    )
 
 
-def _permit(
-    site: Site, plan: StudyPlan, events: Sequence[GaussianEvent], booked: Bookings, *, patients: int | None
-) -> None:
-    """Weigh `events` on top of what is booked against plan and policy; none weighs what is booked alone."""
-    if site.simulated and not plan.privacy.enabled:
-        return
-    spent = policy.Spent.of(site.home, plan, booked)
-    after = policy.Spent.of(site.home, plan, booked, extra=events)
-    policy.permit(site.policy, plan, patients=patients, spent=spent, after=after)
+def _share(plan: StudyPlan, step: Round) -> float:
+    """Deviation of the own noise over that which is booked; a verdict's noise is shared with no other site."""
+    return 1.0 if step.phase == VERDICT else plan.aggregation.share
 
 
 def _compute(site: Site, plan: StudyPlan, step: Round, weights: Weights, entry: Entry, number: int) -> Weights:

@@ -33,6 +33,7 @@ WardroundError                 1
 │   └── EgressRefused              something tried to leave that has no right to
 ├── StudyStopped               7   a study could not go on
 │   ├── QuorumLost                 too few sites answered
+│   │   └── SecureSumWaits             a sum under masks lacks hospitals, and stays closed until they are back
 │   ├── VerdictMissing             a site has not judged the candidate, so nothing is released
 │   │   └── SignerUnknown              a site judged, but no key of its verdicts was enrolled
 │   └── GateFailed                 a site's verdict on the candidate is no
@@ -197,6 +198,10 @@ class StudyStopped(WardroundError):
 
 class QuorumLost(StudyStopped):
     """Too few sites answered a round."""
+
+
+class SecureSumWaits(QuorumLost):
+    """Too few hospitals took part in a leg of a secure round; the sum stays closed until they are back."""
 
 
 class VerdictMissing(StudyStopped):

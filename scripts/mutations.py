@@ -31,6 +31,7 @@ from mutations_pixels import PIXELS
 from mutations_plan import PLANS
 from mutations_prior import PRIOR
 from mutations_release import RELEASE
+from mutations_secure import SECURE
 from mutations_terminal import TERMINAL
 
 _ENTRY_TAIL = """
@@ -57,6 +58,7 @@ MUTATIONS = [
     *PIXELS,
     *RELEASE,
     *PLANS,
+    *SECURE,
     *TERMINAL,
     # --- booking ---
     Mutation(
@@ -167,7 +169,7 @@ MUTATIONS = [
     Mutation(
         name="message: unknown keys are let in",
         file="common/wire/messages.py",
-        at="_Message.from_record",
+        at="WireMessage.from_record",
         old="        if scalars:\n",
         new="        if False:\n",
         tests=(MESSAGES, SERVER),

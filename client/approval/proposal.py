@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from client.approval import outlook, selection
+from client.approval.alone import alone_after
 from client.approval.outlook import Outlook, Owed
 from client.ledger.ledger import Ledger
+from client.secure.standing import roster_of
 from client.site import policy
 from client.site.policy import Limits, SitePolicy
 from common.errors import BudgetExhausted, PlanRefused
@@ -33,6 +35,7 @@ class Proposal:
         study: What all plans of this study's name come to here.
         others: Every other study that may still run here, and what it has yet to cost.
         limits: What the hospital grants.
+        alone: Epsilon of all studies by this hospital's own noise only, were all others to collude.
     """
 
     plan: StudyPlan
@@ -41,6 +44,7 @@ class Proposal:
     study: Outlook
     others: tuple[Owed, ...]
     limits: Limits
+    alone: float
 
     @classmethod
     def weigh(cls, plan: StudyPlan, rules: SitePolicy, ledger: Ledger, *, over_budget: bool = False) -> Self:
@@ -60,6 +64,10 @@ class Proposal:
         if not plan.privacy.enabled:
             raise PlanRefused(f"plan {plan.name!r} trains without noise; only a simulation may")
         policy.inside(rules, plan)
+        if plan.aggregation.secure:
+            if not plan.aggregation.roster:
+                raise PlanRefused(f"plan {plan.name!r} names no roster of who shares the noise; only a simulation may")
+            roster_of(ledger.home, plan)
         booked = ledger.bookings()
         others = outlook.others(ledger.home, plan, booked)
         proposal = cls(
@@ -69,6 +77,7 @@ class Proposal:
             study=Outlook.of(ledger.home, plan, booked, others, study=plan.name),
             others=others,
             limits=rules.limits,
+            alone=alone_after(ledger.home, plan, booked) if plan.aggregation.secure else 0.0,
         )
         proposal._refuse_too_much()
         if not over_budget:
@@ -110,6 +119,7 @@ class Proposal:
             "study_name": {"delta": self.study.delta, "spent": self.study.spent, "after": self.study.after,
                            "limit": self.limits.max_epsilon_per_study},
             "others": [other.to_dict(site.all_delta) for other in self.others],
+            "alone": {"after": self.alone, "limit": self.limits.max_epsilon_alone} if self._secure else None,
             "leaves": {phase: {"arrays": len(leaving(self.plan, phase)),
                                "bytes": leaving_bytes(self.plan, phase)} for phase in self._phases()},
             "never_leaves": NEVER,
@@ -139,6 +149,10 @@ class Proposal:
             f"  never    {NEVER}",
         ]
         return "\n".join(lines)
+
+    @property
+    def _secure(self) -> bool:
+        return self.plan.aggregation.secure
 
     @property
     def _warmed(self) -> bool:
@@ -216,6 +230,11 @@ class Proposal:
                 f"           this plan's delta is smaller than any so far: what is spent reads {site.spent:.2f} in "
                 f"place of {site.before:.2f}"
             )
+        if self._secure:
+            lines.append(
+                f"           if all other hospitals worked together: {self.alone:.2f} after this one, by your own "
+                f"noise only, of {self.limits.max_epsilon_alone:.2f}"
+            )
         if study.spent:
             lines.append(
                 f"           all plans of this study's name: {study.spent:.2f} spent, {study.after:.2f} after this "
@@ -244,7 +263,7 @@ class Proposal:
     def _rider_lines(self) -> list[str]:
         paid = {ride.rider: ride.event for step in self.rounds for ride in step.rides}
         lines = [line for name, event in paid.items() for line in RIDERS[name].leaves(event)]
-        return [f"           {line}" for line in (*lines, *sum_of(self.plan).leaves)]
+        return [f"           {line}" for line in (*lines, *sum_of(self.plan).leaves(self.plan))]
 
     def _verdict_lines(self) -> list[str]:
         verdict, rules = verdict_event(self.plan), self.plan.evaluation
@@ -262,6 +281,12 @@ class Proposal:
             raise BudgetExhausted(
                 f"study {self.plan.name!r} would cost a patient epsilon {self.cost:.2f}; one study may cost {most:.2f} "
                 "here. Agree on a smaller `privacy.epsilon`, or raise `max_epsilon_per_study` in site.toml"
+            )
+        if self._secure and not self.alone <= self.limits.max_epsilon_alone:
+            raise BudgetExhausted(
+                f"study {self.plan.name!r}: were all other hospitals to collude, your own noise would leave epsilon "
+                f"{self.alone:.2f}, past the {self.limits.max_epsilon_alone:.2f} allowed here. Agree on a smaller "
+                "`privacy.epsilon` or fewer `aggregation.hospitals`, or raise `limits.max_epsilon_alone` in site.toml"
             )
         if self.study.after > most:
             raise BudgetExhausted(

@@ -33,7 +33,7 @@ def record(home: Path, *, kind: str, payload: str, size: int, keys: list[str], e
 
     Args:
         home: The site's home.
-        kind: "train", "hello", "about", "verdict" or "refusal".
+        kind: "train", "hello", "about", "verdict", "refusal", or the kind of a secure round's leg.
         payload: Digest of the arrays or of the plan, or the refusal's type.
         size: Bytes of the arrays.
         keys: Names of the arrays or scalars.

@@ -18,6 +18,7 @@ from common.host.disk import told
 from common.host.files import PRIVATE, write_atomically
 from common.model.weights import digest, read, write
 from common.wire.messages import EvaluateRequest, TrainReply, TrainRequest, Verdict
+from common.wire.secure_messages import MaskedRequest
 from common.wire.verdicts import from_json, to_json
 
 Request = TrainRequest | EvaluateRequest
@@ -45,7 +46,7 @@ class Finished:
 
 
 def find(home: Path, request: Request) -> Finished | None:
-    """Return what this very request (plan, round, weights) already got; None where there is nothing.
+    """Return what this very request (plan, round, weights, attempt) already got; None where there is nothing.
 
     Raises:
         DiskRefused: It is there, and the disk does not let it be read: what it holds was paid for.
@@ -102,5 +103,6 @@ def _verdict(path: Path) -> Finished:
 def _path(home: Path, request: Request) -> Path:
     weights = digest(request.arrays)
     if isinstance(request, TrainRequest):
-        return home / layout.SPOOL / request.plan / f"{request.round:05d}-{weights[:32]}.safetensors"
+        attempt = f"-{request.attempt:02d}" if isinstance(request, MaskedRequest) else ""
+        return home / layout.SPOOL / request.plan / f"{request.round:05d}-{weights[:32]}{attempt}.safetensors"
     return home / layout.VERDICTS / f"{hashlib.sha256(f'{request.plan} {weights}'.encode()).hexdigest()[:32]}.json"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from client.ledger.ledger_store import Row
+from client.ledger.sharing import share_of
 from common.accountant.accounting import GaussianEvent
 
 
@@ -23,10 +24,18 @@ class Bookings:
         """The reservations among a ledger's rows."""
         return cls(tuple(row for row in rows if row.kind == "reserve"))
 
-    def events(self, *, plan: str | None = None, study: str | None = None) -> list[GaussianEvent]:
-        """Every mechanism booked, oldest first; of one plan's digest or of one study's name alone when given."""
+    def events(self, *, plan: str | None = None, study: str | None = None, alone: bool = False) -> list[GaussianEvent]:
+        """Every mechanism booked, oldest first; of one plan's digest or of one study's name alone when given.
+
+        Args:
+            plan: Digest of a plan.
+            study: Name of a study.
+            alone: Count this hospital's own noise only, as if all others colluded.
+        """
         return [
-            GaussianEvent(sigma=row.sigma, sample_rate=row.rate, steps=row.steps)
+            GaussianEvent(
+                sigma=row.sigma * (share_of(row.note) if alone else 1.0), sample_rate=row.rate, steps=row.steps
+            )
             for row in self.rows
             if plan in (None, row.plan) and study in (None, row.study)
         ]

@@ -12,7 +12,8 @@ Formal guarantee
     refusal never depends on who is in the cohort.
 
 Rows by kind
-    reserve   study, plan, round, phase, sigma, rate, steps, cohort; note: digest of the request's weights
+    reserve   study, plan, round, phase, sigma, rate, steps, cohort; note: digest of the request's weights,
+              and in a secure round with whom the noise is shared (`client.ledger.sharing`)
     settle    study, plan, round, phase, cohort; note: `entry:digest` of the reply that reservation `entry` ended in
     cohort    cohort; note: JSON of the patient keys added and removed since the cohort row before
     withdraw  note: every key of one patient who withdrew consent, separated by blanks
@@ -28,6 +29,7 @@ from pathlib import Path
 from client.ledger import ledger_merge
 from client.ledger.bookings import Bookings
 from client.ledger.ledger_store import GENESIS, Draft, LedgerStore, Row
+from client.ledger.sharing import Sharing, request_of
 from common.accountant.accounting import GaussianEvent, epsilon
 from common.errors import EgressRefused
 from common.mechanism.registry import RIDERS
@@ -52,6 +54,7 @@ class Entry:
         cohort: Identity of the data set it runs on.
         patients: Keys of that data set's patients; empty where membership is not recorded.
         request: Digest of the weights the round starts from.
+        sharing: With whom the noise is shared; None where all of it is this hospital's own.
     """
 
     study: str
@@ -63,6 +66,7 @@ class Entry:
     patients: tuple[str, ...] = ()
     request: str = ""
     rides: tuple[Ride, ...] = ()
+    sharing: Sharing | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +136,7 @@ class Ledger:
             request: Digest of the weights that were sent.
         """
         wanted = ("reserve", plan, number, request)
-        rows = [row for row in self.rows() if (row.kind, row.plan, row.round, row.note) == wanted]
+        rows = [row for row in self.rows() if (row.kind, row.plan, row.round, request_of(row.note)) == wanted]
         return [row for row in rows if not rides(row)]
 
     def pays_for(self, number: int, entry: Entry) -> bool:
@@ -264,8 +268,9 @@ def _bookings(entry: Entry) -> list[Draft]:
 
 
 def _booking(entry: Entry, event: GaussianEvent) -> Draft:
+    note = entry.request if entry.sharing is None else f"{entry.request} {entry.sharing.words()}"
     return _draft("reserve", entry, sigma=float(event.sigma), rate=float(event.sample_rate), steps=event.steps,
-                  note=entry.request)  # fmt: skip
+                  note=note)  # fmt: skip
 
 
 def _content(row: Row) -> tuple[object, ...]:

@@ -21,6 +21,7 @@ The rows that are taken over, by kind
 from collections.abc import Callable, Sequence
 
 from client.ledger.ledger_store import GENESIS, Draft, Row
+from client.ledger.sharing import Sharing
 from common.errors import LedgerBehind
 
 MARK = "0:copy"
@@ -109,7 +110,9 @@ class _Merge:
 
     def _reserve(self, row: Row) -> None:
         self._cohort(row.cohort)
-        self._add(row, note=f"copy:{row.hash}")
+        sharing = Sharing.read(row.note)
+        shared = f" {sharing.words()}" if sharing else ""
+        self._add(row, note=f"copy:{row.hash}{shared}")
 
     def _add(self, row: Row, *, note: str) -> None:
         self._drafts.append(

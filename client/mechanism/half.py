@@ -4,7 +4,7 @@ A module named by `common.mechanism` has `HALVES`: by a phase's name a `Half`, b
 `SumHalf`. What a half returns is noised already.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -23,6 +23,7 @@ from common.model.study_model import model_of
 from common.model.weights import Weights
 from common.plan.schedule import Round
 from common.plan.study_plan import StudyPlan
+from common.wire.messages import TrainRequest
 
 SIDE = "client.mechanism"
 """The room that holds the halves."""
@@ -71,11 +72,34 @@ RiderHalf = Callable[[Work, GaussianEvent], Weights]
 """A rider's half: computes and noises its release, of the event that pays for it, from the model as it came."""
 
 
+class Contributions(Protocol):
+    """What a round's patients add up to, in two forms; neither leaves a site without noise."""
+
+    def total(self) -> Array:
+        """The sum over patients, float64."""
+        ...
+
+    def vectors(self) -> Iterator[Array]:
+        """The vector of each patient, made of that patient's images alone."""
+        ...
+
+
 class SumHalf(Protocol):
     """A sum's half: the noise of a sum over patients, and the form in which a release is sent."""
 
+    def released(self, mine: Contributions, *, plan: StudyPlan, step: Round, random: SecureRandom) -> NDArray[Any]:
+        """The sum of a round's own mechanism over this site's patients, with the noise that the site owes.
+
+        Args:
+            mine: What the patients add.
+            plan: The site's own approved copy.
+            step: The round, as it is booked.
+            random: Source of the noise.
+        """
+        ...
+
     def noised(self, total: Array, *, deviation: float, random: SecureRandom) -> NDArray[Any]:
-        """The sum over this site's patients with the noise that the site owes.
+        """A rider's sum over this site's patients with the noise that the site owes.
 
         Args:
             total: The sum, float64.
@@ -84,15 +108,15 @@ class SumHalf(Protocol):
         """
         ...
 
-    def sent(self, made: Weights, *, plan: StudyPlan, step: Round, weights: str, home: Path) -> Weights:
+    def sent(self, made: Weights, *, plan: StudyPlan, request: TrainRequest, home: Path, cohort: str) -> Weights:
         """What leaves, in the form that it leaves in.
 
         Args:
             made: All that the round has made to leave.
             plan: The site's own approved copy.
-            step: The round.
-            weights: Digest of the weights that the round started from.
+            request: What was asked.
             home: The site's home.
+            cohort: Identity of the data set that it was made of.
         """
         ...
 

@@ -1,6 +1,6 @@
 """The half of a mechanism that adds up one vector of each patient, and noises the sum once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,11 +8,12 @@ from numpy.typing import NDArray
 
 from client.cohort.cache import Cache
 from client.cohort.image_blocks import parts
+from client.mechanism.grid import patients
 from client.mechanism.half import Work, half_of, sum_half
 from client.mechanism.randomness import SecureRandom
 from common.errors import PlanError
 from common.mechanism.mechanism import RELEASE, Array
-from common.mechanism.registry import release_length, sensitivity
+from common.mechanism.registry import release_length
 from common.model.weights import Weights
 from common.plan.schedule import Round
 from common.plan.study_plan import StudyPlan
@@ -58,13 +59,31 @@ class PatientSum:
             cache: The patients who are booked.
             random: Source of the noise.
         """
-        total = self.total(plan, step.phase, weights, cache)
-        deviation = step.event.sigma * sensitivity(plan, step.phase)
-        return {RELEASE: sum_half(plan).noised(total, deviation=deviation, random=random)}
+        mine = _Mine(self, plan, step, weights, cache)
+        return {RELEASE: sum_half(plan).released(mine, plan=plan, step=step, random=random)}
 
     def release(self, work: Work) -> Weights:
         """See `client.mechanism.half.Half`."""
         return self.noised(work.plan, work.step, work.weights, work.cohort, work.random)
+
+
+@dataclass(frozen=True)
+class _Mine:
+    """See `client.mechanism.half.Contributions`."""
+
+    half: PatientSum
+    plan: StudyPlan
+    step: Round
+    weights: Weights
+    cache: Cache
+
+    def total(self) -> Array:
+        return self.half.total(self.plan, self.step.phase, self.weights, self.cache)
+
+    def vectors(self) -> Iterator[Array]:
+        for images, labels in patients(self.cache):
+            share = np.full(len(images), 1.0 / len(images))
+            yield self.half.contribute(self.plan, self.weights, images, labels, share)
 
 
 def release(plan: StudyPlan, step: Round, weights: Weights, cache: Cache, random: SecureRandom) -> Weights:

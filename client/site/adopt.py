@@ -20,6 +20,7 @@ from client.ledger import noise_key, receipt
 from client.ledger.bookings import Bookings
 from client.ledger.ledger import Ledger
 from client.ledger.ledger_store import LedgerStore, Row
+from client.secure.session import close_all
 from client.site import layout, place
 from client.site.home_copy import HomeCopy
 from client.site.rules import SitePolicy
@@ -91,6 +92,7 @@ def in_words(home: Path, found: Adopted, other: Path | None) -> str:
 
 def _bound(home: Path, *, by: str) -> bool:
     noise_key.destroy_all(home)
+    close_all(home, why="this home was adopted")
     return place.adopt(home, by=by)
 
 

@@ -1,7 +1,7 @@
 """The hospital's own rules (`site.toml`): what may run here, and within which limits."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -29,14 +29,18 @@ class Spent:
         study: Of all plans of its study's name, at the smallest delta of them: a second version begins where the first
             has come to.
         site: Of all studies together, at the smallest delta of any plan that has trained here.
+        alone: The same by this hospital's own noise only, were all others to collude.
     """
 
     plan: float
     study: float
     site: float
+    alone: float
 
     @classmethod
-    def of(cls, home: Path, plan: StudyPlan, booked: Bookings, *, extra: Sequence[GaussianEvent] = ()) -> Self:
+    def of(
+        cls, home: Path, plan: StudyPlan, booked: Bookings, *, extra: Sequence[GaussianEvent] = (), share: float = 1.0
+    ) -> Self:
         """What is booked, `extra` counted as if booked for `plan`, too; raises `StateError` as `smallest_delta`.
 
         Args:
@@ -44,13 +48,16 @@ class Spent:
             plan: The plan that `extra` is of.
             booked: What the ledger has booked.
             extra: Events that count as if they were booked.
+            share: Standard deviation of the own noise of `extra` over that which is booked.
         """
+        mine = [replace(event, sigma=event.sigma * share) for event in extra]
         named = smallest_delta(home, plan, booked.plans(study=plan.name))
         whole = smallest_delta(home, plan, booked.plans())
         return cls(
             plan=epsilon([*booked.events(plan=plan.digest), *extra], delta=plan.privacy.delta),
             study=epsilon([*booked.events(study=plan.name), *extra], delta=named),
             site=epsilon([*booked.events(), *extra], delta=whole),
+            alone=epsilon([*booked.events(alone=True), *mine], delta=whole),
         )
 
 
@@ -66,9 +73,15 @@ def inside(policy: SitePolicy, plan: StudyPlan) -> None:
     """Refuse a plan that asks for more than this hospital ever grants, with any budget left.
 
     Raises:
-        PlanRefused: The plan's delta is above the site's, or its labels come from an attribute not allowed here.
+        PlanRefused: The plan's delta is above the site's, its labels come from an attribute not allowed here, or it
+            shares noise and the site has set no `max_epsilon_alone`.
     """
     limits, attribute = policy.limits, plan.data.label_attribute
+    if plan.aggregation.secure and not limits.max_epsilon_alone:
+        raise PlanRefused(
+            f"study {plan.name!r} shares its noise with other hospitals, and this site has not said what its own share "
+            "must hold alone. Set `limits.max_epsilon_alone` in site.toml, or agree on a plan without `secure`"
+        )
     if plan.privacy.delta > limits.max_delta:
         raise PlanRefused(f"study {plan.name!r}: delta {plan.privacy.delta:g} is above the site's {limits.max_delta:g}")
     if not allowed(attribute, limits.label_attributes):
@@ -136,11 +149,15 @@ def permit(
     cure = "Raise the limit in the site policy"
     _within(plan, "study", spent.study, after.study, limits.max_epsilon_per_study, cure=cure)
     _within(plan, "site", spent.site, after.site, limits.max_epsilon_total, cure=cure)
+    if plan.aggregation.secure:
+        _within(plan, "site", spent.alone, after.alone, limits.max_epsilon_alone, cure=cure, what="epsilon alone")
 
 
-def _within(plan: StudyPlan, whose: str, spent: float, after: float, limit: float, *, cure: str) -> None:
+def _within(
+    plan: StudyPlan, whose: str, spent: float, after: float, limit: float, *, cure: str, what: str = "epsilon"
+) -> None:
     if not after <= limit:  # not a number is past every limit
         raise BudgetExhausted(
-            f"study {plan.name!r}: the round would take the {whose}'s epsilon from {spent:.2f} to {after:.2f}, past "
+            f"study {plan.name!r}: the round would take the {whose}'s {what} from {spent:.2f} to {after:.2f}, past "
             f"its limit of {limit:.2f}. {cure}, or end the study here"
         )

@@ -29,6 +29,8 @@ class Limits:
         max_epsilon_per_study: Most one study may cost a patient, all plans of its name together.
         max_epsilon_total: Most all studies together may cost a patient, at the smallest delta of any plan that has
             trained here.
+        max_epsilon_alone: Most that all studies together may cost a patient by this hospital's own noise only, were
+            all hospitals that share noise with it to collude. 0, as where it is not set, refuses such plans.
         max_delta: Largest delta a plan may state.
         min_patients: Smallest cohort that may train at all.
         label_attributes: DICOM keywords that a plan may take labels from, in addition to
@@ -37,6 +39,7 @@ class Limits:
 
     max_epsilon_per_study: float = MAX_EPSILON
     max_epsilon_total: float = MAX_EPSILON
+    max_epsilon_alone: float = 0.0
     max_delta: float = 1e-4
     min_patients: int = 50
     label_attributes: tuple[str, ...] = ()
@@ -98,6 +101,8 @@ class SitePolicy:
             raise StateError(f"site.toml: `name` must be {RULE}, not {self.name!r}")
         if not (self.limits.max_epsilon_per_study > 0 and self.limits.max_epsilon_total > 0):
             raise StateError("site.toml: the epsilon limits must be above 0")
+        if not self.limits.max_epsilon_alone >= 0:
+            raise StateError("site.toml: `limits.max_epsilon_alone` must be 0 or more")
         if not 0 < self.limits.max_delta <= MAX_DELTA:
             raise StateError(f"site.toml: `limits.max_delta` must be above 0 and at most {MAX_DELTA:g}")
         if self.limits.min_patients < 1 or self.declared_patients < 0 or self.resources.threads < 0:

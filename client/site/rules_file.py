@@ -28,6 +28,9 @@ max_epsilon_per_study = {limits.max_epsilon_per_study}
 # Most that all studies together may cost a patient; all of them draw on the same patients (epsilon at the smallest
 # delta of any plan that has trained here).
 max_epsilon_total = {limits.max_epsilon_total}
+# Most that all studies together may cost a patient by this hospital's own noise only, were all hospitals that share
+# noise with it to work together. 0 refuses every plan that shares noise (`aggregation.secure`).
+max_epsilon_alone = {limits.max_epsilon_alone}
 # Largest delta a plan may state. Keep it well below 1 / number of patients.
 max_delta = {limits.max_delta}
 # Fewest patients that may train at all.

@@ -21,12 +21,19 @@ Formal guarantee (of the noise)
 import math
 
 from common.errors import PlanError
+from common.mechanism.mechanism import Shapes
+from common.mechanism.sums import Sum
+from common.plan.study_plan import StudyPlan
+from common.secure.masks import BOX_BYTES
 from common.secure.terms import Terms
 
 GRID = 2.0**24
 """Steps of the grid in one sensitivity."""
 LEAST_DEVIATION = 2.0**10
 """Least parameter of one hospital's share, in steps."""
+
+BOXES, COMMITMENT = "boxes", "commitment"
+"""Arrays that go with a masked release: a box for each hospital of the roster, and a digest of the own mask's key."""
 
 
 def deviation(sigma: float, terms: Terms) -> float:
@@ -56,3 +63,25 @@ def rounding(values: int, sigma: float) -> float:
     """
     moved = math.sqrt(2 * values + 150) + 1 / sigma
     return (values + moved**2) / (24 * (sigma * GRID) ** 2)
+
+
+def _arrays(plan: StudyPlan, shapes: Shapes) -> Shapes:
+    boxes = (plan.aggregation.hospitals, BOX_BYTES // 8)
+    return {**shapes, BOXES: boxes, COMMITMENT: (4,)}
+
+
+def _leaves(plan: StudyPlan) -> list[str]:
+    """What a steward is told of who shares the noise, and what holds if they do not keep to it."""
+    rules, terms = plan.aggregation, plan.aggregation.terms
+    return [
+        f"masked: the coordinator sees only the sum of {terms.least} hospitals or more, of the {rules.hospitals} of",
+        f"roster {rules.roster[:16] or '(simulated)'}; compare that digest with them by telephone",
+        f"your own noise is {rules.share:.2f} of what is stated above; that of {terms.noisy} hospitals makes it whole",
+        f"this holds if the coordinator and {terms.colluding} of them work together, and {terms.dropouts} are missing;",
+        "a hospital that the coordinator runs, and one that you cannot reach, counts as working with it",
+        "no person can look at one hospital's release any more: only sums are checked, and a check names no hospital",
+        "once a round: a public key, boxes that only one other hospital can open, a signature, shares of keys",
+    ]
+
+
+SUMS = (Sum(name="masked", module="masked_sum", dtype="uint64", arrays=_arrays, leaves=_leaves),)

@@ -72,7 +72,7 @@ def sum_of(plan: StudyPlan) -> Sum:
 def leaving(plan: StudyPlan, phase: str) -> Shapes:
     """Name and shape of every array that leaves a site in a round of this phase, riders included."""
     arrays = mechanism(phase).arrays(plan) | {rider.name: rider.shape for rider in riders(plan, phase)}
-    return sum_of(plan).arrays(arrays)
+    return sum_of(plan).arrays(plan, arrays)
 
 
 def leaving_bytes(plan: StudyPlan, phase: str) -> int:

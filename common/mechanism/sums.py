@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from common.mechanism.mechanism import Shapes
 from common.model.weights import check
+from common.plan.study_plan import StudyPlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,15 +24,15 @@ class Sum:
         name: As `AggregationPlan.sum` names it.
         module: Module of `client.mechanism` and `server.aggregation` that holds its other halves.
         dtype: Of every array on the wire, "float32" or "uint64".
-        arrays: From the arrays that a round's mechanism and riders make to those that go over the wire.
+        arrays: From the plan and the arrays that a round's mechanism and riders make to those that go over the wire.
         leaves: Lines that a proposal adds to what leaves.
     """
 
     name: str
     module: str
     dtype: str
-    arrays: Callable[[Shapes], Shapes]
-    leaves: tuple[str, ...] = ()
+    arrays: Callable[[StudyPlan, Shapes], Shapes]
+    leaves: Callable[[StudyPlan], list[str]]
 
     def check(self, arrays: Mapping[str, NDArray[Any]], shapes: Shapes, *, what: str) -> None:
         """Refuse arrays that are not exactly the named ones, of this sum's type, all of them finite.

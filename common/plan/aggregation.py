@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from common.plan.bounds import Such, Table, Within
+from common.plan.bounds import Matching, Such, Table, Within
+from common.plan.canonical import later
+from common.secure.terms import Terms
 
 ROBUST = ("median", "trimmed_mean")
 """Strategies that look at the replies side by side instead of adding them up."""
@@ -34,6 +36,12 @@ class AggregationPlan(Table):
         min_sites: Quorum: fewest sites whose checked replies make a round.
         deadline_s: Longest wait for a round's replies, seconds.
         retries: How often a round below quorum is asked again before the study stops.
+        secure: The noise is shared between the hospitals of a roster, and the server sees their sum alone
+            (docs/decisions/0014).
+        hospitals: Number of hospitals of that roster.
+        colluding: How many of them may work together with the coordinator, and the sum stays private.
+        dropouts: How many of them may be missing from a round.
+        roster: Digest of the roster; "" in a simulation, which makes one.
     """
 
     table = "aggregation"
@@ -54,11 +62,26 @@ class AggregationPlan(Table):
     min_sites: Annotated[int, Within(1)] = 2
     deadline_s: Annotated[float, Such(lambda wait: 0 < wait <= 7 * 86400, "above 0 and at most a week")] = 3600.0
     retries: Annotated[int, Within(0, 10)] = 1
+    secure: bool = later(False, since="0.1.0")
+    hospitals: Annotated[int, Within(0)] = later(0, since="0.1.0")
+    colluding: Annotated[int, Within(0)] = later(0, since="0.1.0")
+    dropouts: Annotated[int, Within(0)] = later(0, since="0.1.0")
+    roster: Annotated[str, Matching(r"([0-9a-f]{64})?", "64 hexadecimal digits")] = later("", since="0.1.0")
 
     @property
     def sum(self) -> str:
         """How releases are added up: the name of one of `common.mechanism.registry.SUMS`."""
-        return "plain"
+        return "masked" if self.secure else "plain"
+
+    @property
+    def terms(self) -> Terms:
+        """Who shares the noise; meaningful where `secure` is set."""
+        return Terms(hospitals=self.hospitals, colluding=self.colluding, dropouts=self.dropouts)
+
+    @property
+    def share(self) -> float:
+        """Standard deviation of a hospital's own noise over that which a round is booked with; 1 where it adds all."""
+        return self.terms.share if self.secure else 1.0
 
     def _check(self) -> None:
         """The server's step fits its strategy, and a robust one is robust even where only the quorum replies.
@@ -79,3 +102,14 @@ class AggregationPlan(Table):
         self.must(
             self.strategy not in ROBUST or self.min_sites >= 3, "min_sites", f"3 or more with strategy {self.strategy}"
         )
+        if not self.secure:
+            unused = (self.hospitals, self.colluding, self.dropouts) == (0, 0, 0)
+            self.must(unused and not self.roster, "secure", "true with hospitals, colluding, dropouts or roster")
+            return
+        self.terms.check()
+        self.must(
+            self.min_sites == self.terms.least,
+            "min_sites",
+            f"{self.terms.least} with secure: hospitals less dropouts, as the sum of fewer is not opened",
+        )
+        self.must(self.strategy not in ROBUST, "strategy", "one that adds up, with secure: no reply is seen alone")

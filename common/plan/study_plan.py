@@ -92,6 +92,7 @@ class StudyPlan(Table):
             "model.components",
             '1 when phases lacks "moments"',
         )
+        self._check_secure()
         self._check_covariance()
         self._check_denoiser()
         self._check_warm()
@@ -110,6 +111,15 @@ class StudyPlan(Table):
             "training.federated",
             '"all" when phases has "warm": a warmed encoder has no way to the sites',
         )
+
+    def _check_secure(self) -> None:
+        """Only sums over patients can have their noise shared: local steps would carry each site's own noise on."""
+        if not self.aggregation.secure:
+            return
+        self.must("sgd" not in self.privacy.phases, "privacy.phases", 'without "sgd" with aggregation.secure')
+        self.must(self.training.federated == "all", "training.federated", '"all" with aggregation.secure')
+        self.must(self.training.proximal == 0, "training.proximal", "0 with aggregation.secure")
+        self.must(self.privacy.enabled, "privacy.enabled", "true with aggregation.secure")
 
     def _check_warm(self) -> None:
         """Rehearsals teach a denoiser to read noised moments: without either there is nothing to rehearse."""

@@ -29,11 +29,15 @@ TEXT_SEARCHED = YES, NO, UNKNOWN = ("yes", "no", "unknown")
 TYPES = (np.dtype("<f4"), np.dtype("<u8"))
 """What an array of a message may hold. Which of them a round's reply holds is the plan's sum's to say and to check."""
 _TYPES = " or ".join(map(str, TYPES))
+MOST_BYTES_FIELD = 64 * 1024
+"""Most that one field of bytes may hold."""
 PACKED, _PACKED_TYPE = "packed", "wardround.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Message:
+class WireMessage:
+    """What all messages have: a kind, and one form as Flower records."""
+
     kind: ClassVar[str]
 
     def to_record(self) -> RecordDict:
@@ -68,7 +72,7 @@ class _Message:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hello(_Message):
+class Hello(WireMessage):
     """The server asks a node who it is and whether it can take part in a plan."""
 
     kind: ClassVar[str] = "hello"
@@ -76,7 +80,7 @@ class Hello(_Message):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HelloReply(_Message):
+class HelloReply(WireMessage):
     """A site's public name; it has approved the plan and holds a cohort that the plan admits."""
 
     kind: ClassVar[str] = "hello-reply"
@@ -85,7 +89,7 @@ class HelloReply(_Message):
 
 
 @dataclass(frozen=True, kw_only=True)
-class About(_Message):
+class About(WireMessage):
     """The server asks how a site's installation treats scans; a site of an older version refuses to say."""
 
     kind: ClassVar[str] = "about"
@@ -93,7 +97,7 @@ class About(_Message):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AboutReply(_Message):
+class AboutReply(WireMessage):
     """How a site's installation treats scans: its settings, and nothing of its patients.
 
     Attributes:
@@ -107,7 +111,7 @@ class AboutReply(_Message):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainRequest(_Message):
+class TrainRequest(WireMessage):
     """Round `round` of the plan with this digest, on these weights. It carries no noise, no steps, no seed.
 
     Attributes:
@@ -123,7 +127,7 @@ class TrainRequest(_Message):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainReply(_Message):
+class TrainReply(WireMessage):
     """What a site releases in one round.
 
     Attributes:
@@ -145,7 +149,7 @@ class TrainReply(_Message):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateRequest(_Message):
+class EvaluateRequest(WireMessage):
     """The finished model of the plan with this digest, to be judged before anything of it is released.
 
     Attributes:
@@ -159,7 +163,7 @@ class EvaluateRequest(_Message):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict(_Message):
+class Verdict(WireMessage):
     """A site's noised yes or no on a candidate, signed by the site.
 
     Attributes:
@@ -185,7 +189,7 @@ class Verdict(_Message):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refused(_Message):
+class Refused(WireMessage):
     """A site says no, by the type of its reason alone."""
 
     kind: ClassVar[str] = "refused"
@@ -213,7 +217,7 @@ class Unreadable:
 
 
 Reply = HelloReply | AboutReply | TrainReply | Verdict
-_Reply = TypeVar("_Reply", bound=_Message)
+_Reply = TypeVar("_Reply", bound=WireMessage)
 
 
 def pack(record: RecordDict) -> RecordDict:
@@ -229,7 +233,7 @@ def pack(record: RecordDict) -> RecordDict:
     return RecordDict({**record, "arrays": ArrayRecord({PACKED: packed})})
 
 
-def is_of(record: RecordDict, kind: type[_Message]) -> bool:
+def is_of(record: RecordDict, kind: type[WireMessage]) -> bool:
     """Whether records say that they are a message of this kind; nothing else of them is checked."""
     message = record.get("message")
     return isinstance(message, ConfigRecord) and message.get("kind") == kind.kind
@@ -242,7 +246,7 @@ def read_reply(record: RecordDict, expected: type[_Reply]) -> _Reply | Refused:
     return expected.from_record(record)
 
 
-def read_answer(record: RecordDict, expected: type[Reply]) -> Reply | Refused | Unreadable:
+def read_answer(record: RecordDict, expected: type[_Reply]) -> _Reply | Refused | Unreadable:
     """Read a site's answer as `read_reply` does, and raise nothing: anything else is `Unreadable`."""
     if extra := _extra_key(record, expected):
         return Unreadable(extra=extra, why=f"the reply holds the unknown key {extra!r}")
@@ -252,7 +256,7 @@ def read_answer(record: RecordDict, expected: type[Reply]) -> Reply | Refused | 
         return Unreadable(extra="", why=str(error))
 
 
-def _extra_key(record: RecordDict, expected: type[Reply]) -> str:
+def _extra_key(record: RecordDict, expected: type[WireMessage]) -> str:
     known = {field.name for kind in (expected, Refused) for field in dataclasses.fields(kind)} | {"schema", "kind"}
     message = record.get("message")
     keys = set(message) if isinstance(message, ConfigRecord) else set()
@@ -272,6 +276,8 @@ def _typed(value: object, kind: type, name: str) -> Any:
     if kind is int and isinstance(value, int) and not isinstance(value, bool):
         return value
     if kind is str and isinstance(value, str) and len(value) <= 256:
+        return value
+    if kind is bytes and isinstance(value, bytes) and len(value) <= MOST_BYTES_FIELD:
         return value
     raise MessageRefused(f"{name} is missing or not a {kind.__name__}")
 

@@ -21,13 +21,16 @@ from client import hospital
 from client.admission.ingest import IngestSettings, IngestSummary, ingest
 from client.cohort.identity import SIGNING_KEY
 from client.cohort.label_attributes import identifies
+from client.secure.identity import own_entry
+from client.secure.standing import SIMULATED
 from client.site import layout, policy
 from client.site.site import Site
-from common.errors import DataError, LabelsError, StateError
+from common.errors import DataError, LabelsError, PlanError, StateError
 from common.host.files import PRIVATE, write_atomically
 from common.host.processors import processors
 from common.plan.schedule import schedule
-from common.plan.study_plan import StudyPlan
+from common.plan.study_plan import MAX_EPSILON, StudyPlan
+from common.secure.roster import Roster
 from common.simulation import SimulationSetup
 from common.wire.signing import Key
 from deploy.release.drafts import whole_folder
@@ -35,6 +38,7 @@ from deploy.simulation.local_grid import LocalGrid
 from deploy.simulation.ray_queue import linear_hand_out
 from server.model.warm_data import keep
 from server.study import signers
+from server.study.attempts import ROSTER
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +102,8 @@ def prepare(
         homes = tuple(draft / "sites" / name for name in names)
         _refuse_unused_labels(plan, homes)
         SimulationSetup(seed=seed, homes=homes).save(draft / SETUP)
+        if plan.aggregation.secure:
+            _make_roster(plan, homes, draft)
         signers.save(draft, {home.name: Key.at(home / SIGNING_KEY).public for home in homes})
     return Prepared(run=run, plan=plan, summaries=summaries)
 
@@ -194,7 +200,8 @@ def found_site(home: Path, plan: StudyPlan, *, seed: int, admit: Callable[[], T]
     home.mkdir(parents=True)
     attribute = plan.data.label_attribute
     own = json.dumps([attribute] if attribute and not identifies(attribute) else [])
-    limits = f"[limits]\nmin_patients = {plan.data.min_patients}\nmax_delta = 1e-3\nlabel_attributes = {own}\n"
+    alone = f"max_epsilon_alone = {MAX_EPSILON}\n" if plan.aggregation.secure else ""
+    limits = f"[limits]\nmin_patients = {plan.data.min_patients}\nmax_delta = 1e-3\nlabel_attributes = {own}\n{alone}"
     text = f'# A simulated hospital.\nname = "{home.name}"\n\n{limits}\n[resources]\nthreads = 1\n'
     write_atomically(home / layout.RULES, text.encode())
     policy.inside(policy.SitePolicy.load(home), plan)
@@ -216,6 +223,24 @@ def _make_site(
     settings = IngestSettings.from_plan(plan)
     admit = partial(ingest, folder, home, settings, workers=workers, ocr=False, progress=on_file)
     return found_site(home, plan, seed=seed, admit=admit)
+
+
+def _make_roster(plan: StudyPlan, homes: Sequence[Path], run: Path) -> None:
+    """Make the roster of the simulated hospitals, which each of them and the coordinator know then.
+
+    Raises:
+        PlanError: The plan names a roster of real hospitals, or another number of them.
+    """
+    rules = plan.aggregation
+    if rules.roster or rules.hospitals != len(homes):
+        raise PlanError(
+            f"plan {plan.name!r}: a simulation makes the roster of its {len(homes)} sites. Leave `aggregation.roster` "
+            f"out and set `aggregation.hospitals` to {len(homes)}"
+        )
+    roster = Roster.of([own_entry(home, legal=f"Simulated {home.name}") for home in homes])
+    for path in (run / ROSTER, *(home / layout.ROSTERS / f"{SIMULATED}.json" for home in homes)):
+        path.parent.mkdir(exist_ok=True)
+        roster.save(path)
 
 
 def _refuse_unused_labels(plan: StudyPlan, homes: Sequence[Path]) -> None:

@@ -11,6 +11,7 @@ from common.model.weights import Weights
 from common.plan.schedule import Round
 from common.plan.study_plan import StudyPlan
 from common.wire.messages import Refused, Reply, TrainReply, Unreadable
+from common.wire.secure_messages import SecureReply
 from server.aggregation.plausible import ROUNDED
 
 _NOISE_SLACK = 6.0
@@ -34,7 +35,9 @@ class Quarantined(MessageRefused):
         super().__init__(message)
 
 
-def counted(plan: StudyPlan, step: Round, site: str, answer: Reply | Refused | Unreadable) -> TrainReply | Refused:
+def counted(
+    plan: StudyPlan, step: Round, site: str, answer: Reply | SecureReply | Refused | Unreadable
+) -> TrainReply | Refused:
     """What `site` answered to round `step`. Its arrays are the sum's to check (`server.aggregation.sums`).
 
     Args:

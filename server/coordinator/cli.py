@@ -31,6 +31,7 @@ def server() -> None:
     """What the coordinating institution runs."""
 
 
+_roster = click.option("--roster", "roster_file", type=_folder, help="The roster.json of a plan that shares its noise.")
 _warm_data = click.option("--warm-data", type=_folder, help="Public images (.npz) for a plan that names them.")
 
 
@@ -142,15 +143,16 @@ def serve(*, root: Path) -> None:
 @click.argument("plan", type=_folder)
 @_home
 @_warm_data
+@_roster
 @json_option
-def start(plan: Path, *, root: Path, warm_data: Path | None, as_json: bool) -> None:
+def start(plan: Path, *, root: Path, warm_data: Path | None, roster_file: Path | None, as_json: bool) -> None:
     """Start the study of PLAN: the same as `flwr run deploy/flower_app` on its prepared folder."""
     from server.coordinator import studies
     from server.coordinator.control import SuperLink
     from server.coordinator.home import Home
 
     home = Home.open(root)
-    folder = studies.prepare(home, plan, warm_data=warm_data)
+    folder = studies.prepare(home, plan, warm_data=warm_data, roster=roster_file)
     with SuperLink(home) as link:
         run = studies.start(home, link, folder.name)
     _submitted(folder, run, as_json=as_json)
@@ -160,15 +162,16 @@ def start(plan: Path, *, root: Path, warm_data: Path | None, as_json: bool) -> N
 @click.argument("plan", type=_folder)
 @_home
 @_warm_data
+@_roster
 @json_option
-def prepare(plan: Path, *, root: Path, warm_data: Path | None, as_json: bool) -> None:
+def prepare(plan: Path, *, root: Path, warm_data: Path | None, roster_file: Path | None, as_json: bool) -> None:
     """Make the study's folder and print the `flwr run` line that starts it."""
     from server.coordinator import studies
     from server.coordinator.control import flower_app
     from server.coordinator.home import SUPERLINK, Home
 
     home = Home.open(root)
-    folder = studies.prepare(home, plan, warm_data=warm_data)
+    folder = studies.prepare(home, plan, warm_data=warm_data, roster=roster_file)
     line = f"FLWR_HOME={home.root / 'flwr'} flwr run {flower_app()} {SUPERLINK} --run-config 'run-dir=\"{folder}\"'"
     emit({"study": folder.name, "run_dir": str(folder), "command": line}, as_json=as_json, text=lambda: line)
 

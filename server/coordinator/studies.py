@@ -17,16 +17,17 @@ if TYPE_CHECKING:  # Flower takes seconds to load, and `status` does without it
     from server.coordinator.control import Run, SuperLink
 
 
-def prepare(home: Home, plan_file: Path, *, warm_data: Path | None = None) -> Path:
+def prepare(home: Home, plan_file: Path, *, warm_data: Path | None = None, roster: Path | None = None) -> Path:
     """Make the folder of a new study, or find the one of this very plan.
 
     Args:
         home: The coordinator's home.
         plan_file: The study's `plan.toml`.
         warm_data: The .npz file of public images, for a plan that names one.
+        roster: The roster.json of a plan that shares its noise.
 
     Raises:
-        PlanError: The plan cannot be used, or its public images are not there.
+        PlanError: The plan cannot be used, its public images are not there, or the roster is not the plan's.
         DataError: The public images cannot be used.
         OutputInUse: The folder is of another plan, or its study is finished.
 
@@ -34,6 +35,7 @@ def prepare(home: Home, plan_file: Path, *, warm_data: Path | None = None) -> Pa
     """
     from common.plan.schedule import schedule  # its accountants take seconds to load
     from server.model.warm_data import keep
+    from server.study import attempts
 
     plan = StudyPlan.load(plan_file)
     schedule(plan)
@@ -47,6 +49,8 @@ def prepare(home: Home, plan_file: Path, *, warm_data: Path | None = None) -> Pa
     try:
         _link(home, folder)
         keep(plan, warm_data, folder)
+        if plan.aggregation.secure:
+            attempts.keep_roster(folder, plan, roster)
     except WardroundError:
         if fresh:
             shutil.rmtree(folder, ignore_errors=True)

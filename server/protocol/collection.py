@@ -50,6 +50,9 @@ class Collection:
         """Ask everyone who is missing; return when all is in, nothing more can come, or the deadline is over."""
         self._asking.attempt(deadline_s=self._study.plan.aggregation.deadline_s, enough=self.quorum)
 
+    def close(self) -> None:
+        """Nothing of the round was kept."""
+
     def join(self) -> Total:
         """What everything that has replied comes to; nothing more is taken.
 

@@ -33,6 +33,17 @@ from common.wire.messages import (
     pack,
     read_answer,
 )
+from common.wire.secure_messages import (
+    ConfirmReply,
+    ConfirmRequest,
+    KeyReply,
+    KeyRequest,
+    MaskedRequest,
+    RevealReply,
+    RevealRequest,
+    SecureReply,
+    SecureRequest,
+)
 
 log = logging.getLogger(__name__)
 
@@ -44,16 +55,21 @@ _GROUP_MOST = 100
 _RAN = (ErrorCode.CLIENT_APP_RAISED_EXCEPTION, ErrorCode.LOAD_CLIENT_APP_EXCEPTION, ErrorCode.INVALID_FAB)
 
 _T = TypeVar("_T")
-Question = Hello | About | TrainRequest | EvaluateRequest
-Answer = Reply | Refused | Unreadable
-_REPLIES: dict[type[Question], type[Reply]] = {
+Question = Hello | About | TrainRequest | EvaluateRequest | SecureRequest
+Answer = Reply | SecureReply | Refused | Unreadable
+_REPLIES: dict[type[Question], type[Reply | SecureReply]] = {
     Hello: HelloReply, About: AboutReply, TrainRequest: TrainReply, EvaluateRequest: Verdict,
+    KeyRequest: KeyReply, MaskedRequest: TrainReply, ConfirmRequest: ConfirmReply, RevealRequest: RevealReply,
 }  # fmt: skip
 _KINDS = {
     Hello: MessageType.QUERY,
     About: MessageType.QUERY,
     TrainRequest: MessageType.TRAIN,
     EvaluateRequest: MessageType.EVALUATE,
+    KeyRequest: MessageType.QUERY,
+    MaskedRequest: MessageType.TRAIN,
+    ConfirmRequest: MessageType.QUERY,
+    RevealRequest: MessageType.QUERY,
 }
 
 
@@ -143,7 +159,7 @@ class Inquiry:
 
     def __init__(self, grid: Grid, call: Callable[..., list[Any]]) -> None:
         self._grid, self._call = grid, call
-        self._waiting: dict[str, tuple[int, type[Reply]]] = {}
+        self._waiting: dict[str, tuple[int, type[Reply | SecureReply]]] = {}
         self._group = _GROUP_MOST
 
     def ask(self, questions: Mapping[int, Question], *, ttl_s: float) -> set[int]:
@@ -194,7 +210,7 @@ class Inquiry:
         shared: dict[int, RecordDict] = {}
         records = {}
         for node, question in questions.items():
-            if isinstance(question, Hello | About):
+            if not isinstance(question, TrainRequest | EvaluateRequest):
                 records[node] = question.to_record()
                 continue
             if id(question.arrays) not in shared:

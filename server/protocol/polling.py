@@ -46,6 +46,7 @@ class Asking:
         what: What is asked for, as it stands in the log.
         question: The question to a site, by its name.
         hear: Takes a site's answer; returns "" if it counts, else the reason why not.
+        whom: Which sites are asked, by name.
 
     Attributes:
         replied: Names of the sites whose answer counts.
@@ -60,9 +61,10 @@ class Asking:
         what: str,
         question: Callable[[str], Question],
         hear: Callable[[str, Answer], str],
+        whom: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self._exchange, self._roster, self._what = exchange, roster, what
-        self._question, self._hear = question, hear
+        self._question, self._hear, self._whom = question, hear, whom
         self._inquiry = exchange.inquire()
         self._asked: dict[int, _Asked] = {}
         self._names: dict[int, str] = {}
@@ -77,7 +79,7 @@ class Asking:
             enough: Whether what has come will do, so that a site that is gone is not waited for any longer.
         """
         self._roster.look(afresh=True)
-        self._names |= self._roster.sites
+        self._names |= {node: name for node, name in self._roster.sites.items() if self._whom(name)}
         self._asked = {node: _Asked() for node in self._open()}
         self.missing = {self._names[node]: SILENT for node in self._asked}
         end = self._exchange.now() + deadline_s

@@ -12,6 +12,7 @@ from server.model import scores, warm
 from server.protocol.collection import Collection
 from server.protocol.exchange import Exchange
 from server.protocol.roster import LATE, Roster, in_words
+from server.protocol.secure_collection import SecureCollection
 from server.study.study import RoundRecord, Study
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ def run(study: Study, exchange: Exchange, *, on_round: Callable[[RoundRecord], N
             seconds=round(exchange.now() - began, 3),
         )
         study.save(record, weights, memory)
+        collection.close()
         log.info(
             "round %d of %d (%s): %d sites, utility %.4f",
             step.number,
@@ -76,16 +78,20 @@ def run(study: Study, exchange: Exchange, *, on_round: Callable[[RoundRecord], N
         on_round(record)
 
 
-def _missing(roster: Roster, collection: Collection) -> dict[str, str]:
+def _missing(roster: Roster, collection: Collection | SecureCollection) -> dict[str, str]:
     """Reason by name for every site that is known and not in the round."""
     late = dict.fromkeys(roster.sites.values(), LATE)
     missing = {**late, **roster.absent(), **collection.missing}
     return {name: why for name, why in sorted(missing.items()) if name not in collection.replied}
 
 
-def _collect(study: Study, exchange: Exchange, roster: Roster, step: Round) -> Collection:
+def _collect(study: Study, exchange: Exchange, roster: Roster, step: Round) -> Collection | SecureCollection:
     """Ask for one round, and again while too few have replied."""
     rules = study.plan.aggregation
+    if rules.secure:
+        secure = SecureCollection(study, exchange, roster, step)
+        secure.collect()
+        return secure
     collection = Collection(study, exchange, roster, step)
     for _ in range(1 + rules.retries):
         collection.attempt()

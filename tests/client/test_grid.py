@@ -27,6 +27,8 @@ def test_no_vector_is_longer_than_the_grid_allows(size: int, length: float) -> N
         vector *= length * sensitivity / np.linalg.norm(vector)
         steps = on_grid(vector, sensitivity=sensitivity)
         assert exact_norm(steps) <= 2**48
+        if 1.0 <= length < 1e100:
+            assert exact_norm(steps) > 0.999 * 2**48
         if length < 1.0:
             np.testing.assert_allclose(steps * sensitivity / GRID, vector, atol=sensitivity / GRID)
             assert (np.abs(steps) * (sensitivity / GRID) <= np.abs(vector) * (1 + 1e-12)).all()

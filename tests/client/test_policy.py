@@ -14,7 +14,11 @@ PLAN = tiny_plan()
 POLICY = SitePolicy(
     name="north", limits=Limits(max_epsilon_per_study=5, max_epsilon_total=9, max_delta=1e-5, min_patients=100)
 )
-FINE = {"patients": 100, "spent": Spent(plan=0, study=0, site=0), "after": Spent(plan=8, study=5, site=9)}
+FINE = {
+    "patients": 100,
+    "spent": Spent(plan=0, study=0, site=0, alone=0),
+    "after": Spent(plan=8, study=5, site=9, alone=9),
+}
 
 
 def test_a_round_on_every_limit_passes() -> None:
@@ -26,26 +30,26 @@ def test_a_round_on_every_limit_passes() -> None:
     [
         ({"patients": 99}, CohortTooSmall, "100 patients or more"),
         (
-            {"after": Spent(plan=8.01, study=5, site=9)},
+            {"after": Spent(plan=8.01, study=5, site=9, alone=9)},
             BudgetExhausted,
             r"plan's epsilon from 0\.00 to 8\.01, past its "
             r"limit of 8\.00",
         ),
         (
-            {"after": Spent(plan=5, study=5.01, site=9)},
+            {"after": Spent(plan=5, study=5.01, site=9, alone=9)},
             BudgetExhausted,
             r"study's epsilon from 0\.00 to 5\.01, past its "
             r"limit of 5\.00",
         ),
         (
-            {"after": Spent(plan=5, study=5, site=9.01)},
+            {"after": Spent(plan=5, study=5, site=9.01, alone=9.01)},
             BudgetExhausted,
             r"site's epsilon from 0\.00 to 9\.01, past its "
             r"limit of 9\.00",
         ),
-        ({"after": Spent(plan=math.inf, study=math.inf, site=math.inf)}, BudgetExhausted, "to inf"),
-        ({"after": Spent(plan=math.nan, study=1, site=1)}, BudgetExhausted, "to nan"),
-        ({"after": Spent(plan=1, study=math.nan, site=1)}, BudgetExhausted, "to nan"),
+        ({"after": Spent(plan=math.inf, study=math.inf, site=math.inf, alone=math.inf)}, BudgetExhausted, "to inf"),
+        ({"after": Spent(plan=math.nan, study=1, site=1, alone=1)}, BudgetExhausted, "to nan"),
+        ({"after": Spent(plan=1, study=math.nan, site=1, alone=1)}, BudgetExhausted, "to nan"),
     ],
 )
 def test_a_round_past_a_limit_is_refused_with_the_numbers(
@@ -58,12 +62,12 @@ def test_a_round_past_a_limit_is_refused_with_the_numbers(
 def test_the_plans_own_epsilon_is_a_limit_too() -> None:
     generous = SitePolicy(name="north", limits=Limits(min_patients=2))
     with pytest.raises(BudgetExhausted, match=r"past its limit of 8\.00"):
-        permit(generous, PLAN, patients=50, spent=Spent(plan=7.9, study=7.9, site=7.9),
-               after=Spent(plan=8.1, study=8.1, site=8.1))  # fmt: skip
+        permit(generous, PLAN, patients=50, spent=Spent(plan=7.9, study=7.9, site=7.9, alone=7.9),
+               after=Spent(plan=8.1, study=8.1, site=8.1, alone=8.1))  # fmt: skip
 
 
 def test_a_cohort_that_is_not_known_yet_is_not_judged() -> None:
-    none, some = Spent(plan=0, study=0, site=0), Spent(plan=1, study=1, site=1)
+    none, some = Spent(plan=0, study=0, site=0, alone=0), Spent(plan=1, study=1, site=1, alone=1)
     permit(POLICY, PLAN, patients=None, spent=none, after=some)
 
 

@@ -33,6 +33,11 @@ LATER = {
     "warm.studies": ("0.1.0", 0),
     "warm.patients": ("0.1.0", 0),
     "warm.named": ("0.1.0", ()),
+    "aggregation.secure": ("0.1.0", False),
+    "aggregation.hospitals": ("0.1.0", 0),
+    "aggregation.colluding": ("0.1.0", 0),
+    "aggregation.dropouts": ("0.1.0", 0),
+    "aggregation.roster": ("0.1.0", ""),
 }
 """Version and default of each later key; neither ever changes, or a digest would name another study."""
 

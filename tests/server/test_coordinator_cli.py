@@ -8,6 +8,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from common.errors import MessageRefused, OutputInUse, StateError
+from common.secure.masks import new_private, public_of
+from common.secure.roster import Member, Roster
 from common.wire import pki
 from common.wire.enrolment import Invite, Welcome
 from common.wire.signing import Key
@@ -141,3 +143,29 @@ def test_start_without_a_running_coordinator_says_so_and_keeps_the_prepared_stud
     assert str(root.resolve() / "studies" / "one") in prepared.output
     assert "one: prepared, 0 rounds saved" in run("status", "--home", root).output
     assert Key.at(root / "studies" / "one" / SIGNING_KEY).public == Key.at(root / "signing" / "coordinator.key").public
+
+
+def test_a_study_that_shares_its_noise_takes_the_roster_of_its_plan_and_no_other(root: Path, tmp_path: Path) -> None:
+    rosters = []
+    for names in (("east", "north", "south"), ("east", "north", "west")):
+        members = []
+        for name in names:
+            key = Key.at(tmp_path / f"{name}.key")
+            box = public_of(new_private()).hex()
+            members.append(Member(site=name, legal=name, identity=key.public, box=box).signed(key))
+        rosters.append(Roster.of(members))
+        rosters[-1].save(tmp_path / f"{len(rosters)}.json")
+    plan = tmp_path / "plan.toml"
+    text = 'name = "one"\n[training]\nrounds = 0\n[privacy]\nphases = ["moments"]\n[aggregation]\nsecure = true\n'
+    text += "hospitals = 3\ncolluding = 1\nmin_sites = 3\n"
+    plan.write_text(text)
+    assert run("prepare", plan, "--home", root, "--roster", tmp_path / "1.json").exit_code == 3
+    plan.write_text(f'{text}roster = "{rosters[0].digest}"\n')
+    for options, why in (((), "Give the roster"), (("--roster", tmp_path / "2.json"), "is not the roster")):
+        refused = run("prepare", plan, "--home", root, *options)
+        assert refused.exit_code == 3
+        assert why in refused.output
+    assert list((root / "studies").iterdir()) == []
+    assert run("prepare", plan, "--home", root, "--roster", tmp_path / "1.json").exit_code == 0
+    assert Roster.load(root / "studies" / "one" / "roster.json") == rosters[0]
+    assert run("prepare", plan, "--home", root).exit_code == 0
