@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from client.cohort.cache import Cache
 from client.mechanism.gradients import DenseGradients, PatientGradients
 from client.mechanism.randomness import SecureRandom
+from client.mechanism.sgd import trained_rounds
 from client.mechanism.trainer import PatientTrainer
 from common.accountant.accounting import epsilon
 from common.errors import PlanError
@@ -112,9 +113,9 @@ def audit(
         on_round: Called with the number of rounds done after each.
 
     Raises:
-        PlanError: The plan trains without noise, or has no gradient phase.
+        PlanError: The plan trains without noise, has no gradient phase, or trains by another trainer.
     """
-    rounds = [step for step in schedule(plan) if step.trains]
+    rounds = trained_rounds(schedule(plan))
     if not rounds or not plan.privacy.enabled:
         raise PlanError(f"plan {plan.name!r} has no noised gradient phase to audit. Audit a plan that has")
     model = initial(plan)

@@ -21,6 +21,7 @@ from torch import Tensor
 from client.cohort.cache import Cache
 from client.mechanism.patient_sum import patient_sum
 from client.mechanism.randomness import SecureRandom
+from client.mechanism.sgd import trained_rounds
 from client.mechanism.trainer import PatientTrainer
 from common.model.study_model import initial
 from common.plan.schedule import Round, schedule
@@ -121,11 +122,14 @@ def calibrate(plan: StudyPlan, *, device: torch.device | None = None) -> Calibra
     Args:
         plan: The study plan.
         device: Where to compute; the CPU where None.
+
+    Raises:
+        PlanError: A phase of the plan trains by another trainer.
     """
     cohort = PracticeCohort.of(plan, _PATIENTS)
     rounds = {step.phase: step for step in schedule(plan)}
     empty = full = 0.0
-    if trained := [step for step in rounds.values() if step.trains]:
+    if trained := trained_rounds(rounds.values()):
         where = device or torch.device("cpu")
         empty = _seconds_of_a_step(plan, trained[-1], cohort, where, sample_rate=_NOBODY)
         full = _seconds_of_a_step(plan, trained[-1], cohort, where, sample_rate=1.0)

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from client import hospital
 from client.approval.proposal import Proposal
 from client.mechanism import half as at_the_site
+from client.mechanism import moments
+from client.mechanism.audit import audit
+from client.mechanism.randomness import SecureRandom
 from client.site.site import Site
 from common.accountant.accounting import GaussianEvent
 from common.errors import MessageRefused, PlanError
@@ -20,6 +24,7 @@ from common.mechanism.registry import MECHANISMS, RIDERS, STAGES, SUMS
 from common.plan.schedule import Phase, schedule
 from common.plan.study_plan import StudyPlan
 from common.wire.messages import Hello
+from deploy.planning.calibration import calibrate
 from server.aggregation import sums
 from server.mechanism import half as at_the_server
 from server.protocol import rounds
@@ -27,7 +32,7 @@ from server.report.page import render_report
 from server.study.study import RoundRecord, Study
 from tests.client.hospitals import build_home, tiny_plan
 from tests.server.report_cases import Page, a_round, a_study
-from tests.server.sites import ScriptedExchange
+from tests.server.sites import COUNTS, ScriptedExchange
 
 
 def plans() -> Iterator[StudyPlan]:
@@ -109,6 +114,25 @@ def spectral(monkeypatch: pytest.MonkeyPatch, *, known: bool) -> StudyPlan:
     if known:
         monkeypatch.setitem(MECHANISMS, "spectrum", dataclasses.replace(MECHANISMS["mean"], name="spectrum"))
     return tiny_plan('[privacy]\nphases = ["moments"]', name=f"spectral-{known}".lower())
+
+
+def test_the_scripted_sites_of_tests_have_a_release_of_every_sum() -> None:
+    assert set(COUNTS) == {name for name, one in MECHANISMS.items() if not one.trains}
+
+
+def test_an_audit_and_a_calibration_refuse_a_phase_that_trains_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They run the patient trainer, whose figures would say nothing of another mechanism."""
+    other = dataclasses.replace(MECHANISMS["sgd"], name="other", module="moments")
+    event = GaussianEvent(sigma=2.0, sample_rate=0.1, steps=1)
+    monkeypatch.setitem(MECHANISMS, "other", other)
+    monkeypatch.setitem(moments.HALVES, "other", moments.HALVES["mean"])
+    stage = dataclasses.replace(STAGES["sgd"], rounds=lambda _plan, _multiplier: [("other", event)])
+    monkeypatch.setitem(STAGES, "sgd", stage)
+    plan = tiny_plan('[privacy]\nphases = ["sgd"]', name="trained-otherwise")
+    with pytest.raises(PlanError, match="'other' does not train by the patient trainer"):
+        audit(plan, random=SecureRandom.simulated(1), device=torch.device("cpu"))
+    with pytest.raises(PlanError, match="does not train by the patient trainer"):
+        calibrate(plan)
 
 
 def test_an_unknown_phase_is_refused_as_soon_as_a_plan_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:

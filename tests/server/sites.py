@@ -14,6 +14,7 @@ from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+from numpy.typing import NDArray
 
 from common.mechanism import utility
 from common.mechanism.moments import triangle
@@ -52,6 +53,7 @@ min_sites = 2
 deadline_s = 5
 retries = 1
 """
+Values = NDArray[np.float64]
 Asked = Hello | About | TrainRequest | EvaluateRequest
 Fault = Callable[[Any, RecordDict], object]
 
@@ -60,20 +62,41 @@ def tiny_plan(extra: str = "") -> StudyPlan:
     return StudyPlan.parse(PLAN + extra)
 
 
+def _mean(plan: StudyPlan, values: Values) -> None:
+    values[plan.model.base**2 :] = 50 * plan.privacy.mean_clip
+
+
+def _subspace(_plan: StudyPlan, values: Values) -> None:
+    values[-1] = 25.0
+
+
+def _of_classes(plan: StudyPlan, values: Values, *, energies: bool, count: float) -> None:
+    rows = values.reshape(len(plan.data.labels), -1)
+    rows[:, triangle(plan.model.base**2) : -1] *= energies
+    rows[:, -1] = 12.5 * count
+
+
+def _of_gaussians(plan: StudyPlan, values: Values, *, components: int) -> None:
+    gaussians = len(plan.data.labels) * components
+    values.reshape(gaussians, -1)[:, -1] = 25.0 / gaussians
+
+
+COUNTS: dict[str, Callable[[StudyPlan, Values], None]] = {
+    "mean": _mean,
+    "subspace": _subspace,
+    "means": lambda plan, values: _of_classes(plan, values, energies=True, count=plan.privacy.mean_clip),
+    "scatters": lambda plan, values: _of_classes(plan, values, energies=False, count=1.0),
+    "prior": lambda plan, values: _of_gaussians(plan, values, components=1),
+    "centres": lambda plan, values: _of_gaussians(plan, values, components=plan.model.components),
+    "mixture": lambda plan, values: _of_gaussians(plan, values, components=plan.model.components),
+}
+"""Puts what a release of 100 patients counts in its places, by phase; `tests/deploy/test_mechanisms.py` wants each."""
+
+
 def honest_release(plan: StudyPlan, phase: str, seed: int) -> Weights:
     """A plausible release of 100 patients: small moments, counts in their places."""
-    values = np.random.default_rng(seed).normal(size=release_length(plan, phase)) * 0.1  # type: ignore[arg-type]
-    if phase == "mean":
-        values[plan.model.base**2 :] = 50 * plan.privacy.mean_clip
-    elif phase == "subspace":
-        values[-1] = 25.0
-    elif phase in ("means", "scatters"):
-        rows = values.reshape(len(plan.data.labels), -1)
-        rows[:, triangle(plan.model.base**2) : -1] *= phase == "means"
-        rows[:, -1] = 12.5 * (plan.privacy.mean_clip if phase == "means" else 1.0)
-    else:
-        gaussians = len(plan.data.labels) * (1 if phase == "prior" else plan.model.components)
-        values.reshape(gaussians, -1)[:, -1] = 25.0 / gaussians
+    values = np.random.default_rng(seed).normal(size=release_length(plan, phase)) * 0.1
+    COUNTS[phase](plan, values)
     return {"release": values.astype(np.float32)}
 
 
@@ -85,7 +108,7 @@ def ledger_head(site: str, number: int) -> str:
 def honest_reply(plan: StudyPlan, site: str, request: TrainRequest) -> TrainReply:
     step = schedule(plan)[request.round - 1]
     seed = sum(site.encode()) + step.number
-    if step.phase == "sgd":
+    if step.trains:
         rng = np.random.default_rng(seed)
         arrays = {
             name: (array + 1e-3 * rng.normal(size=array.shape)).astype(np.float32)
