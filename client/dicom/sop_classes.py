@@ -23,8 +23,8 @@ POSITRON_EMISSION = _classes("128", "128.1", "130")
 """PET, legacy converted and enhanced PET."""
 ENHANCED_SECTIONS = _classes("2.1", "2.2", "4.1", "4.3", "4.4", "128.1", "130")
 """The same as enhanced and legacy converted objects; 4.3 is MR in colour."""
-ULTRASOUND = _classes("3", "3.1", "5", "6", "6.1", "6.2")
-"""Ultrasound multi-frame, single, volume, and the retired forms; 5 is retired nuclear medicine."""
+ULTRASOUND = _classes("3", "3.1", "5", "6", "6.1", "6.2", "6.3")
+"""Ultrasound multi-frame, single, volume, photoacoustic, and the retired forms; 5 is retired nuclear medicine."""
 PHOTOGRAPHS = _classes("77.1.1", "77.1.1.1", "77.1.2", "77.1.2.1", "77.1.3", "77.1.4", "77.1.4.1", "77.1.7")
 """Endoscopy, microscopy, photography and dermoscopy, still and in motion."""
 SLIDES = _classes("77.1.6", "77.1.8", "77.1.9")
@@ -39,5 +39,7 @@ IMAGES = RADIOGRAPHS | FOR_PROCESSING | ANGIOGRAPHY | SECTIONS | ULTRASOUND | PH
 """Everything else is left out by type."""
 GREY_ONLY = (RADIOGRAPHS | ANGIOGRAPHY | SECTIONS) - _classes("4.3", "20")
 """Classes whose IOD allows MONOCHROME1 and 2 alone; colour in them was drawn on a workstation."""
-TEXT_SCREENS = _classes("3", "3.1", "6", "6.1", "6.2", "77.1.1", "77.1.1.1", "77.1.2.1", "77.1.4", "77.1.4.1", "77.1.7")
+TEXT_SCREENS = _classes(
+    "3", "3.1", "6", "6.1", "6.2", "6.3", "77.1.1", "77.1.1.1", "77.1.2.1", "77.1.4", "77.1.4.1", "77.1.7"
+)  # fmt: skip
 """Ultrasound, endoscopy and photographs: their screens carry the patient's name unless the header says NO."""

@@ -15,8 +15,14 @@ CAPTURE_DEVICE = (
     "SecondaryCaptureDeviceID",
     "DateOfSecondaryCapture",
     "TimeOfSecondaryCapture",
+    "VideoImageFormatAcquired",
+    "DigitalImageFormatAcquired",
+    "HardcopyCreationDeviceID",
+    "HardcopyDeviceManufacturer",
+    "HardcopyDeviceManufacturerModelName",
+    "HardcopyDeviceSoftwareVersion",
 )
-"""Attributes of the device that made a secondary capture."""
+"""Attributes of the device that captured a screen or printed a film (PS3.3 C.8.6.1)."""
 MARKED_TEXTS = (
     "PatientComments",
     "ImageComments",

@@ -50,6 +50,7 @@ from tests.client.variants import (
     unit,
 )
 
+PHOTOACOUSTIC = "1.2.840.10008.5.1.4.1.1.6.3"
 DERMOSCOPY = "1.2.840.10008.5.1.4.1.1.77.1.7"
 NEAR = 0.06
 TWELVE = bytes(imagecodecs.jpeg8_encode(STORED, level=99, bitspersample=12))
@@ -154,6 +155,12 @@ FORMATS: dict[str, Case] = {
     ),
     "endoscopy that does not vouch": (
         section(VLEndoscopicImageStorage, "ES", BurnedInAnnotation=""), "dicom", "burned_in", 0,
+    ),
+    "photoacoustic frames": (
+        section(PHOTOACOUSTIC, "PA", NumberOfFrames=1), "dicom", luminance(SMOOTH), NEAR,
+    ),
+    "photoacoustic frames that do not vouch": (
+        section(PHOTOACOUSTIC, "PA", NumberOfFrames=1, BurnedInAnnotation=""), "dicom", "burned_in", 0,
     ),
     "intravascular tomography": (
         lambda: plain(
