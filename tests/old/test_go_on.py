@@ -41,19 +41,27 @@ EXPECTED: dict[str, Any] = json.loads((MADE / "expected.json").read_text())
 PLAN, WAITING = tiny_plan(), tiny_plan(name="waiting")
 
 
+def copied(name: str, place: Path) -> Path:
+    """A fixture with the modes that its makers gave it: git keeps none."""
+    shutil.copytree(MADE / name, place)
+    for path in (place, *place.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    return place
+
+
 @pytest.fixture
 def hospital_home(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(MADE / "hospital", tmp_path / "north"))
+    return copied("hospital", tmp_path / "north")
 
 
 @pytest.fixture
 def coordinator(tmp_path: Path) -> Home:
-    return Home.open(Path(shutil.copytree(MADE / "coordinator", tmp_path / "hub")))
+    return Home.open(copied("coordinator", tmp_path / "hub"))
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(MADE / "run", tmp_path / "run"))
+    return copied("run", tmp_path / "run")
 
 
 def command(*arguments: object) -> Result:
@@ -149,7 +157,7 @@ def assert_drawn_as_before(folder: Path) -> None:
 
 
 def test_an_old_release_is_verified_and_draws_the_same_images(tmp_path: Path) -> None:
-    released = Path(shutil.copytree(MADE / "released", tmp_path / "released"))
+    released = copied("released", tmp_path / "released")
     assert Bundle.load(released).decoder.digest == EXPECTED["run"]["decoder"]
     assert_drawn_as_before(released)
     assert generate(released, tmp_path / "set", count=2)["images"] == {"normal": 2, "lesion": 2}
