@@ -62,3 +62,10 @@ def test_two_arguments_and_a_protocols_own_need_no_list() -> None:
         (function,) = ast.parse(source).body
         assert isinstance(function, ast.FunctionDef)
         assert check_docstrings.lacks(function) == []
+
+
+def test_a_long_sentence_in_a_summary_is_found_and_one_below_it_is_not() -> None:
+    long = " ".join(["word"] * 26)
+    module = f'"""Short. {long}.\n\n{long}.\n"""\n\n\ndef f():\n    """{long}\n    and more."""\n'
+    assert [line for line, _ in check_docstrings.long_summaries(ast.parse(module))] == [1, 7]
+    assert list(check_docstrings.long_summaries(ast.parse(f'"""Short.\n\n{long}.\n"""'))) == []
