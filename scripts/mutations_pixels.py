@@ -199,4 +199,14 @@ PIXELS = [
         new="    if window in OF_THE_IMAGE:",
         tests=("tests/client/test_pixels.py::test_every_window_rule_of_a_plan_is_rendered_and_told_to_the_steward",),
     ),
+    Mutation(
+        name="pixels: luminance comes out by how the picture lies in memory",
+        file="client/dicom/pixels.py",
+        at="grey_of",
+        old="    grey: Stored = ((luma + _THOUSAND // 2) // _THOUSAND).astype(colour.dtype)",
+        new="    grey = np.rint(colour.astype(np.float64) @ (np.asarray(_LUMA) / _THOUSAND)).astype(colour.dtype)",
+        tests=(
+            "tests/client/test_pixels.py::test_luminance_that_is_a_half_is_rounded_up_however_the_picture_lies_in_memory",
+        ),
+    ),
 ]

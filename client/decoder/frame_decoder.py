@@ -125,6 +125,7 @@ def to_rgb(values: Stored, photometric: str, *, stored: int) -> Frame:
     """
     if values.ndim == 2:
         return Frame(values=values, photometric=photometric)
+    values = np.ascontiguousarray(values)  # conversions of fractions come out by how it lies in memory
     white = sample_bits.white(values, stored)
     if photometric == "RGB":
         return Frame(values=values, photometric="RGB", white=white)

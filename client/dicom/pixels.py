@@ -28,8 +28,8 @@ _BANDS, _NEXT_TO_NONE, _WORTH_IT = 64, 0.0002, 0.005
 """A gap is a 64th of the levels that holds fewer than 0.02 % of the pixels; padding is worth it from 0.5 % on."""
 _EIGHT_BITS = 255.0
 """White of a colour picture under a plan's window of numbers, however many bits its colours have."""
-_LUMA = (0.299, 0.587, 0.114)
-"""ITU-R BT.601 weights of red, green and blue, the ones YBR_FULL is defined by (PS3.3 C.7.6.3.1.2)."""
+_LUMA, _THOUSAND = (299, 587, 114), 1000
+"""ITU-R BT.601 weights of red, green and blue, the ones YBR_FULL is defined by (PS3.3 C.7.6.3.1.2), in thousandths."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -110,10 +110,12 @@ def grey_of(colour: Stored) -> Stored:
         colour: [height, width, 3] unsigned.
 
     Returns:
-        [height, width], same type, rounded to nearest.
+        [height, width], same type, rounded to nearest, halves up. In whole numbers: as fractions, a half may come out
+        on either side by how the picture lies in memory, and one picture in two encodings would be two.
     """
-    luma = colour.astype(np.float64) @ np.asarray(_LUMA)
-    grey: Stored = np.rint(luma).astype(colour.dtype)
+    red, green, blue = (colour[..., channel].astype(np.int64) for channel in range(3))
+    luma = _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
+    grey: Stored = ((luma + _THOUSAND // 2) // _THOUSAND).astype(colour.dtype)
     return grey
 
 

@@ -207,7 +207,7 @@ def expected(spec: Spec, frame: int) -> Values:
             padding = values <= spec.lowest + (5 if spec.padding == "range" else 0)
     else:
         colour = np.stack([255 - values] * 3, axis=-1) if spec.photometric == "PALETTE COLOR" else values
-        shown = np.rint(colour @ np.array([0.299, 0.587, 0.114]))
+        shown = ((colour @ np.array([299, 587, 114]) + 500) // 1000).astype(np.float64)
     unit = np.clip(_displayed(shown, padding, spec), -1, 1)
     if spec.photometric == "MONOCHROME1":
         unit = -unit

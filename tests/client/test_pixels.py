@@ -141,6 +141,17 @@ def test_luminance_is_the_standards_weighting() -> None:
     assert grey_of(colour).tolist() == [[76, 150, 29, 255]]
 
 
+def test_luminance_that_is_a_half_is_rounded_up_however_the_picture_lies_in_memory() -> None:
+    red, green, blue = np.mgrid[0:256:5, 0:256, 0:256:3].reshape(3, -1)
+    halves = (299 * red + 587 * green + 114 * blue) % 1000 == 500
+    colour = np.stack([red[halves], green[halves], blue[halves]], axis=-1).astype(np.uint8)[None]
+    planes = np.ascontiguousarray(np.moveaxis(colour, -1, 0))
+    assert colour.shape[1] > 100
+    expected = (299 * red[halves] + 587 * green[halves] + 114 * blue[halves] + 500) // 1000
+    for layout in (colour, np.moveaxis(planes, 0, -1), np.asfortranarray(colour)):
+        assert grey_of(layout).tolist() == [expected.tolist()]
+
+
 def test_lut_holds_its_ends() -> None:
     lut = Lut(first=10, entries=np.array([5, 6, 7]), bits=8)
     assert lut(np.array([0.0, 10.0, 11.2, 99.0])).tolist() == [5, 5, 6, 7]

@@ -33,7 +33,6 @@ SMOOTH = np.stack(
     axis=-1,
 ).astype(np.uint8)
 """Colours that half the chroma does not change."""
-LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def unit(values: Pixels, low: float = 0.0, high: float = 4095.0) -> Pixels:
@@ -45,8 +44,13 @@ def linear(values: Pixels, centre: float, width: float) -> Pixels:
     return np.clip((values.astype(np.float64) - (centre - 0.5)) * 2 / (width - 1), -1, 1)
 
 
+def whole_luminance(colour: Pixels) -> Pixels:
+    """Luminance to the nearest whole number, halves up."""
+    return (colour.astype(np.int64) @ np.array([299, 587, 114]) + 500) // 1000
+
+
 def luminance(colour: Pixels) -> Pixels:
-    return np.rint(colour @ LUMA) / 127.5 - 1
+    return whole_luminance(colour) / 127.5 - 1
 
 
 def ct(stored: Pixels = STORED, **values: Any) -> Dataset:
