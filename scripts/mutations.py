@@ -18,6 +18,7 @@ from mutation import (
 from mutations_accountant import ACCOUNTANT
 from mutations_denoiser import DENOISER
 from mutations_deployment import DEPLOYMENT
+from mutations_directions import DIRECTIONS
 from mutations_gateway import GATEWAY
 from mutations_hello import HELLO
 from mutations_home import HOME
@@ -47,6 +48,7 @@ MUTATIONS = [
     *MORE,
     *DENOISER,
     *PRIOR,
+    *DIRECTIONS,
     *DEPLOYMENT,
     *GATEWAY,
     *HOME,

@@ -14,8 +14,8 @@ CLASSES = [
     _at_the_site(
         name="clip: means of classes are not clipped",
         at="_means",
-        old="    clipped = clip(coefficients(images, base=plan.data.image_size), bound)",
-        new="    clipped = coefficients(images, base=plan.data.image_size)",
+        old="    clipped = clip(coefficients(offsets, base=plan.data.image_size), bound)",
+        new="    clipped = coefficients(offsets, base=plan.data.image_size)",
     ),
     _at_the_site(
         name="clip: scatters of classes are not clipped",

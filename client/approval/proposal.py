@@ -195,9 +195,13 @@ class Proposal:
         ]
 
     def _rehearsal_lines(self) -> list[str]:
+        lines = []
+        if self.plan.warm.directions:
+            lines.append(f"           sums are taken along {self.plan.warm.directions} directions in which they differ")
         if not self.plan.warm.studies:
-            return []
+            return lines
         return [
+            *lines,
             f"           {self.plan.warm.studies} studies are rehearsed with them, so that a net learns to draw from",
             "           noised sums; they must hold no image of a patient of this hospital",
         ]

@@ -16,6 +16,10 @@ Formal guarantee (each phase)
     scatters  e_c x [pack(u u'), B(h^2), w]        (u, h) = clip_1((a - a_mean_c) / D), u in the base and h beyond it,
                                                    B(h^2): sums of squares by band; at most sqrt(1 + w^2)
 
+    With `warm.directions` there is a public mean p and a public basis Q, sent by the server: a is then of x - p, and
+    (u, h) = clip_1((Q'y, coefficients of y - Q Q'y) / D) with y = x - mean_c. The clips come after p and Q, so the
+    bounds hold for any p and Q, orthonormal or not.
+
     e_c x v has coordinates of its own for each class, so its norm is that of v, however many classes there are. A
     patient of several classes is a mean over its images and has the same bound. In scatters |pack(u u')| is |u|^2, and
     |B(h^2)| is at most |h|^2, the sum of its entries; |u|^4 + |h|^4 is at most (|u|^2 + |h|^2)^2, so at most 1.
@@ -32,7 +36,9 @@ Formal guarantee (each phase)
     any mean that was sent.
 """
 
+import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +50,7 @@ from common.mechanism.moments import (
     class_scatter,
     clip,
     coefficients,
+    directed_scatter,
     pack_matrix,
     pixel_unit,
 )
@@ -91,9 +98,12 @@ def _mixture(
     return _spreads(latents, iter(held.T))
 
 
-def _means(plan: StudyPlan, _: Weights, images: NDArray[np.float32], labels: NDArray[np.int64], share: Array) -> Array:
+def _means(
+    plan: StudyPlan, weights: Weights, images: NDArray[np.float32], labels: NDArray[np.int64], share: Array
+) -> Array:
     bound = plan.privacy.mean_clip
-    clipped = clip(coefficients(images, base=plan.data.image_size), bound)
+    offsets = _off_public_mean(plan, weights, images)
+    clipped = clip(coefficients(offsets, base=plan.data.image_size), bound)
     rows = []
     for index in range(len(plan.data.labels)):
         held = share * (labels == index)
@@ -104,6 +114,8 @@ def _means(plan: StudyPlan, _: Weights, images: NDArray[np.float32], labels: NDA
 def _scatters(
     plan: StudyPlan, weights: Weights, images: NDArray[np.float32], labels: NDArray[np.int64], share: Array
 ) -> Array:
+    if plan.warm.directions:
+        return _directed_scatters(plan, weights, images, labels, share)
     size, base = plan.data.image_size, plan.model.base
     centres = coefficients(closed_form(weights)["mean"].reshape(-1, size, size), base=size)
     spectra = coefficients(images, base=size)
@@ -114,6 +126,42 @@ def _scatters(
         deviations = clip((spectra[mine] - centre) / plan.privacy.deviation_clip, 1.0)
         rows += [class_scatter(deviations, held, base=base), np.array([COUNT_WEIGHT * held.sum()])]
     return np.concatenate(rows)
+
+
+def _directed_scatters(
+    plan: StudyPlan, weights: Weights, images: NDArray[np.float32], labels: NDArray[np.int64], share: Array
+) -> Array:
+    """`_scatters` along public directions."""
+    start = closed_form(weights)
+    basis = start["public_basis"].astype(np.float64)
+    rows = []
+    for index, centre in enumerate(start["mean"].astype(np.float64)):
+        mine = labels == index
+        held = share[mine]
+        along, beyond = _directed(images[mine].reshape(-1, centre.size) - centre, basis)
+        scatter = directed_scatter(along, beyond, held, clip_at=plan.privacy.deviation_clip)
+        rows += [scatter, np.array([COUNT_WEIGHT * held.sum()])]
+    return np.concatenate(rows)
+
+
+def _directed(offsets: Array, basis: Array) -> tuple[Array, Array]:
+    """Coordinates of offsets [n, d] along public directions [d, r], and cosine coefficients of what these leave.
+
+    Each row is made of its image alone, as in `_latents`: the server sends the basis.
+    """
+    size = math.isqrt(offsets.shape[1])
+    along, left = np.empty((len(offsets), basis.shape[1])), np.empty_like(offsets)
+    for row, offset in enumerate(offsets):
+        along[row] = np.einsum("d,dk->k", offset, basis)
+        left[row] = offset - np.einsum("dk,k->d", basis, along[row])
+    return along / size, coefficients(left.reshape(-1, size, size), base=size)
+
+
+def _off_public_mean(plan: StudyPlan, weights: Weights, images: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
+    """The images less the public mean, where the plan has one."""
+    if not plan.warm.directions:
+        return images
+    return images - closed_form(weights)["public_mean"].astype(np.float64).reshape(images.shape[1:])
 
 
 def _latents(plan: StudyPlan, weights: Weights, images: NDArray[np.float32]) -> Array:

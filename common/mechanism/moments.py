@@ -13,6 +13,7 @@ the layouts and the proofs).
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -56,7 +57,7 @@ def cosine_images(coefficients: Array, *, size: int) -> Array:
     return images
 
 
-def coefficients(images: NDArray[np.float32], *, base: int) -> Array:
+def coefficients(images: NDArray[np.floating[Any]], *, base: int) -> Array:
     """Low cosine frequencies of images [n, size, size]: [n, base * base], L2 norm at most the pixels' RMS."""
     spectrum = scipy.fft.dctn(images.astype(np.float64), axes=(1, 2), norm="ortho")[:, :base, :base]
     flat: Array = spectrum.reshape(len(images), base * base) / images.shape[1]
@@ -127,9 +128,32 @@ def class_scatter(deviations: Array, held: Array, *, base: int) -> Array:
     return np.concatenate([pack_matrix((low * held[:, None]).T @ low), energies])
 
 
+def directed_scatter(along: Array, beyond: Array, held: Array, *, clip_at: float) -> Array:
+    """The same along public directions: each image's two parts are clipped together, to norm 1.
+
+    Args:
+        along: Coordinates of one class's images less the class's mean along the directions, [n, r].
+        beyond: Cosine coefficients of what the directions leave of them, [n, size * size].
+        held: Share of each image in its patient, [n].
+        clip_at: The deviation clip.
+
+    Returns:
+        The packed second moment along the directions, then the energies of all bands beyond them.
+    """
+    clipped = clip(np.concatenate([along, beyond], axis=1) / clip_at, 1.0)
+    low, high = clipped[:, : along.shape[1]], clipped[:, along.shape[1] :]
+    energies = (held @ high**2) @ detail_bands(math.isqrt(beyond.shape[1]), 0)
+    return np.concatenate([pack_matrix((low * held[:, None]).T @ low), energies])
+
+
 def triangle(size: int) -> int:
     """Length of a packed symmetric matrix of side `size`."""
     return size * (size + 1) // 2
+
+
+def axes(plan: StudyPlan) -> int:
+    """Coordinates that the second moments of a class are taken in: public directions, or the base's frequencies."""
+    return plan.warm.directions or plan.model.base**2
 
 
 def pixel_unit(plan: StudyPlan) -> float:
@@ -233,10 +257,10 @@ MECHANISMS = (
     ),
     _moment(
         "scatters",
-        length=lambda plan: plan.data.classes * (triangle(plan.model.base**2) + bands(plan) + 1),
+        length=lambda plan: plan.data.classes * (triangle(axes(plan)) + bands(plan) + 1),
         sensitivity=lambda _: _COUNTED,
         # n / C over s sqrt(2 m), as for subspace, for one class's m x m matrix
-        clearness=lambda plan, n, s: n / plan.data.classes / (s * math.sqrt(2 * plan.model.base**2)),
+        clearness=lambda plan, n, s: n / plan.data.classes / (s * math.sqrt(2 * axes(plan))),
         leaves="how the images of each class vary around it",
         title="spread of each label",
     ),
@@ -244,8 +268,9 @@ MECHANISMS = (
 
 
 def bands(plan: StudyPlan) -> int:
-    """Bands of frequencies that the base leaves out."""
-    return int(detail_bands(plan.data.image_size, plan.model.base).shape[1])
+    """Bands of frequencies that the base leaves out; all of them along public directions."""
+    base = 0 if plan.warm.directions else plan.model.base
+    return int(detail_bands(plan.data.image_size, base).shape[1])
 
 
 def shares(plan: StudyPlan) -> tuple[tuple[str, float], ...]:

@@ -80,6 +80,20 @@ def start_shapes(plan: StudyPlan) -> dict[str, Shape]:
         "texture": (classes, pixels) if own else (plan.model.base**2,),
         "weight": (cells,),
         "evidence": (cells,),
+        **_public_shapes(plan),
+    }
+
+
+def _public_shapes(plan: StudyPlan) -> dict[str, Shape]:
+    """Of the arrays that say what public images are like, where the plan has public directions."""
+    pixels, directions = plan.data.image_size**2, plan.warm.directions
+    if not directions:
+        return {}
+    return {
+        "public_mean": (pixels,),
+        "public_basis": (pixels, directions),
+        "public_variance": (directions,),
+        "public_rest": (pixels,),
     }
 
 

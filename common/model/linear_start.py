@@ -94,6 +94,10 @@ class ClassStart(LinearStart):
 
     Arrays that differ: mean [C, d]; basis [d, C k], class after class k orthonormal columns; texture [C, d], of all the
     image's cosine coefficients. A class's coordinates lie along its own columns, so its centre is 0.
+
+    A plan with `warm.directions` r has four arrays more, set from public images before the first round: public_mean
+    [d], public_basis [d, r] with orthonormal columns, public_variance [r] along them, and public_rest [d], the
+    variances of all cosine coefficients that they leave out. Drawing needs none of them.
     """
 
     def __init__(self, plan: StudyPlan) -> None:

@@ -96,6 +96,7 @@ class StudyPlan(Table):
         self._check_covariance()
         self._check_denoiser()
         self._check_warm()
+        self._check_directions()
         self.must(
             "sgd" not in self.privacy.phases or self.training.rounds > 0,
             "training.rounds",
@@ -120,6 +121,21 @@ class StudyPlan(Table):
         self.must(self.training.federated == "all", "training.federated", '"all" with aggregation.secure')
         self.must(self.training.proximal == 0, "training.proximal", "0 with aggregation.secure")
         self.must(self.privacy.enabled, "privacy.enabled", "true with aggregation.secure")
+
+    def _check_directions(self) -> None:
+        """Public directions are those of the warm-up's images, and hold the moments of each class."""
+        directions = self.warm.directions
+        if not directions:
+            return
+        self.must("warm" in self.privacy.phases, "warm.directions", '0 when phases lacks "warm"')
+        self.must(self.model.covariance == "class", "warm.directions", '0 without model.covariance = "class"')
+        self.must(directions < self.data.image_size**2, "warm.directions", "below data.image_size squared")
+        self.must(self.model.latent <= directions, "model.latent", "at most warm.directions")
+        self.must(
+            len(self.data.labels) * directions * (directions + 1) // 2 <= MOST_VALUES,
+            "warm.directions",
+            f"so small that {len(self.data.labels)} covariances hold at most {MOST_VALUES:,} values",
+        )
 
     def _check_warm(self) -> None:
         """Rehearsals teach a denoiser to read noised moments: without either there is nothing to rehearse."""

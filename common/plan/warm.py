@@ -15,6 +15,7 @@ _SOURCE = Such(
     lambda source: source == PHANTOMS or re.fullmatch(r"[0-9a-f]{64}", source) is not None,
     '"phantoms" or the SHA-256 of the public .npz file, 64 hexadecimal digits',
 )
+_DIRECTIONS = Such(lambda directions: directions == 0 or 8 <= directions <= 256, "0, or from 8 to 256")
 _STUDIES = Such(lambda studies: studies == 0 or 8 <= studies <= 1000, "0, or from 8 to 1000")
 _NAMED = Such(
     lambda lines: all(0 < len(line) <= _LONGEST_NAME and line.isprintable() for line in lines),
@@ -39,6 +40,8 @@ class WarmPlan(Table):
             own, so the denoiser learns to read any closed form. 0 trains the nets above the study's own start.
         patients: Patients in all hospitals together that a rehearsal counts on; 0 takes the fewest that the plan
             admits.
+        directions: Principal directions of the public images. Hospitals take the moments of their classes along them
+            and around the public mean, in place of cosine frequencies (docs/decisions/0015); 0 keeps the frequencies.
         named: Where the public images come from and under which licence, one line for each source. The proposal and
             the card repeat it.
     """
@@ -57,6 +60,7 @@ class WarmPlan(Table):
     studies: Annotated[int, _STUDIES] = later(0, since="0.1.0")
     patients: Annotated[int, Within(0, 10_000_000)] = later(0, since="0.1.0")
     named: Annotated[tuple[str, ...], _NAMED] = later((), since="0.1.0")
+    directions: Annotated[int, _DIRECTIONS] = later(0, since="0.1.0")
 
     def _check(self) -> None:
         require(len(self.named) <= _MOST_NAMES, "warm.named", f"at most {_MOST_NAMES} lines", len(self.named))

@@ -6,7 +6,7 @@ The layouts are those of `client.mechanism.moments`.
 import dataclasses
 
 from common.mechanism.mechanism import Array
-from common.mechanism.moments import COUNT_WEIGHT, spreads_length, triangle
+from common.mechanism.moments import COUNT_WEIGHT, axes, spreads_length, triangle
 from common.plan.study_plan import StudyPlan
 from server.aggregation.plausible import Claim
 from server.mechanism.patient_sum import PatientSums
@@ -51,7 +51,7 @@ def _of_means(plan: StudyPlan, release: Array) -> Claim:
 
 def _of_scatters(plan: StudyPlan, release: Array) -> Claim:
     """As groups; what lies between second moments and count is energies by band, no sums of vectors."""
-    claim = _of_groups(release.reshape(len(plan.data.labels), -1), triangle(plan.model.base**2))
+    claim = _of_groups(release.reshape(len(plan.data.labels), -1), triangle(axes(plan)))
     return dataclasses.replace(claim, sums=claim.energies, energies=claim.sums)
 
 

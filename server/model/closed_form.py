@@ -18,6 +18,7 @@ import numpy as np
 from common.errors import StudyStopped
 from common.mechanism.mechanism import Array
 from common.mechanism.moments import COUNT_WEIGHT, cosine_basis, unpack_matrix
+from common.model.closed_form import closed_form
 from common.model.weights import Weights
 from common.plan.study_plan import StudyPlan
 from server.model import class_moments
@@ -94,16 +95,16 @@ def _mixture(plan: StudyPlan, _: Weights, total: Array, noise: float) -> dict[st
     return components(plan, sums, groups=np.arange(len(sums.counts)) // each)
 
 
-def _means(plan: StudyPlan, _: Weights, total: Array, noise: float) -> dict[str, Array]:
+def _means(plan: StudyPlan, weights: Weights, total: Array, noise: float) -> dict[str, Array]:
     rows, weight = total.reshape(len(plan.data.labels), -1), COUNT_WEIGHT * plan.privacy.mean_clip
     _enough(plan, rows[:, -1] / weight, noise / weight)
-    return class_moments.means(plan, rows[:, -1] / weight, rows[:, :-1], noise)
+    return class_moments.means(plan, closed_form(weights), rows[:, -1] / weight, rows[:, :-1], noise)
 
 
-def _scatters(plan: StudyPlan, _: Weights, total: Array, noise: float) -> dict[str, Array]:
+def _scatters(plan: StudyPlan, weights: Weights, total: Array, noise: float) -> dict[str, Array]:
     rows = total.reshape(len(plan.data.labels), -1)
     _enough(plan, rows[:, -1] / COUNT_WEIGHT, noise / COUNT_WEIGHT)
-    return class_moments.scatters(plan, rows[:, -1] / COUNT_WEIGHT, rows[:, :-1], noise)
+    return class_moments.scatters(plan, closed_form(weights), rows[:, -1] / COUNT_WEIGHT, rows[:, :-1], noise)
 
 
 def _enough(plan: StudyPlan, counts: Array, noise: float) -> float:

@@ -8,6 +8,7 @@ symmetric matrix of side k carries independent noise of one standard deviation o
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 from common.mechanism.mechanism import Array
@@ -90,6 +91,27 @@ def spectrum(variances: Array, deviation: float) -> Array:
         trust = max(0.0, 1.0 - deviation**2 / spread) if spread > 0 else 0.0
         drawn = np.maximum(mean + trust * (variances[mine] - mean), 0.0)
         clean[mine] = drawn * max(mean, 0.0) / drawn.mean() if drawn.any() else 0.0
+    return clean
+
+
+def scaled_spectrum(variances: Array, deviation: float, *, groups: NDArray[np.int64], likely: Array) -> Array:
+    """As `spectrum`, where it is known how strong each coordinate of a group is likely to be against the others.
+
+    Args:
+        variances: Noised variances, [m].
+        deviation: Standard deviation of the noise on each.
+        groups: Number of the group of each coordinate, [m].
+        likely: Variance of each up to a factor for its group, above 0, [m].
+    """
+    clean = np.zeros_like(variances)
+    for group in np.unique(groups):
+        mine = groups == group
+        whole = max(float(variances[mine].sum()), 0.0)
+        target = likely[mine] * (whole / max(float(likely[mine].sum()), 1e-300))
+        spread = float(((variances[mine] - target) ** 2).mean())
+        trust = max(0.0, 1.0 - deviation**2 / spread) if spread > 0 else 0.0
+        drawn = np.maximum(target + trust * (variances[mine] - target), 0.0)
+        clean[mine] = drawn * whole / drawn.sum() if drawn.any() else 0.0
     return clean
 
 

@@ -80,7 +80,7 @@ def up(plan: StudyPlan, folder: Path, weights: Weights) -> Weights:
         DataError: It holds no images that the plan can be warmed with.
         StudyStopped: The nets are no finite numbers any more.
     """
-    images, labels = warm_data.load(plan, folder)
+    images, labels = warm_data.load(plan, folder, fine=plan.warm.studies > 0)
     model = model_of(plan)
     model.load_arrays(weights)
     if plan.warm.studies:

@@ -21,6 +21,8 @@ FILE = "warm.npz"
 _SEED = 1906
 """Of the phantoms; not the set that `server.model.scores` measures on."""
 _MOST_BYTES = 2 * 1024**3
+_MOST_FINE = 2**27
+"""Most pixels of images that are kept at twice the plan's size, all together."""
 FEWEST = 64
 """Fewest images of a file."""
 _KINDS = 1000
@@ -54,11 +56,17 @@ def keep(plan: StudyPlan, given: Path | None, folder: Path) -> None:
     load(plan, folder)
 
 
-def load(plan: StudyPlan, folder: Path) -> tuple[Tensor, Tensor]:
+def load(plan: StudyPlan, folder: Path, *, fine: bool = False) -> tuple[Tensor, Tensor]:
     """Return the public images [n, 1, size, size] in [-1, 1] and their labels [n].
 
     A file holds "images" [n, height, width], uint8 or floats in [-1, 1], and "labels" [n], places in the plan's labels;
     a plan without labels needs none. Images of another size are resized.
+
+    Args:
+        plan: The study plan.
+        folder: The study's folder.
+        fine: Returns images of twice the plan's size where those of the file are as large: a view of them that is
+            taken before they are made small keeps its edges.
 
     Raises:
         PlanError: The plan's file is not in the study's folder, or is another file.
@@ -80,6 +88,8 @@ def load(plan: StudyPlan, folder: Path) -> tuple[Tensor, Tensor]:
             f"{path}: {len(images)} images and {len(labels)} labels; at least {FEWEST} images are needed, and for "
             f"each a label from 0 to {most - 1}"
         )
+    if fine and min(images.shape[1:]) >= 2 * size and len(images) * (2 * size) ** 2 <= _MOST_FINE:
+        size = 2 * size
     batch = torch.from_numpy(images)[:, None]
     if batch.shape[2:] != (size, size):
         batch = functional.interpolate(batch, size=(size, size), mode="bilinear", antialias=True, align_corners=False)

@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from common.model.closed_form import closed_form
 from common.model.denoiser import LEAST_LEVEL, MOST_LEVEL
 from common.model.generator import Generator
 from common.model.refined import RefinedVae
@@ -42,7 +43,7 @@ def read(plan: StudyPlan, model: Generator, images: Tensor, labels: Tensor) -> G
         labels: [n], kinds of image.
     """
     assert isinstance(model, RefinedVae)  # the plan says so: `warm.studies` needs `model.denoiser`
-    stage = Stage(plan, images, labels)
+    stage = Stage(plan, images, labels, public=closed_form(model.arrays()))
     studies = [stage.rehearse(number) for number in range(plan.warm.studies)]
     log.info("%d studies were rehearsed on %d public images, no budget", len(studies), len(images))
     train(plan, model, studies)

@@ -8,7 +8,7 @@ from common.model.weights import digest
 from common.plan.schedule import Round, schedule
 from server.aggregation import strategies
 from server.mechanism import half
-from server.model import scores, warm
+from server.model import public_directions, scores, warm
 from server.protocol.collection import Collection
 from server.protocol.exchange import Exchange
 from server.protocol.roster import LATE, Roster, in_words
@@ -36,6 +36,8 @@ def run(study: Study, exchange: Exchange, *, on_round: Callable[[RoundRecord], N
         return
     half.require(todo)
     warmed_after = warm.after(study.plan)
+    if study.completed == 0:
+        study.weights = public_directions.with_directions(study.plan, study.folder, study.weights)
     if study.completed == 0 == warmed_after:
         study.weights = warm.before_the_first_round(study.plan, study.folder, study.weights)
     roster = Roster(study, exchange)

@@ -53,6 +53,11 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "shared": {"privacy": {"phases": ("moments",)}},
     "class": {"model": _BY_CLASS, "privacy": {"phases": ("moments",)}, "release": {"texture": 1.0}},
     "prior": {"model": _DENOISER, "privacy": {"phases": ("warm", "moments")}, "warm": {"studies": 24, "steps": 600}},
+    "directed": {
+        "model": {**_DENOISER, "latent": 64},
+        "privacy": {"phases": ("warm", "moments"), "mean_clip": 0.4},
+        "warm": {"studies": 24, "steps": 600, "directions": 64},
+    },
     "denoiser": {
         "model": _DENOISER,
         "privacy": {"phases": ("moments", "sgd"), "moments_share": 0.6, "clip_norm": 0.05},
@@ -60,11 +65,13 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
                      "strategy": "fedadam", "server_learning_rate": 0.003},
     },
 }  # fmt: skip
-"""What each changes in the place's plan; "prior" gets public images of the same kind (`PUBLIC`)."""
+"""What each changes in the place's plan; `PRIORS` get public images of the same kind (`PUBLIC`)."""
+PRIORS = {"prior": 1, "directed": 2}
+"""Settings with a prior, and pixels of the side of their public images for one of the place's."""
 REAL_IMAGES = "real"
 """A setting that is none: the judges see training images beyond those that they compare with, as a perfect generator
 would draw. The test images of Kermany are no such thing, they are of another kind."""
-DEFAULT = ("shared", "class", "prior")
+DEFAULT = ("shared", "class", "prior", "directed")
 PUBLIC = {"kermany": ("MedNIST CXR (NIH Chest X-ray set), CC BY-SA 4.0", "CXR.zip")}
 """Name, licence and file of the public images of each data set; the product's own phantoms elsewhere."""
 
@@ -96,17 +103,18 @@ def plan_of(place: Place, setting: str, store: Path) -> StudyPlan:
     plan = StudyPlan.load(PLANS / f"generator-{place.data}.toml")
     plan = changed(plan, {"privacy": {"epsilon": place.epsilon}})
     plan = changed(plan, SETTINGS[setting])
-    if setting == "prior" and place.data in PUBLIC:
+    if setting in PRIORS and place.data in PUBLIC:
         name, _ = PUBLIC[place.data]
-        plan = changed(plan, {"warm": {"source": public_file(place, store)[1], "named": (name,)}})
+        plan = changed(plan, {"warm": {"source": public_file(place, setting, store)[1], "named": (name,)}})
     return plan
 
 
-def public_file(place: Place, store: Path) -> tuple[Path, str]:
-    """The packed public images of a place and their digest."""
-    out = store / f"public-{place.data}-{place.size}.npz"
+def public_file(place: Place, setting: str, store: Path) -> tuple[Path, str]:
+    """The packed public images of a setting at a place, and their digest."""
+    size = PRIORS[setting] * place.size
+    out = store / f"public-{place.data}-{size}.npz"
     if not out.exists():
-        write_public_images([quality_data.FOLDERS["mednist"] / PUBLIC[place.data][1]], out, size=place.size)
+        write_public_images([quality_data.FOLDERS["mednist"] / PUBLIC[place.data][1]], out, size=size)
     return out, hashlib.sha256(out.read_bytes()).hexdigest()
 
 
@@ -123,7 +131,7 @@ def run(place: Place, setting: str, store: Path, *, seed: int) -> dict[str, Any]
         folder = Path(scratch) / "run"
         prepare(plan, _caches(place, plan, store), folder, seed=seed)
         if plan.warm.by_file:
-            warm_data.keep(plan, public_file(place, store)[0], folder)
+            warm_data.keep(plan, public_file(place, setting, store)[0], folder)
         began = time.process_time()
         start(folder, workers=1)
         spent = time.process_time() - began
@@ -221,7 +229,7 @@ def _row(mine: list[dict[str, Any]]) -> str:
 def holds(line: dict[str, Any]) -> bool:
     """Whether a line is of the plan that its place and setting have today; a public file is taken on its word."""
     place = next(place for place in PLACES if place.name == line["data"])
-    if line["cell"] == REAL_IMAGES or (line["cell"] == "prior" and place.data in PUBLIC):
+    if line["cell"] == REAL_IMAGES or (line["cell"] in PRIORS and place.data in PUBLIC):
         return True
     return bool(plan_of(place, line["cell"], quality.STORE).digest == line["plan"])
 

@@ -155,9 +155,14 @@ def test_a_plan_outside_the_policy_cannot_be_approved(
         ),
         (
             '\n[model]\ncovariance = "class"\nchannels = []\ndenoiser = [8, 16]\n'
-            '[warm]\nstudies = 9\nnamed = ["chests of Anytown, CC BY 4.0"]\n'
+            '[warm]\nstudies = 9\ndirections = 20\nnamed = ["chests of Anytown, CC BY 4.0"]\n'
             '[privacy]\nphases = ["warm", "moments", "sgd"]\n',
-            ("train a denoiser", "9 studies are rehearsed", "named as chests of Anytown, CC BY 4.0"),
+            (
+                "train a denoiser",
+                "9 studies are rehearsed",
+                "along 20 directions",
+                "named as chests of Anytown, CC BY 4.0",
+            ),
         ),
         ('\n[training]\nfederated = "decoder"\n', ("the encoder, which reads images, stays here",)),
         ("\n[aggregation]\nmax_patients = 2000\n", (" to 2,000 patients here",)),

@@ -38,6 +38,7 @@ LATER = {
     "aggregation.colluding": ("0.1.0", 0),
     "aggregation.dropouts": ("0.1.0", 0),
     "aggregation.roster": ("0.1.0", ""),
+    "warm.directions": ("0.1.0", 0),
 }
 """Version and default of each later key; neither ever changes, or a digest would name another study."""
 

@@ -17,7 +17,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from numpy.typing import NDArray
 
 from common.mechanism import utility
-from common.mechanism.moments import triangle
+from common.mechanism.moments import axes, triangle
 from common.mechanism.registry import release_length
 from common.model.array_table import PREFIX as START
 from common.model.weights import Weights
@@ -72,7 +72,7 @@ def _subspace(_plan: StudyPlan, values: Values) -> None:
 
 def _of_classes(plan: StudyPlan, values: Values, *, energies: bool, count: float) -> None:
     rows = values.reshape(len(plan.data.labels), -1)
-    rows[:, triangle(plan.model.base**2) : -1] *= energies
+    rows[:, triangle(axes(plan)) : -1] *= energies
     rows[:, -1] = 12.5 * count
 
 

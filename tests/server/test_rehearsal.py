@@ -126,7 +126,7 @@ def test_the_noise_of_a_rehearsal_is_that_of_the_plan_for_all_of_its_sites() -> 
 
 
 def test_what_was_learnt_from_rehearsals_takes_noise_off_a_study_that_was_not_among_them() -> None:
-    plan = plan_with(steps=60)
+    plan = plan_with(steps=120)
     model = initial(plan)
     assert isinstance(model, RefinedVae)
     stage = stage_of(plan)
