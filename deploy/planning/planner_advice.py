@@ -23,6 +23,9 @@ keeping while the variance along it, of all classes together, is twice the noise
 on that one value. Below that the closed form takes it for 0 (`server.model.shrinkage.falling`), and the latent would
 only add to the noise of the classes' covariances.
 
+Prior. Where the plan names public images by digest, a prior that reads noised moments is proposed, and the moments get
+everything (`deploy.planning.prior_advice`).
+
 An advice is where to begin: try it in a simulation on public images of the same kind.
 """
 
@@ -34,7 +37,9 @@ from typing import Any
 from common.mechanism.registry import sensitivity
 from common.plan.schedule import Round, schedule
 from common.plan.study_plan import ModelPlan, PrivacyPlan, StudyPlan
+from deploy.planning import prior_advice
 from deploy.planning.planner import signal_to_noise
+from deploy.planning.prior_advice import Prior
 
 _WORTH = 4.0
 """Signal to noise of all gradient rounds together from which they are worth their budget."""
@@ -66,6 +71,7 @@ class Advice:
         gradient_ratio: Signal to noise of all gradient rounds of the plan and all sites together, at the largest share
             that was tried with a ratio of 4 or more, else at the smallest.
         reasons: Why, in sentences.
+        prior: The prior that public images give; None without them.
     """
 
     patients: int
@@ -77,15 +83,18 @@ class Advice:
     covariance: str
     gradient_ratio: float
     reasons: tuple[str, ...]
+    prior: Prior | None = None
 
     def toml(self) -> str:
         """The proposal as lines for `plan.toml`."""
         phases = ", ".join(f'"{phase}"' for phase in self.phases)
         share = [f"moments_share = {self.moments_share:g}"] if self.moments_share < 1 else []
         own = [f'covariance = "{self.covariance}"'] if self.covariance != "shared" else []
-        lines = ["[model]", f"latent = {self.latent}", f"base = {self.base}", *own, "", "[privacy]"]
-        lines += [f"phases = [{phases}]"]
-        return "\n".join([*lines, *share])
+        lines = ["[model]", f"latent = {self.latent}", f"base = {self.base}", *own]
+        if self.prior is not None:
+            lines += [*self.prior.model, "", *self.prior.warm]
+        lines += ["", "[privacy]", f"phases = [{phases}]"]
+        return "\n".join([*lines, *share, *([] if self.prior is None else self.prior.privacy)])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the proposal as plain JSON types."""
@@ -106,6 +115,8 @@ def advise(plan: StudyPlan, *, patients: int, sites: int) -> Advice | None:
     """
     if not plan.privacy.enabled:
         return None
+    if (prior := prior_advice.propose(plan, patients=patients, sites=sites)) is not None:
+        return _with_prior(plan, prior, patients, sites)
     warm = plan.privacy.phases[:1] if "warm" in plan.privacy.phases else ()
     plan = _with(plan, covariance="shared")
     chosen, ratio = _split(plan, patients, sites)
@@ -124,8 +135,24 @@ def advise(plan: StudyPlan, *, patients: int, sites: int) -> Advice | None:
         covariance=chosen.model.covariance,
         gradient_ratio=ratio,
         reasons=(_why_phases(plan, both=both, ratio=ratio), *_why_sizes(base=base, clear=clear, latent=latent),
-                 *_why_covariance(chosen)),
+                 *_why_covariance(chosen), *_what_public_images_buy(plan)),
     )  # fmt: skip
+
+
+def _with_prior(plan: StudyPlan, prior: Prior, patients: int, sites: int) -> Advice:
+    """The proposal where public images are given: moments alone, and a prior that reads them."""
+    return Advice(
+        patients=patients,
+        sites=sites,
+        phases=("warm", "moments"),
+        moments_share=1.0,
+        latent=min(prior.directions, _LATENTS[1]),
+        base=min(16, plan.data.image_size),
+        covariance="class",
+        gradient_ratio=0.0,
+        reasons=(prior.reason,),
+        prior=prior,
+    )
 
 
 def _by_class(plan: StudyPlan, patients: int, sites: int) -> StudyPlan | None:
@@ -186,6 +213,15 @@ def _known(plan: StudyPlan, patients: int, sites: int) -> int:
     gaussians = plan.data.classes * (plan.model.components if step.phase == "mixture" else 1)
     noise = step.event.sigma * sensitivity(plan, step.phase) * math.sqrt(gaussians / sites) / patients
     return int((_LEADING / (_CERTAIN * noise)) ** (1 / _FALL))
+
+
+def _what_public_images_buy(plan: StudyPlan) -> list[str]:
+    if not prior_advice.could_have_one(plan):
+        return []
+    return [
+        "public images of the same kind (wardround public-images) would buy a prior that draws anatomy where the "
+        "closed form draws grain; name their file as warm.source"
+    ]
 
 
 def _why_covariance(plan: StudyPlan) -> list[str]:
