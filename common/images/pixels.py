@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 
 def fit_square(image: Tensor, *, size: int) -> Tensor:
@@ -16,14 +17,15 @@ def fit_square(image: Tensor, *, size: int) -> Tensor:
     Returns:
         [size, size], float32 in [-1, 1].
     """
-    from monai.transforms import Resize  # here, since it takes seconds to import and most commands never resize
-
     height, width = image.shape
     longest = max(height, width)
     target = (max(1, round(height * size / longest)), max(1, round(width * size / longest)))
     mode = "area" if longest > size else "bilinear"
-    resize = Resize(spatial_size=target, mode=mode, align_corners=None if mode == "area" else False)
-    resized = torch.as_tensor(np.asarray(resize(image.unsqueeze(0))))[0]
+    if target == (height, width):
+        resized = image
+    else:
+        corners = None if mode == "area" else False
+        resized = functional.interpolate(image[None, None], size=target, mode=mode, align_corners=corners)[0, 0]
     top, left = (size - target[0]) // 2, (size - target[1]) // 2
     square = torch.full((size, size), float(resized.min()), dtype=torch.float32)
     square[top : top + target[0], left : left + target[1]] = resized

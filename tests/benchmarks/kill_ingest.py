@@ -99,7 +99,7 @@ def run(points: int, seed: int) -> dict[str, object]:
     result: Counter[str] = Counter()
     with tempfile.TemporaryDirectory(prefix="wardround-kill-") as root:
         home, folder, report = Path(root) / "home", Path(root) / "in", Path(root) / "report"
-        for _ in range(2):  # the first time loads MONAI
+        for _ in range(2):  # the first time loads what a decoder and a cache need
             prepare(home, folder, "none", secret)
             began = time.monotonic()
             ingest(folder, home, SETTINGS)

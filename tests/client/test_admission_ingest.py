@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monai.transforms import Resize
 
 from client.admission.cache_writer import exclusive
 from client.admission.ingest import IngestSettings, ingest
@@ -208,3 +209,18 @@ def test_what_a_killed_ingest_left_in_the_cache_folder_is_cleared_and_nothing_el
     (folder / "CURRENT").write_bytes(b"whole")
     with exclusive(tmp_path):
         assert sorted(path.name for path in folder.iterdir()) == ["CURRENT", "LOCK"]
+
+
+@pytest.mark.parametrize("size", [28, 100, 128])
+@pytest.mark.parametrize("shape", [(40, 48), (28, 28), (17, 9), (700, 512), (3, 200), (128, 128)])
+def test_an_image_is_resized_bit_for_bit_as_by_monai_which_an_ingest_need_not_load(
+    shape: tuple[int, int], size: int
+) -> None:
+    image = torch.rand(shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    inside = tuple(max(1, round(side * size / max(shape))) for side in shape)
+    mode = "area" if max(shape) > size else "bilinear"
+    resize = Resize(spatial_size=inside, mode=mode, align_corners=None if mode == "area" else False)
+    expected = torch.as_tensor(np.asarray(resize(image[None])))[0].clamp(-1, 1)
+    top, left = ((size - side) // 2 for side in inside)
+    found = fit_square(image, size=size)[top : top + inside[0], left : left + inside[1]]
+    assert torch.equal(found, expected)
