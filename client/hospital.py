@@ -2,7 +2,7 @@
 
 Formal guarantee
     For any requests of a server, in any order: nothing is read from a scan before the approved plan, the policy and
-    the ledger let the round pass; nothing is computed before its cost is durably booked; nothing leaves that is not
+    the ledger let the round pass. Nothing is computed before its cost is durably booked; nothing leaves that is not
     stored, settled and sealed, or that a patient is in who has withdrawn by then. A reply that is stored is sent again
     as it is. A round that a crash cut short is computed again from its own key, which is the same draw
     (`client.ledger.noise_key`). Anything else is a new booking.

@@ -10,7 +10,7 @@ patience  A TLS error makes Flower give up and a request may take 30 s. On loopb
           error means that it is being restarted, and a slow line is the forwarder's to judge.
 leaving   A killed SuperNode stays "online" at the coordinator for a minute, in which it may not come back. The node id
           is kept, and the next start takes leave in its name first.
-again     A piece whose receipt was lost on the way is sent again; the coordinator has it and says "not stored", on
+again     A piece whose receipt was lost on the way is sent again. The coordinator has it and says "not stored", on
           which Flower drops the whole answer, and the coordinator waits three minutes for it. Here the rest is sent.
 leftover  A request that was taken up again may be answered twice, if its run was stopped while its answer was pushed.
           Flower would send the second answer in place of the next request's, which then waits for its deadline. Here

@@ -1,6 +1,6 @@
 """Several decoder processes behind one iterator: feeds them, watches the clock, replaces the dead.
 
-A process that dies, hangs or breaks the protocol costs the one file it was at; the files that waited behind it go to
+A process that dies, hangs or breaks the protocol costs the one file it was at. The files that waited behind it go to
 its successor. Results come in any order; a caller that needs an order sorts.
 """
 

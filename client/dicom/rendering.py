@@ -180,7 +180,7 @@ def _voi_window(item: Dataset, *, fine: bool) -> Window | None:
     """Return the first usable window of an item.
 
     LINEAR takes half a unit off both ends, which is meant for whole numbers (PS3.3 C.11.2.1.2.1). Where the rescale
-    makes steps finer than a unit, a window of less than two units would become a threshold or nothing; it is read as
+    makes steps finer than a unit, a window of less than two units would become a threshold or nothing. It is read as
     LINEAR_EXACT.
     """
     function = text_of(item, "VOILUTFunction").upper() or "LINEAR"

@@ -3,7 +3,7 @@
 Two copies of a home that both went on have one beginning and two ends. The end of the other is booked here on top of
 this one's, row by row, as spent. What both had stays as it is, so the union is exact; in doubt it is over-counted. A
 last row, the mark, names the hashes of the rows that were taken over. So a server that remembers the other copy's head
-finds it here. A copy that was made before the first booking has no row in common with this ledger; that it is a copy is
+finds it here. A copy that was made before the first booking has no row in common with this ledger. That it is a copy is
 told by the site's secret (`client.site.adopt`).
 
 Two copies that are asked alike within one second, first of all after they parted, make equal rows of two reservations,

@@ -15,7 +15,7 @@ What it costs
 
 What it does not see
     The per-patient gradients of the model (tests compare them with a plain loop) and the moments phase. Plain SGD
-    stands in for the plan's optimizer, because what it releases is the sum of the noised gradients itself; any other
+    stands in for the plan's optimizer, because what it releases is the sum of the noised gradients itself. Any other
     optimizer is a function of the same sums.
 """
 

@@ -6,7 +6,7 @@ Formal guarantee
     its L2 sensitivity, for any images, any weights and any number of images:
 
     - The norm is never underestimated. Norms are taken in float64 of the very float32 numbers that are summed. Where
-      the product of a linear layer is never formed, cancellation between a patient's images could hide digits; a
+      the product of a linear layer is never formed, cancellation between a patient's images could hide digits. A
       bound on what can be hidden (`_DOUBT`) is added to the square of the norm.
     - C is aimed at from below by `_MARGIN`, more than all float64 rounding of norms and sums together.
     - A patient whose gradient is not finite counts as zero: it cannot void or steer the others' step.

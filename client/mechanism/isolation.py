@@ -11,7 +11,7 @@ that a pass keeps, and the scores by which a component is chosen, as a choice sh
 (What is made of it, norms and clipped sums, is float64, whose rounding `client.mechanism.gradients` bounds.) Where a
 number differs, fewer patients go side by side, in the end each alone. That is slower, and keeps the bound.
 
-In which order a library sums is decided by shapes and places; kernels that look at values would be another matter, and
+In which order a library sums is decided by shapes and places. Kernels that look at values would be another matter, and
 none is known among those that are used here. A trial is evidence and no proof.
 """
 

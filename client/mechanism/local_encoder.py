@@ -3,7 +3,7 @@
 Formal guarantee
     The encoder is trained by the same noised sums as the decoder, so all of it was released, in the accountant's eyes,
     by rounds that the ledger has booked: a later round may begin with it as it may with the weights a server sends.
-    It is stored under the round's number, and only once the round's reply is in the spool and its key is gone; a round
+    It is stored under the round's number, and only once the round's reply is in the spool and its key is gone. A round
     begins with the newest of an earlier number. So an interrupted round's encoder is unseen when its key makes the same
     draw again (`client.ledger.noise_key`): no later round saw it, and no server.
 

@@ -29,7 +29,7 @@ Formal guarantee (each phase)
     make.
 
     That holds of the float64 numbers, too, as each image's latents and shares are computed for that image alone. BLAS
-    rounds a row by the number of rows in its batch; a server can send a basis by which rounding is all that is left,
+    rounds a row by the number of rows in its batch. A server can send a basis by which rounding is all that is left,
     and one patient would then turn everybody's latents (tests/client/test_moments.py has such a basis). What is done
     for many images at once is sums, whose rounding nothing magnifies, and cosine coefficients. Their basis is a
     constant and D at least `common.plan.privacy.LEAST_CLIP`, so that rounding is below 1e-12 of a patient's part for

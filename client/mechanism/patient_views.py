@@ -5,7 +5,7 @@ the clip. So more views change no patient's weight and cost no privacy (De et al
 flips are left out, because a mirrored chest is another diagnosis.
 
 Every pass of a round has the same shape: so many slots, one for a patient, with K places for images and their views.
-What is not filled is padding of share 0. A library may round by how many images stand side by side; in passes of one
+What is not filled is padding of share 0. A library may round by how many images stand side by side. In passes of one
 shape that is the same for every patient, with any others (`client.mechanism.isolation`).
 
 What is drawn for one patient is independent of what is drawn for any other, and of the noise: so the law of the others'

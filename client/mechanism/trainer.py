@@ -6,7 +6,7 @@ Formal guarantee (one step)
     Sensitivity: a drawn patient's gradient is that of the mean loss over at most K of the patient's images (and their
     views), clipped to L2 norm C, and gradients are summed in float64. So one patient moves the sum by at most C, with
     however many images (`client.mechanism.gradients` has the proof).
-    Noise: standard deviation sigma C on every coordinate, drawn by `SecureRandom` and added in float64; only the
+    Noise: standard deviation sigma C on every coordinate, drawn by `SecureRandom` and added in float64. Only the
     noised sum is rounded to the parameters' float32, once.
     What follows is post-processing: the division by a public constant (never the realised sample), the optimizer, the
     average, the reply.

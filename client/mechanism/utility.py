@@ -3,7 +3,7 @@
 Formal guarantee
     Neighbouring relation: add or remove all images of one patient. The release is the sum over patients of
     (e, 1), with e the root mean square error per pixel of redrawing at most K of the patient's images, clipped to
-    [0, WORST]; an error that is not a number counts as WORST. So one patient moves it by at most sqrt(WORST^2 + 1) in
+    [0, WORST]. An error that is not a number counts as WORST. So one patient moves it by at most sqrt(WORST^2 + 1) in
     L2 norm, for any images and weights. Gaussian noise of sigma times that is added to both values in
     float64, and the release is an event of its own in the ledger. The model is the one the server sent: nothing that
     was learnt here in this round enters.

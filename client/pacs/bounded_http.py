@@ -48,7 +48,7 @@ class BoundedBody:
 class BoundedAdapter(HTTPAdapter):
     """The transport of a `requests.Session`, one exchange at a time.
 
-    A timeout of `requests` bounds the silence between two bytes only; a server that sends one byte now and then,
+    A timeout of `requests` bounds the silence between two bytes only. A server that sends one byte now and then,
     in the headers or in the body, holds a client for ever. Here a timer shuts the socket down instead.
 
     Attributes:

@@ -149,7 +149,7 @@ def receive(
 ) -> None:
     """Take what a PACS or a router sends by C-STORE, until SIGTERM or Ctrl-C.
 
-    Ends with exit code 0 when told to stop and 5 when the folder or the port cannot be used; a sender can test
+    Ends with exit code 0 when told to stop and 5 when the folder or the port cannot be used. A sender can test
     the service with C-ECHO.
     """
     from client.pacs.job import PullFolder

@@ -342,7 +342,7 @@ def _storage_contexts(classes: list[str]) -> Iterator[tuple[str, list[str]]]:
     """Offer each class with each encoding on its own, as far as the 128 contexts go.
 
     On a context with several transfer syntaxes the PACS picks one, and must convert or withhold what it keeps in
-    another; on contexts of their own it may send each object as it is.
+    another. On contexts of their own it may send each object as it is.
     """
     each = _CONTEXTS // max(len(classes), 1)
     for sop_class in classes[:_CONTEXTS]:

@@ -23,7 +23,7 @@ class ConnectionGuard:
     """Bounds for one connection, put in place when it opens.
 
     pynetdicom reads a PDU with a blocking call per piece and no timeout, so that three bytes from a peer that then
-    falls silent stop its thread, and with it its own timers, for ever; it takes the length in a PDU's header as it
+    falls silent stop its thread, and with it its own timers, for ever. It takes the length in a PDU's header as it
     comes (up to 4 GiB), and joins the pieces of an object of any size in memory. Found in version 3.0.4
     (`dul.py`, `_read_pdu_data`; `transport.py`, `AssociationSocket.recv`).
     """

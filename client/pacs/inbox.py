@@ -237,7 +237,7 @@ class StudyInbox:
         """Compare what lies here with what the PACS announced and listed.
 
         The list says what can be had. A number above it counts objects that the PACS does not hand out, or that have
-        not arrived there; the study is then done, `short`, and listed again by every later run.
+        not arrived there. The study is then done, `short`, and listed again by every later run.
 
         Args:
             announced: NumberOfStudyRelatedInstances of the study, where the PACS gives it.

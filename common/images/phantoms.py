@@ -2,7 +2,7 @@
 
 A phantom is drawn from some twenty smooth parameters, so that a low-dimensional model can learn it: at 32
 pixels twelve principal components hold more than 85 % of the variance. Coordinates run from -1 (left, top) to
-1 (right, bottom) of the image; the patient faces the viewer, so the heart lies on the image's right.
+1 (right, bottom) of the image. The patient faces the viewer, so the heart lies on the image's right.
 """
 
 import functools

@@ -4,7 +4,7 @@ An image x of d pixels in [-1, 1] becomes `base * base` low cosine frequencies, 
 vector's L2 norm is at most the root mean square of the pixels, hence at most 1. The basis is a public constant,
 works at any image size, and keeps the noise isotropic.
 
-A release of phase p is one vector; a patient's contribution to it is the mean over that patient's images of a
+A release of phase p is one vector. A patient's contribution to it is the mean over that patient's images of a
 per-image vector whose L2 norm is at most the mechanism's sensitivity. A mean of vectors in a ball lies in that ball, so
 adding or removing one patient, with however many images, moves the sum by at most that (`client.mechanism.moments` has
 the layouts and the proofs).

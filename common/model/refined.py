@@ -4,7 +4,7 @@
     image   = D-steps(picture + texture + noise, c)    the denoiser D of `common.model.denoiser`
 
 Training: D learns to take white noise off a patient's images. Drawing: a picture of the closed form is blurred by
-noise until it could be a real image under the same noise; the denoiser then takes the noise off in a few steps of the
+noise until it could be a real image under the same noise. The denoiser then takes the noise off in a few steps of the
 probability flow (Karras et al. 2022, section 3; SDEdit, Meng et al. 2022, starts in the same way).
 """
 

@@ -5,7 +5,7 @@
 
 With `model.covariance = "class"`, mean and V are those of the class c (`common.model.linear_start`).
 
-The linear start (mean, V, m_c, L_c, G_c) is the closed-form optimum learnt in the moments phase; it is carried along
+The linear start (mean, V, m_c, L_c, G_c) is the closed-form optimum learnt in the moments phase. It is carried along
 and not trained by gradients. Both nets end in a zero-initialised layer when a start is used, so training begins at
 the closed form and can only refine it. With a zero start (`phases = ["sgd"]`) this is a plain VAE. The nets are MONAI's
 convolutional blocks or, where the plan has `model.hidden`, multilayer perceptrons.

@@ -2,7 +2,7 @@
 
 A signed folder holds `manifest.json` (SHA-256 and size of every signed file, and the signer's public key) and
 `manifest.sig` (the signature over the manifest's exact bytes, base64). A caller that knows the signer's fingerprint
-from another channel gives it as `trusted`; without it, a check shows that nothing was altered since *somebody* signed.
+from another channel gives it as `trusted`. Without it, a check shows that nothing was altered since *somebody* signed.
 
 Source:
     RFC 8032 (Ed25519), RFC 8785's aim: one canonical form (JSON, sorted keys, no blanks).

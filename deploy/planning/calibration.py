@@ -1,6 +1,6 @@
 """How long a round takes and how much memory it needs on this machine: measured on random images, in a second or two.
 
-The trainer and the moments code of a hospital run on a few artificial patients; no scan, no ledger, no noise key of a
+The trainer and the moments code of a hospital run on a few artificial patients. No scan, no ledger, no noise key of a
 site is touched. The figures hold for this machine as busy as it is now, and for patients of as many images as the plan
 takes of one patient in one step.
 """

@@ -2,7 +2,7 @@
 
 It follows from public numbers alone: the plan, the patients and the sites one expects. Three rules decide.
 
-Phases. A linear generator needs two moments of the images, which one release each gives whole; a gradient has a value
+Phases. A linear generator needs two moments of the images, which one release each gives whole. A gradient has a value
 for every weight of the nets, and each step is noised anew. So gradient rounds are worth their epsilon only where a full
 agreement of all patients would stand out well from their noise: where signal to noise of all of them together is 4 or
 more. Patients never agree in full: at ratios between 1 and 3 the moments alone score better in docs/quality.md

@@ -26,7 +26,7 @@ def table(home: Home) -> dict[str, Any]:
     """Everything, as plain JSON types.
 
     "healthy" is what gRPC health says, not that a process is alive. A site's "verdict_key" says whether the key of its
-    verdicts is on record, null where the record is damaged; without one its verdicts are not taken. Its "two_places" is
+    verdicts is on record, null where the record is damaged. Without one its verdicts are not taken. Its "two_places" is
     when (UTC) its node key was seen in two places at once, "" for never. Nothing of it passes then until it has new
     keys.
     """

@@ -4,7 +4,7 @@ A hospital's forwarder sends two numbers with each request: its run, drawn at it
 before. A forwarder that starts again takes another number. The old run has ended, but what it had sent may still be on
 its way, in a proxy or a queue: as many requests as it holds connections, and no more. Which of two runs is the older is
 not known: one that was never heard before may have ended before the other began. So two runs live at the same time if
-each sends more than that after the other was heard; and so does a second forwarder whose request comes twice. From then
+each sends more than that after the other was heard. So does a second forwarder whose request comes twice. From then
 on no request under that node key passes. People decide which of the two goes on, and give it new keys (`wardround
 server invite`).
 

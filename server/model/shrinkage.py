@@ -66,7 +66,7 @@ def shrunk(own: Array, target: Array, deviation: float, patients: float) -> Arra
 def falling(variances: Array, deviation: float) -> Array:
     """The non-increasing sequence nearest to noised variances [k] that are known to fall.
 
-    Neighbours that do not fall are given their mean; where that is below two standard deviations of the noise in it,
+    Neighbours that do not fall are given their mean. Where that is below two standard deviations of the noise in it,
     `deviation` being the noise's on one value, it is 0.
     """
     fit = isotonic_regression(variances, increasing=False)
@@ -80,7 +80,7 @@ def spectrum(variances: Array, deviation: float) -> Array:
     """Take the noise out of the variances [base * base] that the subspace leaves to the cosine frequencies.
 
     Frequencies half an octave wide make a band. Within one, each variance is drawn towards the band's mean as far as
-    noise of this standard deviation explains why they differ (James & Stein 1961, in its empirical Bayes form); what
+    noise of this standard deviation explains why they differ (James & Stein 1961, in its empirical Bayes form). What
     is then below 0 becomes 0, and the others give way so that the band keeps its mean.
     """
     bands = half_octaves(math.isqrt(len(variances)))
@@ -135,7 +135,7 @@ def clear(matrix: Array, deviation: float, *, most: int) -> tuple[Array, Array]:
     """The leading eigenvectors of a noised matrix [m, m] that stand out from the noise, and the variance along each.
 
     Noise raises a leading eigenvalue and turns its eigenvector. An eigenvector is kept where it is nearer to the true
-    one than to all others; the variance given is that of the true matrix along the eigenvector as it was found.
+    one than to all others. The variance given is that of the true matrix along the eigenvector as it was found.
 
     Args:
         matrix: Symmetric, with independent noise on each packed value.
