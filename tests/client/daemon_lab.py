@@ -41,12 +41,12 @@ def run(*arguments: object, cwd: Path, check: bool = True) -> dict[str, Any]:
     return dict(json.loads(done.stdout)) if done.stdout.strip() else {}
 
 
-def wait_until(condition: Callable[[], Any], what: str, *, within_s: float = 120) -> Any:
-    """Poll until the condition holds; returns what it returned."""
+def wait_until(condition: Callable[[], Any], what: str, *, within_s: float = 120, every_s: float = 0.1) -> Any:
+    """Poll until the condition holds; returns what it returned. A condition that runs a command is asked less often."""
     end = time.monotonic() + within_s
     while not (found := condition()):
         assert time.monotonic() < end, f"never seen: {what}"
-        time.sleep(0.1)
+        time.sleep(every_s)
     return found
 
 

@@ -28,6 +28,7 @@ def test_a_site_reaches_its_coordinator_by_ipv6_and_follows_it_to_another_addres
         wait_until(
             lambda: "error" not in run("site", "move", moved, "--home", site, cwd=tmp_path, check=False),
             "the gateway with its new certificate",
+            every_s=1.0,
         )
         since = float(read(site / "daemon" / "link.json")["registered"])
 

@@ -164,4 +164,4 @@ def test_sigterm_takes_leave_of_the_coordinator(deployed: Lab) -> None:
         seen = run("server", "status", "--home", deployed.coordinator, cwd=deployed.folder, check=False)
         return bool(seen["sites"]["north"]["connection"] == "offline")
 
-    wait_until(left, "the leave, well before its heartbeat is missed", within_s=25)
+    wait_until(left, "the leave, well before its heartbeat is missed", within_s=25, every_s=1.0)
