@@ -160,8 +160,8 @@ class _Task(ABC):
         """Those whose budget is booked."""
 
     @abstractmethod
-    def make(self, entry: Entry, number: int) -> str:
-        """Compute what reservation `number` has paid for; returns its digest as the ledger notes it."""
+    def make(self, entry: Entry, key: bytes) -> str:
+        """Compute what was reserved, by the key it was reserved with; returns its digest as the ledger notes it."""
 
     @abstractmethod
     def seal(self, *, epsilon: float, ledger_head: str) -> spool.Answer:
@@ -177,12 +177,12 @@ def _answered(task: _Task) -> spool.Finished:
 
     What comes back may leave at this moment: its key is gone, its plan is approved, and each of its patients consents.
     """
-    site, request, plan = task.site, task.request, task.plan
+    site, request = task.site, task.request
     conditions.refuse_rollback(site, request)
     weights = digest(request.arrays)
     kept = _stored(site, request)
     finished = kept or _made(task, weights)
-    noise_key.destroy(site.home, noise_key.name_of(plan.digest, task.step.number, weights, finished.cohort))
+    noise_key.destroy(site.home, _key_name(task, weights, finished.cohort))
     if kept is None:
         task.stored()
     policy.approved_plan(site.home, request.plan)  # paused or left meanwhile: the answer stays in the spool
@@ -220,9 +220,10 @@ def _made(task: _Task, weights: str) -> spool.Finished:
     check_cohort(site, plan)
     task.prepare()
     entry = _entry(plan, step, task.cohort(), weights)
-    number = _reserve(site, plan, step, entry)
+    name = _key_name(task, weights, entry.cohort)
+    number = _reserve(site, plan, step, entry, name)
 
-    made = task.make(entry, number)
+    made = task.make(entry, _key(site, plan, entry, name, number))
 
     site.ledger.settle(number, entry, reply_digest=made)
     spent = site.ledger.epsilon(delta=plan.privacy.delta, plan=plan.digest)
@@ -244,8 +245,8 @@ class _Training(_Task):
     def cohort(self) -> Cache:
         return self.site.cohort(self.plan)
 
-    def make(self, entry: Entry, number: int) -> str:
-        made = _compute(self.site, self.plan, self.step, self.request.arrays, entry, number)
+    def make(self, entry: Entry, key: bytes) -> str:
+        made = _compute(self.site, self.plan, self.step, self.request.arrays, entry, key)
         leaves, self._encoder = local_encoder.apart(self.plan, made)
         assert isinstance(self.request, TrainRequest)
         self._arrays = sum_half(self.plan).sent(
@@ -278,8 +279,7 @@ class _Judging(_Task):
     def cohort(self) -> Cache:
         return self.site.admitted(self.plan)
 
-    def make(self, entry: Entry, number: int) -> str:
-        key = _key(self.site, self.plan, entry, number)
+    def make(self, entry: Entry, key: bytes) -> str:
         random = self.site.random(self.plan.digest, self.step.number, entry.request, key=key)
         self._judgement = judge(self.site, self.plan, self._candidate, random)
         return self._judgement.candidate
@@ -330,14 +330,19 @@ def check_cohort(site: Site, plan: StudyPlan) -> None:
     policy.enough(site.policy, plan, patients=site.cohort(plan).patients)
 
 
-def _reserve(site: Site, plan: StudyPlan, step: Round, entry: Entry) -> int:
+def _key_name(task: _Task, weights: str, cohort: str) -> str:
+    """Name of the key of what a task makes on these weights and this data set."""
+    attempt = task.request.attempt if isinstance(task.request, MaskedRequest) else 0
+    return noise_key.name_of(task.plan.digest, task.step.number, weights, cohort, attempt=attempt)
+
+
+def _reserve(site: Site, plan: StudyPlan, step: Round, entry: Entry, name: str) -> int:
     """Book the round if the policy lets it pass, judged by the ledger as it stands at that moment.
 
     A round that a crash cut short is not booked again: its key is still there, so nothing of it was ever sent. It is
     taken up under the reservation that the key names, where that is of this very mechanism and the images are the same.
     """
     ledger, patients, generation = site.ledger, len(entry.patients), site.admitted(plan).generation
-    name = noise_key.name_of(entry.plan, entry.round, entry.request, entry.cohort)
     kept = noise_key.kept(site.home, name)
     if kept is not None and kept.generation == generation and ledger.pays_for(kept.entry, entry):
         ledger.require_consent(entry.cohort)
@@ -354,9 +359,9 @@ def _reserve(site: Site, plan: StudyPlan, step: Round, entry: Entry) -> int:
     return ledger.reserve(entry, permit=permit, prepare=prepare)
 
 
-def _key(site: Site, plan: StudyPlan, entry: Entry, number: int) -> bytes:
+def _key(site: Site, plan: StudyPlan, entry: Entry, name: str, number: int) -> bytes:
     """The key that reservation `number` was booked with, for the images it was booked for."""
-    kept = noise_key.kept(site.home, noise_key.name_of(entry.plan, entry.round, entry.request, entry.cohort))
+    kept = noise_key.kept(site.home, name)
     if kept is None or (kept.entry, kept.generation) != (number, site.admitted(plan).generation):
         raise StateError(f"{site.home}: the key of round {entry.round} is gone. Ask for the round again")
     return kept.key
@@ -375,9 +380,9 @@ def _share(plan: StudyPlan, step: Round) -> float:
     return 1.0 if step.phase == VERDICT else plan.aggregation.share
 
 
-def _compute(site: Site, plan: StudyPlan, step: Round, weights: Weights, entry: Entry, number: int) -> Weights:
-    """Run the mechanisms that are booked as `number`, under the key they were booked with."""
-    random = site.random(plan.digest, step.number, entry.request, key=_key(site, plan, entry, number))
+def _compute(site: Site, plan: StudyPlan, step: Round, weights: Weights, entry: Entry, key: bytes) -> Weights:
+    """Run the mechanisms that are booked, under the key they were booked with."""
+    random = site.random(plan.digest, step.number, entry.request, key=key)
     site.use_threads()
     work = Work(
         plan=plan,

@@ -70,7 +70,7 @@ RELEASE = [
           "        verified(verdict, plan=plan.digest, candidate=verdict.candidate)\n", "        pass\n", _VERDICT,
           at="release_verdict"),
     guard("verdict: it is not booked", "client/hospital.py",
-          "    number = _reserve(site, plan, step, entry)", "    number = 1", _VERDICT, at="_made"),
+          "    number = _reserve(site, plan, step, entry, name)", "    number = 1", _VERDICT, at="_made"),
     guard("egress log: a full file is thrown away", "client/egress/egress_log.py",
           "    path.rename(old)\n", "    path.unlink()\n", ("tests/client/test_egress.py",), at="_put_away"),
     guard("egress log: a torn line takes the next one with it", "client/egress/egress_log.py",

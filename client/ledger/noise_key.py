@@ -41,7 +41,7 @@ class RoundKey:
     generation: str
 
 
-def name_of(plan: str, number: int, request: str, cohort: str) -> str:
+def name_of(plan: str, number: int, request: str, cohort: str, *, attempt: int = 0) -> str:
     """Name of the key of round `number`: one for each plan, round, weights (by digest) and data set (by identity).
 
     Args:
@@ -49,8 +49,10 @@ def name_of(plan: str, number: int, request: str, cohort: str) -> str:
         number: Number of the round.
         request: Digest of the weights that were sent.
         cohort: Identity of the data set.
+        attempt: Attempt at a secure round, which is another sum and needs noise of its own; 0 for a plain round.
     """
-    return hashlib.sha256(json.dumps([plan, number, request, cohort]).encode()).hexdigest()[:32]
+    what = [plan, number, request, cohort, *([attempt] if attempt else [])]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]
 
 
 def make(home: Path, name: str, *, entry: int, generation: str) -> None:

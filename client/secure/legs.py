@@ -95,7 +95,7 @@ def begin(site: Site, plan: StudyPlan, request: MaskedRequest, *, cohort: str) -
     session = session_of(site.home, plan, number=request.round, attempt=request.attempt)
     weights = digest(request.arrays)
     session.open_book(request.book, request.boxes, weights=weights)
-    name = noise_key.name_of(plan.digest, request.round, weights, cohort)
+    name = noise_key.name_of(plan.digest, request.round, weights, cohort, attempt=request.attempt)
     session.require_first(cohort, resumes=noise_key.kept(site.home, name) is not None)
 
 

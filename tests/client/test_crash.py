@@ -149,7 +149,7 @@ def test_keys_are_for_the_owner_alone_and_never_twice_the_same(home: Path, monke
     key = noise_key.kept(home, first.stem)
     shutil.rmtree(home / "keys")
     with pytest.raises(StateError, match="key of round"):
-        hospital._compute(Site.open(home), PLAN, schedule(PLAN)[0], request(PLAN).arrays, some_entry(home), 2)
+        hospital._key(Site.open(home), PLAN, some_entry(home), first.stem, 2)
     ask(home, 1)
     assert booked(home) == 2  # without its key it is a new draw
     killed(home, 2, "after the booking", monkeypatch)
@@ -374,10 +374,9 @@ def test_the_counting_of_kills_sees_a_hospital_that_forgets_to_book(
 ) -> None:
     book = hospital._reserve
 
-    def forget(site: Site, plan: StudyPlan, step: Round, entry: hospital.Entry) -> int:
+    def forget(site: Site, plan: StudyPlan, step: Round, entry: hospital.Entry, name: str) -> int:
         if entry.round == 1:
-            return book(site, plan, step, entry)
-        name = noise_key.name_of(entry.plan, entry.round, entry.request, entry.cohort)
+            return book(site, plan, step, entry, name)
         noise_key.make(site.home, name, entry=2, generation=site.cache.generation)
         return 2
 

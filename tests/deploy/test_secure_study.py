@@ -11,8 +11,10 @@ from flwr.app import Message
 from client.approval.proposal import Proposal
 from client.cohort.identity import SIGNING_KEY
 from client.hospital import train
+from client.ledger import noise_key
 from client.ledger.sharing import Sharing
 from client.mechanism.discrete_gaussian import discrete_gaussian
+from client.secure import legs
 from client.secure.identity import accept
 from client.site import policy
 from client.site.rules import SitePolicy
@@ -22,9 +24,10 @@ from common.mechanism.registry import release_length
 from common.model.weights import Weights, digest
 from common.plan.schedule import schedule
 from common.plan.study_plan import StudyPlan
+from common.secure.attempt import pack
 from common.secure.masks import Words
 from common.secure.roster import Roster
-from common.wire.messages import TrainRequest
+from common.wire.messages import TrainReply, TrainRequest
 from common.wire.secure_messages import ConfirmRequest, KeyRequest, MaskedRequest, RevealRequest
 from common.wire.signing import Key
 from deploy.simulation.simulate import _make_roster, start
@@ -173,6 +176,36 @@ def test_a_withdrawal_between_masks_and_reveal_keeps_the_sum_closed_until_a_new_
     assert key not in world.site(1).cohort(world.plan).patient_keys
     rows = [row.round for row in world.site(1).ledger.bookings().rows]
     assert rows == [1, 1, 2, 3]
+
+
+def ask_masked(world: World, attempt: int, weights: Weights) -> TrainReply:
+    """Legs 1 and 2 of an attempt at round 1, the second at the first hospital alone."""
+    question = KeyRequest(plan=world.plan.digest, round=1, attempt=attempt)
+    keys = [legs.give_key(world.site(place), question) for place in range(len(world.homes))]
+    book = pack({place: reply.public + reply.signature for place, reply in enumerate(keys)})
+    return train(
+        world.site(0),
+        MaskedRequest(plan=world.plan.digest, round=1, attempt=attempt, book=book, boxes=b"", arrays=weights),
+    )
+
+
+def test_noise_that_may_have_left_in_one_attempt_is_never_used_again_in_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash leaves the stored answer and the key of its noise: another attempt pays, and draws its own."""
+    world, weights = World.make(tmp_path, plan_text(spare=1)), Study.begin(tmp_path).weights
+
+    def dies(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as crash:
+        crash.setattr(noise_key, "destroy", dies)
+        with pytest.raises(KeyboardInterrupt):
+            ask_masked(world, 1, weights)
+    assert len(list((world.homes[0] / "keys").iterdir())) == 1
+    ask_masked(world, 2, weights)
+    ask_masked(world, 1, weights)  # what was stored leaves now
+    assert [row.round for row in world.site(0).ledger.bookings().rows] == [1, 1]
 
 
 def test_a_round_in_the_form_of_another_sum_is_refused_and_costs_nothing(tmp_path: Path) -> None:
