@@ -26,8 +26,19 @@ _FAR, _FEW = 4, 0.001
 """Overshoot of lossy compression leaves the range by less than a fourth of it, but for one value in a thousand."""
 
 
+def high_bit_shift(dataset: Dataset) -> int:
+    """Return by how many bits the header says that values lie too high in their cells; 0 in all but retired objects."""
+    declared, high = value_of(dataset, "BitsStored"), value_of(dataset, "HighBit")
+    return high + 1 - declared if isinstance(declared, int) and isinstance(high, int) else 0
+
+
 def uncut(dataset: Dataset, photometric: str) -> bool:
-    """Return whether values must be seen with all their bits: those of colours, and of indices without a sign."""
+    """Return whether values must be seen with all their bits.
+
+    Those are colours, indices without a sign, and values that the header says to lie high in their cells.
+    """
+    if high_bit_shift(dataset) > 0:
+        return True
     return photometric not in _GREYS and value_of(dataset, "PixelRepresentation") != 1
 
 
@@ -79,15 +90,18 @@ def true_values(values: Stored, code: Codestream, dataset: Dataset, *, photometr
         if signed:
             wide = np.where(wide >> (kept - 1) > 0, wide - (1 << kept), wide)
     if code.lossy and code.precision > declared:
-        wide = _without_overshoot(wide, declared, signed=signed)
+        wide = _without_overshoot(wide, declared, signed=signed, lifted=high_bit_shift(dataset) > 0)
     true: Stored = wide.astype(f"{'i' if signed else 'u'}{max(allocated, 8) // 8}")
     return true
 
 
-def _without_overshoot(values: NDArray[Any], stored: int, *, signed: bool) -> NDArray[Any]:
+def _without_overshoot(values: NDArray[Any], stored: int, *, signed: bool, lifted: bool) -> NDArray[Any]:
+    """Clip what lies a little outside; values `lifted` in their cells are far outside, and stay."""
     low, high = (-(1 << (stored - 1)), (1 << (stored - 1)) - 1) if signed else (0, (1 << stored) - 1)
     far = (1 << stored) // _FAR
     if np.count_nonzero((values < low - far) | (values > high + far)) > _FEW * values.size:
+        if lifted:
+            return values
         raise ScanRefused(Reason.CONTRADICTORY_HEADER)
     clipped: NDArray[Any] = np.clip(values, low, high)
     return clipped

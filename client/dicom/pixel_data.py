@@ -101,12 +101,6 @@ def photometric_of(dataset: Dataset) -> str:
     return text_of(dataset, "PhotometricInterpretation").upper()
 
 
-def high_bit_shift(dataset: Dataset) -> int:
-    """Return by how many bits the header says that values lie too high in their cells; 0 in all but retired objects."""
-    stored = _count(dataset, "BitsStored")
-    return _count(dataset, "HighBit") + 1 - stored if stored else 0
-
-
 def _count(dataset: Dataset, keyword: str) -> int:
     try:
         return int(value_of(dataset, keyword) or 0)
@@ -171,7 +165,7 @@ def _native(header: Header, index: int) -> Frame:
     options = as_pixel_options(header.dataset, transfer_syntax_uid=header.syntax, pixel_keyword=header.keyword)
     if photometric in _HALVED:
         options["photometric_interpretation"] = "YBR_FULL_422"
-    if high_bit_shift(header.dataset) > 0 or sample_bits.uncut(header.dataset, photometric):
+    if sample_bits.uncut(header.dataset, photometric):
         options["correct_unused_bits"] = False  # it would cut the bits that count
     if header.vr:
         options["pixel_vr"] = header.vr

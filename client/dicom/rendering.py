@@ -8,9 +8,9 @@ from pydicom.dataset import Dataset
 
 from client.admission.reasons import Reason
 from client.decoder.frame_decoder import Frame
+from client.decoder.sample_bits import high_bit_shift
 from client.dicom.functional_groups import SECTIONS, groups_of, value_in
 from client.dicom.luts import apply_palette, read_lut
-from client.dicom.pixel_data import high_bit_shift
 from client.dicom.pixels import Lut, Rendering, Stored, Window, grey_of
 from client.dicom.reader import text_of
 from client.dicom.sop_classes import ANGIOGRAPHY, COMPUTED_TOMOGRAPHY

@@ -13,6 +13,7 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
     UltrasoundImageStorage,
@@ -31,6 +32,7 @@ from tests.client.variants import (
     j2k,
     jpeg,
     luminance,
+    rle,
     unit,
 )
 
@@ -179,3 +181,28 @@ def test_bits_above_grey_are_cut_off_as_the_standard_says(stored: int) -> None:
     junk = ((STORED >> (12 - stored)) | (0xF << stored)).astype(np.uint16)
     result = shown(ct(junk, **bits(16, stored)), window=WHOLE if stored == 12 else (511.5, 1023.0))
     np.testing.assert_allclose(result, unit(STORED >> (12 - stored), 0, (1 << stored) - 1), atol=EXACT)
+
+
+HIGH: dict[str, Callable[[NDArray[Any]], Dataset]] = {
+    "native": lambda values: ct(values, **bits(16, 12, 15)),
+    "run-length": lambda values: packed(ct(values, **bits(16, 12, 15)), [bytes(rle(values))], RLELossless),
+    "jpeg 2000": lambda values: packed(ct(values, **bits(16, 12, 15)), [j2k(values)], JPEG2000Lossless),
+    "jpeg 2000 with loss": lambda values: packed(
+        ct(values, **bits(16, 12, 15)), [j2k(values, reversible=False, level=90)], JPEG2000
+    ),
+    "jpeg-ls": lambda values: packed(
+        ct(values, **bits(16, 12, 15)), [bytes(imagecodecs.jpegls_encode(values))], JPEGLSLossless
+    ),
+    "lossless jpeg": lambda values: packed(
+        ct(values, **bits(16, 12, 15)),
+        [bytes(imagecodecs.jpeg8_encode(values, lossless=True, bitspersample=16))],
+        JPEGLosslessSV1,
+    ),
+}
+
+
+@pytest.mark.parametrize("codec", HIGH)
+@pytest.mark.parametrize("shift", [4, 0])
+def test_values_high_in_their_cells_are_moved_down_and_a_wrong_high_bit_moves_nothing(codec: str, shift: int) -> None:
+    result = shown(HIGH[codec]((STORED << shift).astype(np.uint16)), window=WHOLE)
+    np.testing.assert_allclose(result, unit(STORED), atol=0.01 if codec.endswith("loss") else EXACT)
