@@ -144,7 +144,7 @@ HOME = [
     guard("disk: there is no room for the reason", "server/study/progress.py",
           "        (folder / _RESERVE).unlink(missing_ok=True)\n        write", "        write", _RUNS, at="_pause"),
     guard("clocks: a stamp of the future is recent", "client/daemon/checks.py",
-          'if up["registered"] and 0 <= clocks', 'if up["registered"] and -1e9 <= clocks', _FORWARDER,
+          'and up["registered"] and 0 <= clocks', 'and up["registered"] and -1e9 <= clocks', _FORWARDER,
           at="registered"),
     guard("clocks: a stamp of another boot is recent", "client/daemon/checks.py",
           'if link.get("boot") != clocks.boot():', "if False:", _FORWARDER, at="registered"),

@@ -34,6 +34,8 @@ FREE_BYTES = 64 * 1024 * 1024
 PROBE = "probe"
 _PROBE_BYTES = b"0" * 4096
 _TWO_PLACES = 409
+_SHUT_OUT = (403, _TWO_PLACES)
+"""Answers of the gateway to a site that may not enter: they count at once, and not after `SILENCE_S`."""
 _LOOK = "Look in the system's log"
 _CURES: dict[type[DiskRefused], str] = {
     DiskFull: "Free some space",
@@ -78,7 +80,8 @@ def registered(home: DaemonHome) -> str:
     up = {key: float(link.get(f"{key}_up", 0)) for key in ("registered", "failed", "answered")}
     if link.get("boot") != clocks.boot():
         return "the coordinator has not answered yet"
-    if up["registered"] and 0 <= clocks.uptime_s() - up["registered"] < SILENCE_S:
+    shut_out = link.get("status") in _SHUT_OUT and up["answered"] > up["registered"]
+    if not shut_out and up["registered"] and 0 <= clocks.uptime_s() - up["registered"] < SILENCE_S:
         return ""
     if up["failed"] > up["answered"]:
         return _not_reached(home, str(link.get("error", "")))

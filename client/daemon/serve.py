@@ -36,6 +36,8 @@ RESTART = Backoff(first_s=0.5, most_s=10.0)
 """Outlasts the minute in which a coordinator may still think that a killed node is online."""
 RENEW_EVERY_S = 3600.0
 """Pause between two looks at the forwarder's certificate."""
+LOOK_EVERY_S = 5.0
+"""Pause between two looks at the node key."""
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
 
@@ -77,9 +79,39 @@ def serve(path: Path) -> None:
         )
         log.info("serving %s", policy.name)
         announcer.event(f"{policy.name}: starting; `wardround site status` shows more")
+        home.link.unlink(missing_ok=True)  # how the coordinator was reached by an earlier run, perhaps by other keys
+        keeper = Keeper(home, supervisor)
         with health:
-            supervisor.run(on_tick=lambda: renew(home, supervisor), tick_s=RENEW_EVERY_S)
+            supervisor.run(on_tick=keeper.look, tick_s=LOOK_EVERY_S)
         home.state.unlink(missing_ok=True)
+
+
+class Keeper:
+    """Keeps the processes at the keys that the home has: a certificate that is due, a node key that is new.
+
+    Args:
+        home: The home.
+        supervisor: Its processes.
+    """
+
+    def __init__(self, home: DaemonHome, supervisor: Supervisor) -> None:
+        self._home, self._supervisor = home, supervisor
+        self._node_key, self._renewed = _content(home.node_key), float("-inf")
+
+    def look(self) -> None:
+        """Look once; from the thread of the supervisor."""
+        if time.monotonic() - self._renewed >= RENEW_EVERY_S:
+            self._renewed = time.monotonic()
+            renew(self._home, self._supervisor)
+        found = _content(self._home.node_key)
+        if found and found != self._node_key:  # the site has joined anew; without a key it is about to
+            self._node_key = found
+            log.info("the site has a new node key")
+            self._supervisor.restart("supernode")
+
+
+def _content(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""
 
 
 def renew(home: DaemonHome, supervisor: Supervisor) -> None:

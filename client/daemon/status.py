@@ -10,6 +10,7 @@ from client.approval.approvals import Approval, active_plans, approvals, site_pa
 from client.cohort.forms import forms, in_use
 from client.daemon.home import DaemonHome, read_json
 from client.daemon.meter import read_days
+from client.site import place
 from client.site.rules import SitePolicy
 from common.display.plain import plain
 from common.errors import CacheCorrupt, StateError
@@ -33,6 +34,7 @@ class Status:
         certificate_days: Days until the client certificate ends; None without one.
         link: When and how the coordinator was last reached.
         traffic: Today's bytes and requests.
+        moved: Why nothing serves here, of a home that is not where it was bound; "" for any other.
         paused: Since when the whole site is paused; "" when it is not.
         studies: State by study approved here; of a name that was used again, that of the plan that was not left, and
             with the beginnings of their digests where there are several.
@@ -50,6 +52,7 @@ class Status:
     certificate_days: float | None
     link: dict[str, Any]
     traffic: dict[str, Any]
+    moved: str
     paused: str
     studies: dict[str, str]
     caches: dict[str, str]
@@ -60,7 +63,8 @@ class Status:
         home = DaemonHome(path.resolve())
         policy = SitePolicy.load(home.home)
         state = read_json(home.state)
-        running = _alive(state.get("pid"))
+        moved = _moved(home.home)
+        running = not moved and _alive(state.get("pid"))  # a copy bears the process id of the home it was made of
         asked = health.ask(int(state["ports"]["health"])) if running and "ports" in state else {}
         paused = site_paused(home.home)
         today = time.strftime("%Y-%m-%d", time.gmtime())
@@ -76,6 +80,7 @@ class Status:
             certificate_days=_days_left(home),
             link=read_json(home.link),
             traffic=next((vars(day) for day in reversed(read_days(home.traffic)) if day.day == today), {}),
+            moved=moved,
             paused=paused.at if paused else "",
             studies=_studies(approvals(home.home)),
             caches=_caches(home.home),
@@ -90,6 +95,7 @@ class Status:
         lines = [
             f"site {self.site}: {'serving' if self.serving else 'NOT serving'}{'' if self.running else ', stopped'}"
         ]
+        lines += [f"  place        {self.moved}"] if self.moved else []
         lines += [f"  {name:<12} {plain(reason) or 'ok'}" for name, reason in self.health.items()]
         lines += [
             f"  {name:<12} process {child['pid'] or '-'}, started again {child['restarts']} times"
@@ -110,6 +116,17 @@ class Status:
             f"  cache        {plain(name)}: {f'of {made}' if made else none}" for name, made in self.caches.items()
         ]
         return "\n".join(lines)
+
+
+def _moved(home: Path) -> str:
+    """Why a home serves nothing where it is; "" for one that was never served, too."""
+    if not (home / place.PLACE).exists():
+        return ""
+    try:
+        place.examine(home)
+    except StateError as error:
+        return str(error)
+    return ""
 
 
 def _caches(home: Path) -> dict[str, str]:

@@ -15,7 +15,15 @@ _COLOURS = {"ok": "green", "warning": "yellow", "failure": "red"}
 
 
 @click.command()
-@click.option("--home", type=click.Path(path_type=Path), default=".", show_default=True, help="The home to examine.")
+@click.option(
+    "--home",
+    type=click.Path(path_type=Path),
+    envvar=["WARDROUND_HOME", "WARDROUND_SERVER_HOME"],
+    default=".",
+    show_default=True,
+    show_envvar=True,
+    help="The home to examine.",
+)
 @json_option
 @click.pass_context
 def doctor(context: click.Context, *, home: Path, as_json: bool) -> None:
@@ -50,7 +58,7 @@ def examined_first(serve: click.Command) -> None:
 
 def _sheet(findings: list[Finding]) -> Sheet:
     return Sheet(
-        columns=("check", "finding", "how to fix"),
-        rows=tuple((finding.check, finding.finding, finding.fix) for finding in findings),
+        columns=("check", "level", "finding", "how to fix"),
+        rows=tuple((finding.check, finding.level, finding.finding, finding.fix) for finding in findings),
         colours=tuple(_COLOURS[finding.level] for finding in findings),
     )

@@ -1,5 +1,6 @@
 """`wardround server ...`: the commands of the coordinator. `COMMANDS` is attached to the `server` group."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from common.display.terminal import Commands, emit, json_option, say
 from common.host.owner import require_owner
 
 _folder = click.Path(path_type=Path)
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+"""What Flower writes into its logs around a level."""
 
 
 def _owned(_context: click.Context, _option: click.Parameter, root: Path) -> Path:
@@ -241,7 +244,7 @@ def logs(name: str, *, root: Path, follow: bool, lines: int) -> None:
     home = Home.open(root)
     pieces = process_log(home, name, lines)
     for piece in study_log(home, name, follow=follow) if pieces is None else pieces:
-        say(piece, nl=False)
+        say(_COLOUR.sub("", piece), nl=False)
 
 
 @click.command()

@@ -158,9 +158,11 @@ def _two_places(node: Node, doubled: dict[str, dict[str, str]]) -> str:
 def _site(site: dict[str, Any], ours: str) -> str:
     unheard = site["state"] == "enrolled" and not site["verdict_key"]
     words = [
-        site["state"], site["connection"], "(no verdict key: `wardround site renew` there)" if unheard else "",
+        site["state"],
+        site["connection"] if site["connection"] != site["state"] else "",
+        "(no verdict key: `wardround site renew` there)" if unheard else "",
         peers.words(site["flower"], ours),
-    ]  # fmt: skip
+    ]
     if site["two_places"]:
         words.append(
             f"(IN TWO PLACES AT ONCE since {site['two_places']}: a copy of its home is in use, and nothing of either "

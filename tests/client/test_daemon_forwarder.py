@@ -278,6 +278,20 @@ def test_a_stamp_of_the_future_or_of_another_boot_is_not_taken_for_registered(tm
     assert "two places at once" in checks.registered(home)
 
 
+@pytest.mark.parametrize(("status", "words"), [(403, "not revoked"), (409, "two places at once")])
+def test_a_site_that_is_shut_out_is_told_so_at_once(tmp_path: Path, status: int, words: str) -> None:
+    """It used to be well for as long as a sign of life counts, a minute and a half."""
+    home = DaemonHome(tmp_path)
+    link = Link(path=home.link)
+    link.saw_answer(method="pull-messages", status=200, date="")
+    link.saw_answer(method="pull-messages", status=503, date="")
+    assert checks.registered(home) == "", "the coordinator may be starting again"
+    link.saw_answer(method="pull-messages", status=status, date="")
+    assert words in checks.registered(home)
+    link.saw_answer(method="pull-messages", status=200, date="")
+    assert checks.registered(home) == ""
+
+
 def test_what_passes_is_metered_by_day_and_the_link_is_known(pair: tuple[Gateway, Forwarder]) -> None:
     _, forwarder = pair
     forwarder.post(content=bytes(1_000_000))
