@@ -80,13 +80,21 @@ def test_what_cannot_be_told_or_may_not_enter_is_refused_with_its_reason(
 
 
 @pytest.mark.parametrize(
-    ("case", "left_out"),
-    [("mg-for-processing-beside-presentation", {"for_processing": 1}),
-     ("pet-units-mixed-under-one-window", {"wrong_unit": 2})],
-)  # fmt: skip
-def test_one_of_several_enters(case: str, left_out: dict[str, int], tmp_path: Path) -> None:
+    ("case", "left_out", "enters", "meant"),
+    [
+        ("mg-for-processing-beside-presentation", {"for_processing": 1}, "pres.dcm", lambda v: linear(v, 2048, 4096)),
+        ("pet-units-mixed-under-one-window", {"wrong_unit": 2}, "GML.dcm", lambda v: np.clip((v - 3) / 3, -1, 1)),
+    ],
+)
+def test_one_of_several_enters(
+    case: str, left_out: dict[str, int], enters: str, meant: Callable[[Pixels], Pixels], tmp_path: Path
+) -> None:
     images, reasons = come_out(case, tmp_path)
-    assert (images is not None and len(images), reasons) == (1, left_out)
+    assert images is not None
+    assert reasons == left_out
+    dataset = dcmread(CASES / case / enters)
+    values = dataset.pixel_array * float(dataset.get("RescaleSlope", 1))
+    np.testing.assert_allclose(images, meant(values)[None], atol=1e-3)
 
 
 @pytest.mark.parametrize(
