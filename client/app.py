@@ -33,13 +33,7 @@ _Question = TypeVar(
 
 @app.query()  # type: ignore[untyped-decorator]
 def query(message: Message, context: Context) -> Message:
-    """Answer a `Hello` with the site's name, an `About` with its settings, a secure leg, or a refusal by type."""
-    if _asks(message, KeyRequest):
-        return _answer(message, context, KeyRequest, legs.give_key)
-    if _asks(message, ConfirmRequest):
-        return _answer(message, context, ConfirmRequest, legs.confirm)
-    if _asks(message, RevealRequest):
-        return _answer(message, context, RevealRequest, legs.reveal)
+    """Answer a `Hello` with the site's name, an `About` with its settings, or a refusal by type."""
     if _asks(message, About):
         return _answer(message, context, About, hospital.about)
     return _answer(message, context, Hello, hospital.greet)
@@ -47,7 +41,13 @@ def query(message: Message, context: Context) -> Message:
 
 @app.train()  # type: ignore[untyped-decorator]
 def train(message: Message, context: Context) -> Message:
-    """Answer a `TrainRequest` with a sealed reply, or a refusal by type."""
+    """Answer a `TrainRequest` with a sealed reply, another leg of a secure round with its own, or a refusal by type."""
+    if _asks(message, KeyRequest):
+        return _answer(message, context, KeyRequest, legs.give_key)
+    if _asks(message, ConfirmRequest):
+        return _answer(message, context, ConfirmRequest, legs.confirm)
+    if _asks(message, RevealRequest):
+        return _answer(message, context, RevealRequest, legs.reveal)
     if _asks(message, MaskedRequest):
         return _answer(message, context, MaskedRequest, hospital.train)
     return _answer(message, context, TrainRequest, hospital.train)

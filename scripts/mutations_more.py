@@ -146,7 +146,7 @@ MORE = [
         name="runner: an answer of any form leaves",
         file="client/daemon/runner.py",
         at="checked",
-        old="        if any(_has_form(content, form) for form in (HelloReply, AboutReply, TrainReply, Verdict)):",
+        old="        if any(_has_form(content, form) for form in FORMS):",
         new="        if True:",
         tests=(ZYGOTE + "::test_only_the_known_forms_of_an_answer_are_passed_on",),
     ),

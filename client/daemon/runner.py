@@ -46,6 +46,7 @@ from common.host import logs
 from common.host.files import PRIVATE, write_atomically
 from common.host.rate import Rate
 from common.wire.messages import AboutReply, HelloReply, TrainReply, Verdict, pack, read_reply
+from common.wire.secure_messages import ConfirmReply, KeyReply, RevealReply
 
 log = logging.getLogger(__name__)
 
@@ -212,6 +213,10 @@ class Runner:
         )
 
 
+FORMS = (HelloReply, AboutReply, TrainReply, Verdict, KeyReply, ConfirmReply, RevealReply)
+"""Every answer that may leave, refusals aside."""
+
+
 def checked(answer: bytes, home: Path, site: str) -> RecordDict:
     """Return a child's answer if it is a refusal, a greeting, a sealed reply or a verdict; else a refusal instead.
 
@@ -224,7 +229,7 @@ def checked(answer: bytes, home: Path, site: str) -> RecordDict:
     """
     try:
         content = recorddict_from_proto(RecordDictProto.FromString(answer))
-        if any(_has_form(content, form) for form in (HelloReply, AboutReply, TrainReply, Verdict)):
+        if any(_has_form(content, form) for form in FORMS):
             return pack(content)
     except Exception as error:  # noqa: BLE001 - bytes that are no records at all
         log.warning("the client's answer cannot be read: %s", error)

@@ -28,10 +28,10 @@ def on_grid(vector: Array, *, sensitivity: float) -> Integers:
     """One patient's vector in steps of sensitivity / 2^24, toward zero, of norm at most 2^24."""
     with np.errstate(all="ignore"):  # the server may have sent any numbers; what is not finite is zero below
         steps = np.trunc(vector * (GRID / sensitivity))
-        squares = float(steps @ steps)
+        squares = float(np.einsum("i,i->", steps, steps))  # no BLAS, whose threads cost more than this sum
         if not squares <= GRID**2:
             steps = np.trunc(steps * ((1 - 2.0**-40) * GRID / np.sqrt(squares)))
-            squares = float(steps @ steps)
+            squares = float(np.einsum("i,i->", steps, steps))  # no BLAS, whose threads cost more than this sum
     if not squares <= GRID**2:
         return np.zeros(len(vector), np.int64)
     return steps.astype(np.int64)

@@ -92,21 +92,31 @@ def clip(vectors: Array, bound: float) -> Array:
     return clipped
 
 
+@functools.lru_cache(maxsize=8)
+def _triangle_places(side: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Array]:
+    """Rows, columns and scales of a packed symmetric matrix; to find them takes longer than to pack one patient's."""
+    rows, columns = np.triu_indices(side)
+    scale: Array = np.where(rows == columns, 1.0, math.sqrt(2.0))
+    for array in (rows, columns, scale):
+        array.flags.writeable = False
+    return rows, columns, scale
+
+
 def pack_matrix(matrix: Array) -> Array:
     """Upper triangle of a symmetric matrix [m, m] -> [m(m+1)/2], isometric to the Frobenius norm.
 
     Off-diagonal entries are scaled by sqrt(2), so the packed L2 norm of v v' equals ||v||^2.
     """
-    rows, columns = np.triu_indices(len(matrix))
-    packed: Array = matrix[rows, columns] * np.where(rows == columns, 1.0, math.sqrt(2.0))
+    rows, columns, scale = _triangle_places(len(matrix))
+    packed: Array = matrix[rows, columns] * scale
     return packed
 
 
 def unpack_matrix(packed: Array, size: int) -> Array:
     """Undo the packing of `pack_matrix` for one [m(m+1)/2] vector: the symmetric matrix [m, m]."""
-    rows, columns = np.triu_indices(size)
+    rows, columns, scale = _triangle_places(size)
     matrix = np.zeros((size, size))
-    matrix[rows, columns] = packed / np.where(rows == columns, 1.0, math.sqrt(2.0))
+    matrix[rows, columns] = packed / scale
     symmetric: Array = matrix + np.triu(matrix, 1).T
     return symmetric
 

@@ -82,5 +82,6 @@ def _key(attempt: Attempt, place: int, tables: Iterable[tuple[int, Table]], righ
             return key
     raise StudyStopped(
         f"round {attempt.round}: {len(shares)} hospitals gave shares of a key of {attempt.roster.names[place]}, and no "
-        f"{attempt.terms.threshold} of them fit. The sum stays closed; ask for a new attempt"
+        f"{attempt.terms.threshold} of them fit. The sum stays closed. Resume the study: they are asked for once more, "
+        "and if they stay wrong, a new attempt is begun"
     )

@@ -1,7 +1,8 @@
 """What crosses the border in a secure round: the four legs of `docs/decisions/0014`, and the answer to each.
 
 Tables by place travel as bytes (`common.secure.attempt.pack`). The answer to a `MaskedRequest` is a `TrainReply` whose
-arrays are those of the masked sum.
+arrays are those of the masked sum. All travel as Flower's "train": the runner holds back "query" above a rate, which is
+there for greetings.
 """
 
 from dataclasses import dataclass

@@ -178,7 +178,7 @@ def _with(plan: StudyPlan, **changes: Any) -> StudyPlan:
 def _split(plan: StudyPlan, patients: int, sites: int) -> tuple[StudyPlan, float]:
     """The plan with the phases and the share it should have, and the ratio that decided."""
     ratio = 0.0
-    for share in _SHARES if plan.training.rounds else ():
+    for share in _SHARES if plan.training.rounds and not plan.aggregation.secure else ():
         tried = _spending(plan, phases=("moments", "sgd"), moments_share=share)
         last = schedule(tried)[-1]
         ratio = signal_to_noise(tried, last, patients) * math.sqrt(tried.training.rounds * sites)
@@ -232,6 +232,8 @@ def _why_covariance(plan: StudyPlan) -> list[str]:
 
 def _why_phases(plan: StudyPlan, *, both: bool, ratio: float) -> str:
     rounds = plan.training.rounds
+    if plan.aggregation.secure:
+        return "gradient rounds cannot share noise, so the moments get everything"
     if not rounds:
         return "the plan has no gradient rounds, so the moments get everything"
     whole = f"all {rounds} gradient rounds together have signal to noise {ratio:.2g}"

@@ -30,6 +30,7 @@ def budget_(
         calibration,
         planner,
         planner_advice,
+        sharing,
     )
 
     plan = StudyPlan.load(plan_file)
@@ -40,12 +41,25 @@ def budget_(
 
         draw(found, plot)
     advice = planner_advice.advise(plan, patients=patients, sites=sites or plan.aggregation.min_sites)
-    result = {**found.to_dict(), "advice": None if advice is None else advice.to_dict()}
-    emit(result, as_json=as_json, text=_text(found, plot, advice))
+    shared = sharing.worth(plan, sites=sites or plan.aggregation.hospitals or plan.aggregation.min_sites)
+    result = {
+        **found.to_dict(),
+        "advice": None if advice is None else advice.to_dict(),
+        "sharing": None if shared is None else shared.to_dict(),
+    }
+    told = [] if shared is None else ["", *shared.lines()]
+    emit(result, as_json=as_json, text=_text(found, plot, advice, told))
 
 
-def _text(found: "Forecast", plot: Path | None, advice: "Advice | None") -> Callable[[], str]:
-    """Return what draws the forecast for a person."""
+def _text(found: "Forecast", plot: Path | None, advice: "Advice | None", sharing: list[str]) -> Callable[[], str]:
+    """Return what draws the forecast for a person.
+
+    Args:
+        found: The forecast.
+        plot: Where it was drawn.
+        advice: How the budget is better split.
+        sharing: Lines on what shared noise is worth.
+    """
 
     def lines() -> str:
         plan = found.plan
@@ -64,7 +78,7 @@ def _text(found: "Forecast", plot: Path | None, advice: "Advice | None") -> Call
             for a in found.alternatives
         ]
         drawn = [f"drawn in {plot}"] if plot else []
-        return "\n".join([*out, "", _effort(found), *drawn, *([] if advice is None else _advice(advice))])
+        return "\n".join([*out, "", _effort(found), *drawn, *sharing, *([] if advice is None else _advice(advice))])
 
     return lines
 

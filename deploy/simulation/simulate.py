@@ -103,7 +103,7 @@ def prepare(
         _refuse_unused_labels(plan, homes)
         SimulationSetup(seed=seed, homes=homes).save(draft / SETUP)
         if plan.aggregation.secure:
-            _make_roster(plan, homes, draft)
+            make_roster(plan, homes, draft)
         signers.save(draft, {home.name: Key.at(home / SIGNING_KEY).public for home in homes})
     return Prepared(run=run, plan=plan, summaries=summaries)
 
@@ -225,8 +225,13 @@ def _make_site(
     return found_site(home, plan, seed=seed, admit=admit)
 
 
-def _make_roster(plan: StudyPlan, homes: Sequence[Path], run: Path) -> None:
+def make_roster(plan: StudyPlan, homes: Sequence[Path], run: Path) -> None:
     """Make the roster of the simulated hospitals, which each of them and the coordinator know then.
+
+    Args:
+        plan: A plan that shares its noise and names no roster.
+        homes: The hospitals' homes, with their rules.
+        run: The study's folder.
 
     Raises:
         PlanError: The plan names a roster of real hospitals, or another number of them.

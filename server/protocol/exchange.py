@@ -66,10 +66,7 @@ _KINDS = {
     About: MessageType.QUERY,
     TrainRequest: MessageType.TRAIN,
     EvaluateRequest: MessageType.EVALUATE,
-    KeyRequest: MessageType.QUERY,
-    MaskedRequest: MessageType.TRAIN,
-    ConfirmRequest: MessageType.QUERY,
-    RevealRequest: MessageType.QUERY,
+    **dict.fromkeys((KeyRequest, MaskedRequest, ConfirmRequest, RevealRequest), MessageType.TRAIN),
 }
 
 

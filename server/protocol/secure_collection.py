@@ -10,7 +10,7 @@ from common.mechanism.masked_sum import BOXES, COMMITMENT
 from common.model.weights import digest
 from common.plan.schedule import Round
 from common.secure.attempt import MOST_ATTEMPTS, SIGNATURE_BYTES, Attempt, KeyBook, Table, pack, unpack
-from common.secure.masks import BOX_BYTES, KEY_BYTES
+from common.secure.masks import BOX_BYTES, KEY_BYTES, Words
 from common.secure.opening import opened
 from common.wire.messages import Refused, TrainReply
 from common.wire.secure_messages import (
@@ -30,7 +30,7 @@ from server.protocol.exchange import Answer, Exchange, Question
 from server.protocol.polling import Asking
 from server.protocol.roster import AWAY, Roster
 from server.study import attempts
-from server.study.attempts import BOOK, MEMBERS, REVEALS, SIGNATURES, AttemptFiles
+from server.study.attempts import ASKED_AGAIN, BOOK, MEMBERS, REVEALS, SIGNATURES, AttemptFiles
 from server.study.reminders import Reminders
 from server.study.study import Receipt, Study
 
@@ -76,10 +76,25 @@ class SecureCollection:
         statement = self._attempt.statement(book=book.digest, weights=self._weights, commitments=commitments)
         signatures = self._confirm(commitments, statement)
         revealed = self._reveal(commitments, signatures, boxes)
-        self._sum.opened(opened(self._attempt, book, self._sum.masked, weights=self._weights, commitments=commitments,
-                                revealed=revealed))  # fmt: skip
+        self._sum.opened(self._opened(book, commitments, revealed))
         absent = set(self._members.names) - set(self.replied)
         self.missing = {name: self.missing.get(name, AWAY) for name in absent}
+
+    def _opened(self, book: KeyBook, commitments: Table, revealed: dict[int, tuple[Table, Table]]) -> Words:
+        """The sum without its masks. Shares that do not fit are asked for once more; then the attempt has failed.
+
+        A share may have been spoilt on its way, or its hospital may give a wrong one each time.
+        """
+        try:
+            return opened(self._attempt, book, self._sum.masked, weights=self._weights, commitments=commitments,
+                          revealed=revealed)  # fmt: skip
+        except StudyStopped:
+            if self._files.tables(ASKED_AGAIN) is not None:
+                self._files.fail()
+            self._files.keep(ASKED_AGAIN, {})
+            for name in (REVEALS, SIGNATURES):
+                self._files.drop(name)
+            raise
 
     def join(self) -> Total:
         """What the members' numbers come to.

@@ -4,6 +4,7 @@
                             NN.safetensors   each masked reply, by place
                             members.json     the set U, written before the first hospital is asked to sign it
                             signatures.json reveals.json   what came of the last two legs
+                            asked-again.json shares did not fit once, and were asked for again
                             failed           this attempt cannot be finished; the next one is begun
 
 The folder is removed once the round's checkpoint is saved: reveals open keys, and are needed no longer.
@@ -25,7 +26,8 @@ from common.secure.roster import Roster
 from common.wire.messages import TrainReply
 
 FOLDER, ROSTER = "secure", "roster.json"
-BOOK, MEMBERS, SIGNATURES, REVEALS, _FAILED = "book", "members", "signatures", "reveals", "failed"
+BOOK, MEMBERS, SIGNATURES, REVEALS = "book", "members", "signatures", "reveals"
+ASKED_AGAIN, _FAILED = "asked-again", "failed"
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 
 from common.errors import WardroundError
 from tests.benchmarks import quality_data, quality_runs
-from tests.benchmarks.quality_plans import BASES, METHODS, SEEDS, Cell, cells
+from tests.benchmarks.quality_plans import BASES, METHODS, PHASES, SEEDS, Cell, cells
 from tests.benchmarks.quality_results import append, key, lines
 from tests.benchmarks.quality_runs import Job
 
@@ -55,7 +55,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", choices=list(BASES), default=list(BASES))
-    parser.add_argument("--method", nargs="+", choices=[*METHODS, "real"], default=[*METHODS, "real"])
+    parser.add_argument("--method", nargs="+", choices=[*PHASES, "real"], default=[*METHODS, "real"])
     parser.add_argument("--sites", nargs="+", type=int, help="default: those of the table")
     parser.add_argument("--split", nargs="+", choices=SPLITS, default=list(SPLITS))
     parser.add_argument("--epsilon", nargs="+", help='numbers, or "none" for no DP; default: those of the table')
@@ -84,7 +84,8 @@ def asked_for(data: str, options: argparse.Namespace) -> list[Cell]:
     budgets: list[float | None] | None = None
     if options.epsilon:
         budgets = [None if text == "none" else float(text) for text in options.epsilon]
-    table = cells(data=data, sites=options.sites, epsilons=budgets, limit=options.limit)
+    methods = [method for method in PHASES if method in options.method]
+    table = cells(data=data, sites=options.sites, epsilons=budgets, limit=options.limit, methods=methods)
     return [cell for cell in table if cell.split in options.split or cell.sites == 1]
 
 

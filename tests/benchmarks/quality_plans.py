@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.plan.study_plan import StudyPlan
+from deploy.planning.sharing import advised
 
-Method = Literal["plain", "moments", "phased"]
+Method = Literal["plain", "moments", "phased", "shared"]
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "deploy" / "examples"
 PLANS = Path(__file__).parent / "plans"
@@ -34,6 +35,8 @@ BASES = {
     "mednist": EXAMPLES / "mednist.toml",
 }
 METHODS: dict[Method, tuple[str, ...]] = {"plain": ("sgd",), "moments": ("moments",), "phased": ("moments", "sgd")}
+PHASES: dict[Method, tuple[str, ...]] = {**METHODS, "shared": ("moments",)}
+"""Those of the table, and "shared": moments whose noise the sites share (docs/decisions/0014), from three sites up."""
 EPSILONS: dict[str, tuple[float | None, ...]] = {
     "fashion-mnist": (1.0, 3.0, 10.0, None),
     "mnist": (1.0, 3.0, 10.0, None),
@@ -78,7 +81,7 @@ class Cell:
 
     Attributes:
         data: A key of `BASES`.
-        method: A key of `METHODS`.
+        method: A key of `PHASES`.
         sites: Hospitals that the images are dealt to.
         split: How they are dealt, as in `deploy.data.split.split_patients`.
         epsilon: What the plan may cost a patient; None trains without noise.
@@ -109,6 +112,7 @@ def cells(
     sites: Sequence[int] | None = None,
     epsilons: Sequence[float | None] | None = None,
     limit: int = 0,
+    methods: Sequence[Method] = tuple(METHODS),
 ) -> list[Cell]:
     """The cells of one data set's table, those with fewest sites first.
 
@@ -117,13 +121,15 @@ def cells(
         sites: Numbers of sites, one site with one split, several with both; None takes the data set's own.
         epsilons: What the plans may cost; None takes the data set's own.
         limit: As in `Cell`.
+        methods: Keys of `PHASES`; "shared" has no cell of fewer than three sites, nor one without noise.
     """
     splits = [(count, split) for count in sites or SITES[data] for split in ((IID,) if count == 1 else (IID, SKEWED))]
     return [
         Cell(data=data, method=method, sites=count, split=split, epsilon=epsilon, limit=limit)
         for count, split in splits
         for epsilon in (EPSILONS[data] if epsilons is None else epsilons)
-        for method in METHODS
+        for method in methods
+        if method != "shared" or (count >= 3 and epsilon is not None)
     ]
 
 
@@ -141,10 +147,19 @@ def plan_of(cell: Cell) -> StudyPlan:
         data=dataclasses.replace(base.data, min_patients=fewest),
         model=dataclasses.replace(base.model, **plain.get("model", {})),
         training=dataclasses.replace(base.training, **plain.get("training", {})),
-        privacy=dataclasses.replace(base.privacy, phases=METHODS[cell.method], **budget),
-        aggregation=dataclasses.replace(base.aggregation, min_sites=cell.sites),
+        privacy=dataclasses.replace(base.privacy, phases=PHASES[cell.method], **budget),
+        aggregation=dataclasses.replace(base.aggregation, **_adding_up(cell)),
         release=dataclasses.replace(base.release, **plain.get("release", {}), images_per_label=0),
     )
+
+
+def _adding_up(cell: Cell) -> dict[str, Any]:
+    """How a cell's sites are added up; a plan that shares noise is given its advised numbers."""
+    if cell.method != "shared":
+        return {"min_sites": cell.sites}
+    terms = advised(cell.sites)
+    return {"min_sites": terms.least, "secure": True, "hospitals": terms.hospitals, "colluding": terms.colluding,
+            "dropouts": terms.dropouts}  # fmt: skip
 
 
 def changed(plan: StudyPlan, changes: Mapping[str, Mapping[str, Any]]) -> StudyPlan:

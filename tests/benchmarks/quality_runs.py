@@ -21,7 +21,7 @@ from common.model.synthesis import Decoder
 from common.plan.study_plan import StudyPlan
 from common.simulation import SimulationSetup
 from deploy.release.drafts import whole_folder
-from deploy.simulation.simulate import SETUP, found_site, start
+from deploy.simulation.simulate import SETUP, found_site, make_roster, start
 from server.study.study import Study
 from tests.benchmarks import quality_judges as judges
 from tests.benchmarks.quality_data import caches
@@ -161,6 +161,8 @@ def prepare(plan: StudyPlan, lent: list[Path], run: Path, *, seed: int) -> None:
             borrow = partial((home / CACHE_FOLDER).symlink_to, cache.resolve(), target_is_directory=True)
             found_site(home, plan, seed=seed, admit=borrow)
         SimulationSetup(seed=seed, homes=homes).save(draft / SETUP)
+        if plan.aggregation.secure:
+            make_roster(plan, homes, draft)
 
 
 def epsilon_of_ledgers(run: Path, plan: StudyPlan) -> float | None:

@@ -27,15 +27,17 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.main import create_app
 from flwr.supernode.nodestate import NodeStateFactory
 
-from client.daemon import join
+from client.daemon import join, runner
 from client.daemon.home import DaemonHome, read_json
 from client.daemon.runner import checked
 from client.egress import egress_log
 from client.egress.refusals import UNRECORDED
 from common.wire.messages import Hello, HelloReply, Refused, TrainReply, TrainRequest, Verdict, read_reply
+from common.wire.secure_messages import ConfirmReply, KeyReply, RevealReply
 from common.wire.signing import Key
 from common.wire.verdicts import PASSED, signed
 from server.coordinator.home import free_ports
+from server.protocol import exchange
 from tests.client import hospitals
 from tests.client.daemon_lab import ROOT, environment, wait_until
 from tests.client.test_daemon_zygote import MISBEHAVE
@@ -267,3 +269,25 @@ def test_a_signed_verdict_is_a_form_that_may_leave_and_one_with_more_in_it_is_no
     record["message"]["patients"] = 120
     said = read_reply(checked(recorddict_to_proto(record).SerializeToString(), tmp_path, "north"), Verdict)
     assert said == Refused(plan="", site="north", reason="EgressRefused")
+
+
+def test_every_answer_that_the_coordinator_waits_for_is_a_form_that_may_leave() -> None:
+    """A leg that is answered and held back here would stop a study with no word of why."""
+    assert set(runner.FORMS) == set(exchange._REPLIES.values())
+
+
+def test_the_answers_of_a_secure_rounds_legs_may_leave_and_one_with_more_in_it_may_not(tmp_path: Path) -> None:
+    plan = "a" * 64
+    for reply in (
+        KeyReply(plan=plan, site="north", public=bytes(32), signature=bytes(64), boxes=b""),
+        ConfirmReply(plan=plan, site="north", signature=bytes(64)),
+        RevealReply(plan=plan, site="north", own=b"", gone=b""),
+    ):
+        record = reply.to_record()
+        assert (
+            read_reply(checked(recorddict_to_proto(record).SerializeToString(), tmp_path, "north"), type(reply))
+            == reply
+        )
+        record["message"]["patients"] = 12
+        answer = recorddict_to_proto(record).SerializeToString()
+        assert isinstance(read_reply(checked(answer, tmp_path, "north"), type(reply)), Refused)

@@ -16,9 +16,10 @@ from client.ledger.sharing import Sharing
 from client.mechanism.discrete_gaussian import discrete_gaussian
 from client.secure import legs
 from client.secure.identity import accept
+from client.secure.session import Session
 from client.site import policy
 from client.site.rules import SitePolicy
-from common.errors import BudgetExhausted, MessageRefused, PlanError, PlanRefused, SecureSumWaits
+from common.errors import BudgetExhausted, MessageRefused, PlanError, PlanRefused, SecureSumWaits, StudyStopped
 from common.mechanism.masked_sum import deviation
 from common.mechanism.registry import release_length
 from common.model.weights import Weights, digest
@@ -30,7 +31,7 @@ from common.secure.roster import Roster
 from common.wire.messages import TrainReply, TrainRequest
 from common.wire.secure_messages import ConfirmRequest, KeyRequest, MaskedRequest, RevealRequest
 from common.wire.signing import Key
-from deploy.simulation.simulate import _make_roster, start
+from deploy.simulation.simulate import make_roster, start
 from server.aggregation.masked_sum import MaskedSum
 from server.study import signers
 from server.study.attempts import AttemptFiles
@@ -261,11 +262,34 @@ def test_a_simulation_makes_its_roster_and_runs_to_its_release(tmp_path: Path) -
     for path in (tmp_path / "roster.json", *(home / "rosters" / "simulated.json" for home in homes)):
         path.unlink()
     with pytest.raises(PlanError, match=r"set `aggregation\.hospitals` to 2"):
-        _make_roster(world.plan, homes[:2], tmp_path)
-    _make_roster(world.plan, homes, tmp_path)
+        make_roster(world.plan, homes[:2], tmp_path)
+    make_roster(world.plan, homes, tmp_path)
     signers.save(tmp_path, {home.name: Key.at(home / SIGNING_KEY).public for home in homes})
     start(tmp_path)
     card = json.loads((tmp_path / "card.json").read_text())
     assert card["plan"]["aggregation"]["secure"] is True
     assert (tmp_path / "decoder.safetensors").exists()
     assert not (tmp_path / "secure" / "00003-01").exists()
+
+
+@pytest.mark.parametrize("spoilt", [1, 2])
+def test_shares_that_do_not_fit_are_asked_for_again_and_then_a_new_attempt_is_begun(
+    tmp_path: Path, opened: list[tuple[int, Words]], monkeypatch: pytest.MonkeyPatch, spoilt: int
+) -> None:
+    world = World.make(tmp_path, plan_text(3, 1, 0, spare=1), patients=60)
+    reveal, left = Session.reveal, [spoilt]
+
+    def spoiling(session: Session, signatures: bytes, boxes: bytes) -> tuple[bytes, bytes]:
+        own, gone = reveal(session, signatures, boxes)
+        if session._keys.place == 1 and left[0]:
+            left[0] -= 1
+            return own[:1] + bytes([own[1] ^ 1]) + own[2:], gone
+        return own, gone
+
+    monkeypatch.setattr(Session, "reveal", spoiling)
+    for _ in range(spoilt):
+        with pytest.raises(StudyStopped, match="asked for once more"):
+            world.run()
+    assert not opened
+    assert len(world.run().records) == 3
+    assert [row.round for row in world.site(0).ledger.bookings().rows] == [1] * spoilt + [2, 3]
