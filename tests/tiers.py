@@ -57,6 +57,15 @@ WHOLE = (
 )
 """Beginnings of the names of slow tests, by what they do."""
 
+ON_DISK = (
+    "tests/attacks/test_twin_home.py",
+    "tests/client/test_place.py",
+    "tests/common/test_disk.py",
+    "tests/common/test_files.py",
+    "tests/flows/",
+)
+"""Tests of what a disk does: inode generations, syncs, mounts; and whole deployments. Others may lie in memory."""
+
 
 @cache
 def measured() -> dict[str, float]:

@@ -5,6 +5,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -264,3 +265,7 @@ def test_a_new_file_follows_no_link_and_takes_no_name_that_is_taken(tmp_path: Pa
 def test_no_handle_is_passed_on_to_a_child(tmp_path: Path) -> None:
     with new_file(tmp_path / "a") as file:
         assert not os.get_inheritable(file.fileno())
+
+
+def test_what_is_about_disks_lies_on_the_disk_also_where_other_tests_lie_in_memory(tmp_path: Path) -> None:
+    assert tmp_path.stat().st_dev == Path(tempfile.gettempdir()).stat().st_dev

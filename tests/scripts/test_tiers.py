@@ -13,6 +13,11 @@ def test_every_entry_of_the_slow_list_begins_the_name_of_a_file() -> None:
     assert [name for name in tiers.WHOLE if not any(file.startswith(name) for file in files)] == []
 
 
+def test_every_entry_of_the_list_of_tests_on_disk_begins_the_name_of_a_file() -> None:
+    files = [str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py")]
+    assert [name for name in tiers.ON_DISK if not any(file.startswith(name) for file in files)] == []
+
+
 def test_every_measured_test_exists() -> None:
     missing = [
         test
