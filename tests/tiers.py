@@ -59,6 +59,7 @@ WHOLE = (
 
 ON_DISK = (
     "tests/attacks/test_twin_home.py",
+    "tests/client/test_owner.py",
     "tests/client/test_place.py",
     "tests/common/test_disk.py",
     "tests/common/test_files.py",
