@@ -219,7 +219,7 @@ def _made(task: _Task, weights: str) -> spool.Finished:
     _permit_unread(site, plan, step, weights)
     check_cohort(site, plan)
     task.prepare()
-    entry = _entry(plan, step, task.cohort(), weights)
+    entry = _entry(plan, step, task.cohort(), weights, attempt=spool.attempt_of(task.request))
     name = _key_name(task, weights, entry.cohort)
     number = _reserve(site, plan, step, entry, name)
 
@@ -300,8 +300,8 @@ class _Judging(_Task):
         tell_steward(self.site, self.plan, self._candidate, self._judgement.outcome)
 
 
-def _entry(plan: StudyPlan, step: Round, cohort: Cache, weights: str) -> Entry:
-    """What is booked for `step` on these patients and these weights."""
+def _entry(plan: StudyPlan, step: Round, cohort: Cache, weights: str, *, attempt: int) -> Entry:
+    """What is booked for `step` on these patients and these weights; another attempt is another booking."""
     return Entry(
         study=plan.name,
         plan=plan.digest,
@@ -313,6 +313,7 @@ def _entry(plan: StudyPlan, step: Round, cohort: Cache, weights: str) -> Entry:
         request=weights,
         rides=step.rides,
         sharing=None if step.phase == VERDICT else Sharing.of(plan),
+        attempt=attempt,
     )
 
 
@@ -332,8 +333,8 @@ def check_cohort(site: Site, plan: StudyPlan) -> None:
 
 def _key_name(task: _Task, weights: str, cohort: str) -> str:
     """Name of the key of what a task makes on these weights and this data set."""
-    attempt = task.request.attempt if isinstance(task.request, MaskedRequest) else 0
-    return noise_key.name_of(task.plan.digest, task.step.number, weights, cohort, attempt=attempt)
+    asked = spool.attempt_of(task.request)
+    return noise_key.name_of(task.plan.digest, task.step.number, weights, cohort, attempt=asked)
 
 
 def _reserve(site: Site, plan: StudyPlan, step: Round, entry: Entry, name: str) -> int:

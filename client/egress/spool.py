@@ -45,6 +45,11 @@ class Finished:
         return digest(self.answer.arrays) if isinstance(self.answer, TrainReply) else self.answer.candidate
 
 
+def attempt_of(request: Request) -> int:
+    """Attempt at a round whose noise is shared, from 1; 0 for any other request."""
+    return request.attempt if isinstance(request, MaskedRequest) else 0
+
+
 def find(home: Path, request: Request) -> Finished | None:
     """Return what this very request (plan, round, weights, attempt) already got; None where there is nothing.
 
@@ -103,6 +108,7 @@ def _verdict(path: Path) -> Finished:
 def _path(home: Path, request: Request) -> Path:
     weights = digest(request.arrays)
     if isinstance(request, TrainRequest):
-        attempt = f"-{request.attempt:02d}" if isinstance(request, MaskedRequest) else ""
+        asked = attempt_of(request)
+        attempt = f"-{asked:02d}" if asked else ""
         return home / layout.SPOOL / request.plan / f"{request.round:05d}-{weights[:32]}{attempt}.safetensors"
     return home / layout.VERDICTS / f"{hashlib.sha256(f'{request.plan} {weights}'.encode()).hexdigest()[:32]}.json"

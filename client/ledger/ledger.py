@@ -55,6 +55,7 @@ class Entry:
         patients: Keys of that data set's patients; empty where membership is not recorded.
         request: Digest of the weights the round starts from.
         sharing: With whom the noise is shared; None where all of it is this hospital's own.
+        attempt: Attempt at a round whose noise is shared; 0 for any other.
     """
 
     study: str
@@ -67,6 +68,7 @@ class Entry:
     request: str = ""
     rides: tuple[Ride, ...] = ()
     sharing: Sharing | None = None
+    attempt: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,9 +270,14 @@ def _bookings(entry: Entry) -> list[Draft]:
 
 
 def _booking(entry: Entry, event: GaussianEvent) -> Draft:
-    note = entry.request if entry.sharing is None else f"{entry.request} {entry.sharing.words()}"
+    note = entry.request if entry.sharing is None else f"{entry.request} {entry.sharing.words()}{_attempt(entry)}"
     return _draft("reserve", entry, sigma=float(event.sigma), rate=float(event.sample_rate), steps=event.steps,
                   note=note)  # fmt: skip
+
+
+def _attempt(entry: Entry) -> str:
+    """The attempt's part of a note: a reservation pays for one attempt alone."""
+    return f" attempt={entry.attempt}" if entry.attempt else ""
 
 
 def _content(row: Row) -> tuple[object, ...]:

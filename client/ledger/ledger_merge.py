@@ -111,7 +111,7 @@ class _Merge:
     def _reserve(self, row: Row) -> None:
         self._cohort(row.cohort)
         sharing = Sharing.read(row.note)
-        shared = f" {sharing.words()}" if sharing else ""
+        shared = f" {sharing.words()}" if sharing else ""  # without its attempt: a merged row pays for nothing to come
         self._add(row, note=f"copy:{row.hash}{shared}")
 
     def _add(self, row: Row, *, note: str) -> None:

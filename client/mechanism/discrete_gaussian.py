@@ -79,7 +79,7 @@ class _Drawing:
         """floor(-t ln U) for U in the steps of 2^-53 that these integers number."""
         middle = (uniform.astype(np.float64) + 0.5) * 2.0**-_BITS
         far = -self._t * np.log(middle)
-        reach = far * _ERROR + self._t * (_ERROR + 2.0 ** -(_BITS + 1) / middle * 1.01) + 2.0**-20
+        reach = far * _ERROR + self._t * (_ERROR + 2.0 ** -(_BITS + 1) / middle * 1.25) + 2.0**-20
         reach = np.where(uniform == 0, math.inf, reach)  # the first step reaches to infinity
         low, high = np.floor(np.maximum(far - reach, 0.0)), np.floor(far + reach)
         sizes = np.where(low == high, low, 0.0).astype(np.int64)

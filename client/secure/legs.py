@@ -3,7 +3,8 @@
 Formal guarantee
     No leg is answered unless the plan is approved here at that moment, inside the site's rules, and its roster was
     checked here. What a leg answers follows from keys and from digests, never from a patient. Once numbers of a cohort
-    were masked, no leg helps to open them after a patient of that cohort has withdrawn.
+    were masked, no leg of this hospital helps to open them after a patient of that cohort has withdrawn. T others may
+    still open a sum that they are in: what was sent is booked and private as ever.
 """
 
 import logging

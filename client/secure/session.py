@@ -188,7 +188,7 @@ class Session:
             state.own_boxes = pack(self._sealed(shares, "own mask share", **bound)).hex()
         for place in book.places:
             if place != self._keys.place:
-                context = pair_context(attempt, **bound)
+                context = pair_context(attempt, self._keys.place, place, **bound)
                 key = masks.shared_key(bytes.fromhex(state.private), book.public(place), context)
                 masks.mask(values, key, sign=1 if self._keys.place < place else -1)
         masks.mask(values, own_mask_key(attempt, bytes.fromhex(state.own)), sign=1)

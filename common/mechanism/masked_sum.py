@@ -11,11 +11,13 @@ Formal guarantee (of the noise)
     integers: as the query is one of integers, R is the Gaussian mechanism with a rounding behind it, which is
     post-processing. Of a value x = z S the discrete Gaussian D has, with a = |z| / (2 S),
         R(x) / D(x) in [exp(-1 / (24 S^2)), sinh(a) / a], and sinh(a) / a <= exp(z^2 / (24 S^2)),
-    up to a common factor below exp(exp(-2 pi^2 S^2)): expand the integral of exp(-x u / S^2 - u^2 / (2 S^2)) over
+    up to a common factor below exp(2 exp(-2 pi^2 S^2)): expand the integral of exp(-x u / S^2 - u^2 / (2 S^2)) over
     |u| <= 1/2, by Jensen from below. For m values the logarithms add up. Outside of an event of chance exp(-50) the sum
     of z^2 is at most (sqrt(2 m + 150) + 1 / sigma)^2 (Laurent & Massart 2000), before or after one patient's part. So
     epsilon grows by at most `rounding`, and delta by exp(-50). With sigma of 1/16 and 10^6 values that is below 10^-6 a
-    release. The accountant adds `STATED_ERROR` of 0.01 to every epsilon, which holds thousands of releases.
+    release. The accountant adds `STATED_ERROR` of 0.01 to an epsilon by privacy loss, and that holds thousands of
+    releases. It adds nothing to one by Renyi divergence, where none is needed: a discrete Gaussian has no more of it
+    than the Gaussian of its parameter (Canonne, Kamath & Steinke 2020, 2004.00010, proposition 5).
 """
 
 import math

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.errors import MessageRefused, SignatureInvalid
-from common.secure.masks import KEY_BYTES, Context
+from common.secure.masks import KEY_BYTES, Context, require_public
 from common.secure.roster import Roster
 from common.secure.terms import Terms
 from common.wire.signing import verify
@@ -116,6 +116,7 @@ class KeyBook:
         for place, entry in book.entries.items():
             claim = attempt.key_claim(place, entry[:KEY_BYTES])
             attempt.verify(claim, entry[KEY_BYTES:], place=place, what="the round key")
+            require_public(entry[:KEY_BYTES], whose=attempt.roster.names[place])
         if len({book.public(place) for place in book.entries}) != len(book.entries):
             raise MessageRefused("two hospitals of a key book have one round key")
         return book

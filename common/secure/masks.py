@@ -62,6 +62,22 @@ def shared_key(private: bytes, public: bytes, context: Context, *, salt: bytes |
     return derived(secret, context, salt=salt)
 
 
+def require_public(public: bytes, *, whose: str) -> None:
+    """Refuse a public half that shares no secret: who gave it is named before anybody books or masks by it.
+
+    Args:
+        public: Public half of an X25519 key.
+        whose: Name of the hospital that gave it.
+
+    Raises:
+        MessageRefused: It is of low order, or no key.
+    """
+    try:
+        X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes(public))
+    except ValueError as error:
+        raise MessageRefused(f"a key of {whose!r} is no X25519 key") from error
+
+
 def derived(secret: bytes, context: Context, *, salt: bytes | None = None) -> bytes:
     """A key of a secret, for one context alone.
 

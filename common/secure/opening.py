@@ -18,15 +18,20 @@ def own_mask_key(attempt: Attempt, own: bytes) -> bytes:
     return masks.derived(own, attempt.context("own mask"))
 
 
-def pair_context(attempt: Attempt, *, book: str, weights: str) -> masks.Context:
+def pair_context(attempt: Attempt, *places: int, book: str, weights: str) -> masks.Context:
     """What the mask of a pair is bound to.
+
+    Both places are in it: a hospital that signs another one's round key as its own, whose private half it lacks, gets
+    other streams than that one has. With the same streams it would cancel the other's masks out of everybody's numbers.
 
     Args:
         attempt: The attempt.
+        places: Of the two, in any order.
         book: Digest of the key book.
         weights: Digest of the weights.
     """
-    return attempt.context("pair mask", book=book, weights=weights)
+    low, high = sorted(places)
+    return attempt.context("pair mask", low=low, high=high, book=book, weights=weights)
 
 
 def opened(
@@ -55,10 +60,10 @@ def opened(
     for place, commitment in commitments.items():
         own = _key(attempt, place, ((who, tables[0]) for who, tables in revealed.items()), _hashes_to(commitment))
         masks.mask(clear, own_mask_key(attempt, own), sign=-1)
-    context = pair_context(attempt, book=book.digest, weights=weights)
     for gone in set(book.places) - set(commitments):
         private = _key(attempt, gone, ((who, tables[1]) for who, tables in revealed.items()), _opens(book.public(gone)))
         for place in commitments:
+            context = pair_context(attempt, place, gone, book=book.digest, weights=weights)
             key = masks.shared_key(private, book.public(place), context)
             masks.mask(clear, key, sign=-1 if place < gone else 1)
     return clear

@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from common.errors import MessageRefused, StateError
 from common.host.files import write_atomically
+from common.secure.masks import require_public
 from common.secure.terms import MOST_HOSPITALS
 from common.wire.signing import Key, canonical, verify
 from common.wire.site_name import RULE, is_site_name
@@ -54,6 +55,7 @@ class Member:
             raise MessageRefused(f"roster: the legal name of {self.site!r} must be one line of 1 to 200 characters")
         if not _HEX.fullmatch(self.identity) or not _HEX.fullmatch(self.box):
             raise MessageRefused(f"roster: the keys of {self.site!r} must be 64 hexadecimal digits each")
+        require_public(bytes.fromhex(self.box), whose=self.site)
 
     def signed(self, key: Key) -> "Member":
         """The entry with its proof by the identity's key."""

@@ -10,7 +10,7 @@ from common.mechanism.masked_sum import BOXES, COMMITMENT
 from common.model.weights import digest
 from common.plan.schedule import Round
 from common.secure.attempt import MOST_ATTEMPTS, SIGNATURE_BYTES, Attempt, KeyBook, Table, pack, unpack
-from common.secure.masks import BOX_BYTES, KEY_BYTES, Words
+from common.secure.masks import BOX_BYTES, KEY_BYTES, Words, require_public
 from common.secure.opening import opened
 from common.wire.messages import Refused, TrainReply
 from common.wire.secure_messages import (
@@ -120,6 +120,7 @@ class SecureCollection:
                     raise MessageRefused("a round key or its signature has another length")
                 self._attempt.verify(self._attempt.key_claim(place, reply.public), reply.signature, place=place,
                                      what="the round key")  # fmt: skip
+                require_public(reply.public, whose=self._members.names[place])
                 boxes[str(place)] = self._table(reply.boxes, BOX_BYTES)
                 entries[place] = reply.public + reply.signature
 

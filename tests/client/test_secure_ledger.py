@@ -51,6 +51,18 @@ def test_a_booking_of_another_copy_keeps_with_whom_its_noise_was_shared(tmp_path
     assert alone(ledger) == pytest.approx([2.0, 2.0 / 7**0.5])
 
 
+def test_a_booking_of_one_attempt_pays_for_no_other(tmp_path: Path) -> None:
+    """A crash between key and row leaves a key that names the next row: another attempt's, perhaps."""
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    first, second = (dataclasses.replace(SHARED, attempt=attempt) for attempt in (1, 2))
+    book(ledger, second)
+    (row,) = ledger.bookings().rows
+    assert ledger.pays_for(row.id, second)
+    assert not ledger.pays_for(row.id, first)
+    assert not ledger.pays_for(row.id, SHARED)
+    assert (Sharing.read(row.note), request_of(row.note)) == (SHARING, SHARED.request)
+
+
 @pytest.mark.parametrize("note", ["", "b" * 64, "secure H=3 c=2 d=1 roster=simulated", "copy:" + "c" * 64])
 def test_a_note_that_names_no_sharing_counts_in_full(note: str) -> None:
     assert share_of(note) == 1.0

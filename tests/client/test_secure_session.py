@@ -9,9 +9,10 @@ import pytest
 
 from client.secure.session import close_all, path_of
 from common.errors import MessageRefused, StateError, StudyStopped
+from common.secure import masks, shamir
 from common.secure.attempt import KeyBook, pack, unpack
 from common.secure.masks import derived, new_private
-from common.secure.opening import pair_context
+from common.secure.opening import own_mask_key, pair_context
 from tests.client.secure_world import PLAN, WEIGHTS, Sent, World
 
 
@@ -291,5 +292,37 @@ def test_masks_are_bound_to_weights_and_key_book(seven: World, other: str) -> No
     """What a hospital masks for other weights, or under another book, does not cancel."""
     bound = {"book": "1" * 64, "weights": WEIGHTS}
     attempt, key = seven.attempt(), new_private()
-    keys = {derived(key, pair_context(attempt, **both)) for both in (bound, {**bound, other: "2" * 64})}
+    keys = {derived(key, pair_context(attempt, 0, 1, **both)) for both in (bound, {**bound, other: "2" * 64})}
     assert len(keys) == 2
+
+
+def test_a_round_key_that_was_copied_cancels_no_honest_mask(tmp_path: Path) -> None:
+    """X25519 ignores the top bit: a colluder's key with it turned is another key of the same secret."""
+    world, honest, copier = World(tmp_path, 4, 1, 0), range(3), 3
+    attempt = world.attempt()
+    keys = {place: world.session(place).make_key() for place in honest}
+    copied = bytearray(keys[0][0])
+    copied[-1] ^= 0x80
+    signed = world.identities[copier].sign(attempt.key_claim(copier, bytes(copied)))
+    entries = {place: public + signature for place, (public, signature, _) in keys.items()}
+    book = pack({**entries, copier: bytes(copied) + base64.b64decode(signed)})
+    sent = world.train(book, {place: boxes for place, (_, _, boxes) in keys.items()}, honest)
+    sent.commitments[copier] = bytes(32)
+    signatures = {place: world.session(place).confirm(pack(sent.commitments)) for place in honest}
+    own = {place: world.table(world.reveal(sent, signatures, place)[0]) for place in honest}
+    total = sent.masked[1] + sent.masked[2]
+    for place in (1, 2):
+        key = shamir.combine({holder + 1: own[holder][place] for holder in honest})
+        masks.mask(total, own_mask_key(attempt, key), sign=-1)
+    assert (total.view(np.int64) != world.plain((1, 2))).all(), "two of three honest hospitals' sum was bared"
+
+
+@pytest.mark.parametrize("key", [bytes(32), b"\x01" + bytes(31)])
+def test_a_round_key_that_shares_no_secret_is_refused_by_name(seven: World, key: bytes) -> None:
+    attempt = seven.attempt()
+    book, boxes = seven.book()
+    entries = dict(KeyBook.of(book, attempt).entries)
+    entries[2] = key + base64.b64decode(seven.identities[2].sign(attempt.key_claim(2, key)))
+    mine = pack({sender: table[0] for sender, table in boxes.items() if sender != 0})
+    with pytest.raises(MessageRefused, match="s02"):
+        seven.session(0).open_book(pack(entries), mine, weights=WEIGHTS)
