@@ -10,8 +10,8 @@ from common.display.terminal import Commands, emit, json_option, say
 from common.host.owner import require_owner
 
 _folder = click.Path(path_type=Path)
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-"""What Flower writes into its logs around a level."""
+_COLOURED = re.compile(r"\x1b\[[0-9;]*m((?:DEBUG|INFO|WARNING|ERROR) *)\x1b\[0m")
+"""A level as Flower writes it into its logs; any other code is data, and is shown as such."""
 
 
 def _owned(_context: click.Context, _option: click.Parameter, root: Path) -> Path:
@@ -244,7 +244,7 @@ def logs(name: str, *, root: Path, follow: bool, lines: int) -> None:
     home = Home.open(root)
     pieces = process_log(home, name, lines)
     for piece in study_log(home, name, follow=follow) if pieces is None else pieces:
-        say(_COLOUR.sub("", piece), nl=False)
+        say(_COLOURED.sub(r"\1", piece), nl=False)
 
 
 @click.command()

@@ -63,7 +63,10 @@ def plan_text(h: int = 4, c: int = 1, d: int = 1, *, spare: int = 0) -> str:
 
 @dataclasses.dataclass
 class World:
-    """A prepared study; `fault` is called with a site's place and each message before the site sees it."""
+    """A prepared study; `fault` is called with a site's place and each message before the site sees it.
+
+    Of fewer patients the noise stops some studies: who has how many images follows from a site's own secret.
+    """
 
     folder: Path
     plan: StudyPlan
@@ -71,7 +74,7 @@ class World:
     fault: Callable[[int, Message], None] | None = None
 
     @classmethod
-    def make(cls, folder: Path, text: str, *, patients: int = 12, alone: float = 100.0) -> "World":
+    def make(cls, folder: Path, text: str, *, patients: int = 40, alone: float = 100.0) -> "World":
         plan = StudyPlan.parse(text)
         homes = []
         for place in range(plan.aggregation.hospitals):

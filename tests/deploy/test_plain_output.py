@@ -139,6 +139,8 @@ def test_what_came_over_the_wire_is_shown_at_the_coordinator(tmp_path: Path) -> 
     (server.root / "logs").mkdir(exist_ok=True)
     (server.root / "logs" / "gateway.log").write_text(f"{EVIL}\n")
     assert plain(EVIL) in shown(run("server", "logs", "gateway", "--home", server.root))
+    (server.root / "logs" / "superlink.log").write_text("\x1b[92mINFO \x1b[0m:      a line of Flower's own\n")
+    assert run("server", "logs", "superlink", "--home", server.root).output == "INFO :      a line of Flower's own\n"
     text = shown(run("server", "status", "--home", server.root), evil=False)
     assert "\n  north: healthy" not in text, "a study's message drew a line of its own"
 
