@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from client.egress import egress, spool
 from client.ledger.bookings import Bookings
-from client.secure.standing import roster_of
+from client.secure.standing import require_roster
 from client.site import place, policy
 from client.site.site import Site
 from common.accountant.accounting import GaussianEvent
@@ -33,10 +33,7 @@ def approved(site: Site, digest: str) -> StudyPlan:
     plan = policy.approved_plan(site.home, digest)
     if not plan.privacy.enabled and not site.simulated:
         raise PlanRefused(f"plan {plan.name!r} trains without noise; only a simulation may")
-    if plan.aggregation.secure:
-        if not plan.aggregation.roster and not site.simulated:
-            raise PlanRefused(f"plan {plan.name!r} names no roster of who shares the noise; only a simulation may")
-        roster_of(site.home, plan)
+    require_roster(site.home, plan, simulated=site.simulated)
     return plan
 
 

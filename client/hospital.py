@@ -150,6 +150,11 @@ class _Task(ABC):
 
     def __init__(self, site: Site, plan: StudyPlan, step: Round, request: spool.Request) -> None:
         self.site, self.plan, self.step, self.request = site, plan, step, request
+        self.weights, self.attempt = digest(request.arrays), spool.attempt_of(request)
+
+    def key_name(self, cohort: str) -> str:
+        """Name of the key of what is made on the request's weights and this data set."""
+        return noise_key.name_of(self.plan.digest, self.step.number, self.weights, cohort, attempt=self.attempt)
 
     @abstractmethod
     def prepare(self) -> None:
@@ -179,10 +184,9 @@ def _answered(task: _Task) -> spool.Finished:
     """
     site, request = task.site, task.request
     conditions.refuse_rollback(site, request)
-    weights = digest(request.arrays)
     kept = _stored(site, request)
-    finished = kept or _made(task, weights)
-    noise_key.destroy(site.home, _key_name(task, weights, finished.cohort))
+    finished = kept or _made(task)
+    noise_key.destroy(site.home, task.key_name(finished.cohort))
     if kept is None:
         task.stored()
     policy.approved_plan(site.home, request.plan)  # paused or left meanwhile: the answer stays in the spool
@@ -213,14 +217,14 @@ def _stands(site: Site, finished: spool.Finished) -> bool:
     return True
 
 
-def _made(task: _Task, weights: str) -> spool.Finished:
+def _made(task: _Task) -> spool.Finished:
     """Permit, reserve, make, settle, seal, store."""
     site, plan, step = task.site, task.plan, task.step
-    _permit_unread(site, plan, step, weights)
+    _permit_unread(site, plan, step, task.weights)
     check_cohort(site, plan)
     task.prepare()
-    entry = _entry(plan, step, task.cohort(), weights, attempt=spool.attempt_of(task.request))
-    name = _key_name(task, weights, entry.cohort)
+    entry = _entry(plan, step, task.cohort(), task.weights, attempt=task.attempt)
+    name = task.key_name(entry.cohort)
     number = _reserve(site, plan, step, entry, name)
 
     made = task.make(entry, _key(site, plan, entry, name, number))
@@ -240,7 +244,10 @@ class _Training(_Task):
     def prepare(self) -> None:
         """Only a round whose noise is shared needs something: a key book, and that nothing of it has left."""
         if isinstance(self.request, MaskedRequest):
-            legs.begin(self.site, self.plan, self.request, cohort=self.cohort().identity)
+            cohort = self.cohort().identity
+            legs.begin(
+                self.site, self.plan, self.request, weights=self.weights, cohort=cohort, key=self.key_name(cohort)
+            )
 
     def cohort(self) -> Cache:
         return self.site.cohort(self.plan)
@@ -329,12 +336,6 @@ def check_cohort(site: Site, plan: StudyPlan) -> None:
         CohortTooSmall: Fewer patients than the site's minimum or the plan's.
     """
     policy.enough(site.policy, plan, patients=site.cohort(plan).patients)
-
-
-def _key_name(task: _Task, weights: str, cohort: str) -> str:
-    """Name of the key of what a task makes on these weights and this data set."""
-    asked = spool.attempt_of(task.request)
-    return noise_key.name_of(task.plan.digest, task.step.number, weights, cohort, attempt=asked)
 
 
 def _reserve(site: Site, plan: StudyPlan, step: Round, entry: Entry, name: str) -> int:

@@ -35,7 +35,7 @@ OUTLOOK = [
           'if approval.state != "left" and', 'if approval.state == "active" and',
           tests=_test("what_is_owed_is_by_whoever_may_still_run"), at="others"),
     guard("approval: a verdict is not owed", "client/approval/outlook.py",
-          "        missing.append((verdict,))", "        pass",
+          "        missing.append(((verdict,), 1.0))", "        pass",
           tests=_test("a_study_that_is_done_owes_nothing_and_a_verdict_is_owed_until_it_is_booked"), at="owed"),
     guard("approval: others are weighed at the new plan's delta alone", "client/approval/outlook.py",
           "min([delta, *(other.plan.privacy.delta for other in counted)])", "delta",

@@ -91,7 +91,7 @@ SECURE: list[Mutation] = [
           "    if plan.aggregation.secure:\n        _within", "    if False:\n        _within",
           (f"{_STUDY}::test_a_site_that_set_no_limit_alone_or_a_lower_one_takes_no_part",), at="permit"),
     guard("secure: the own noise counts as the whole", "client/ledger/bookings.py",
-          "(share_of(row.note) if alone else 1.0)", "1.0",
+          "share_of(row.note) if alone else 1.0", "1.0",
           (f"{_STUDY}::test_what_is_booked_is_the_noise_of_the_sum_with_who_shares_it_and_both_epsilons_follow",),
           at="Bookings.events"),
     guard("secure: a merged booking forgets who shares its noise", "client/ledger/ledger_merge.py",

@@ -25,12 +25,14 @@ class Owed:
         state: "active" or "paused".
         rounds: Rounds that are not booked yet, the verdict counted as one.
         events: Their mechanisms.
+        alone: The same by this hospital's own noise only, were all that share it to collude.
     """
 
     plan: StudyPlan
     state: State
     rounds: int
     events: tuple[GaussianEvent, ...]
+    alone: tuple[GaussianEvent, ...]
 
     def epsilon(self, delta: float) -> float:
         """What these rounds alone cost a patient at `delta`."""
@@ -103,11 +105,32 @@ def owed(plan: StudyPlan, booked: Bookings, *, state: State) -> Owed:
         booked: What the ledger has booked.
         state: The plan's state here.
     """
-    done, rounds = booked.rounds(plan.digest), schedule(plan)
-    missing = [step.events for step in rounds if step.number not in done]
+    done, rounds, share = booked.rounds(plan.digest), schedule(plan), plan.aggregation.share
+    missing = [(step.events, share) for step in rounds if step.number not in done]
     if (verdict := verdict_event(plan)) is not None and len(rounds) + 1 not in done:
-        missing.append((verdict,))
-    return Owed(plan=plan, state=state, rounds=len(missing), events=tuple(event for step in missing for event in step))
+        missing.append(((verdict,), 1.0))  # its noise is shared with no other site
+    return Owed(
+        plan=plan,
+        state=state,
+        rounds=len(missing),
+        events=tuple(event for events, _ in missing for event in events),
+        alone=tuple(event.with_share(share) for events, share in missing for event in events),
+    )
+
+
+def alone_after(home: Path, plan: StudyPlan, booked: Bookings) -> float:
+    """Epsilon by this hospital's own noise only, of everything booked and of all that this plan has yet to cost.
+
+    Args:
+        home: The site's home.
+        plan: The plan that is proposed.
+        booked: What the ledger has booked.
+
+    Raises:
+        StateError: A record of a plan that trained cannot be read.
+    """
+    delta = smallest_delta(home, plan, booked.plans())
+    return epsilon([*booked.events(alone=True), *owed(plan, booked, state="active").alone], delta=delta)
 
 
 def others(home: Path, plan: StudyPlan, booked: Bookings) -> tuple[Owed, ...]:

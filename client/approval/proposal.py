@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from client.approval import outlook, selection
-from client.approval.alone import alone_after
-from client.approval.outlook import Outlook, Owed
+from client.approval.outlook import Outlook, Owed, alone_after
 from client.ledger.ledger import Ledger
-from client.secure.standing import roster_of
+from client.secure.standing import require_roster
 from client.site import policy
 from client.site.policy import Limits, SitePolicy
 from common.errors import BudgetExhausted, PlanRefused
@@ -64,10 +63,7 @@ class Proposal:
         if not plan.privacy.enabled:
             raise PlanRefused(f"plan {plan.name!r} trains without noise; only a simulation may")
         policy.inside(rules, plan)
-        if plan.aggregation.secure:
-            if not plan.aggregation.roster:
-                raise PlanRefused(f"plan {plan.name!r} names no roster of who shares the noise; only a simulation may")
-            roster_of(ledger.home, plan)
+        require_roster(ledger.home, plan)
         booked = ledger.bookings()
         others = outlook.others(ledger.home, plan, booked)
         proposal = cls(

@@ -33,8 +33,8 @@ class Bookings:
             alone: Count this hospital's own noise only, as if all others colluded.
         """
         return [
-            GaussianEvent(
-                sigma=row.sigma * (share_of(row.note) if alone else 1.0), sample_rate=row.rate, steps=row.steps
+            GaussianEvent(sigma=row.sigma, sample_rate=row.rate, steps=row.steps).with_share(
+                share_of(row.note) if alone else 1.0
             )
             for row in self.rows
             if plan in (None, row.plan) and study in (None, row.study)

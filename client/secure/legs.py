@@ -17,7 +17,6 @@ from client.secure.standing import session_of
 from client.site import policy
 from client.site.site import Site
 from common.errors import MessageRefused
-from common.model.weights import digest
 from common.plan.study_plan import StudyPlan
 from common.secure.attempt import pack
 from common.wire.secure_messages import (
@@ -80,24 +79,24 @@ def reveal(site: Site, request: RevealRequest) -> RevealReply:
         return secure.release(site.home, plan, RevealReply(plan=plan.digest, site=site.policy.name, own=own, gone=gone))
 
 
-def begin(site: Site, plan: StudyPlan, request: MaskedRequest, *, cohort: str) -> None:
+def begin(site: Site, plan: StudyPlan, request: MaskedRequest, *, weights: str, cohort: str, key: str) -> None:
     """Leg 2, before anything is booked: take the key book, and refuse where numbers of this attempt may have left.
 
     Args:
         site: The hospital, held alone.
         plan: Its own approved copy.
         request: The round that is asked for.
+        weights: Digest of the request's weights.
         cohort: Identity of the data set that would be computed on.
+        key: Name of the key of the noise that would be drawn (`client.ledger.noise_key`).
 
     Raises:
         MessageRefused: The key book or the attempt is no good.
         StateError: A key or the state cannot be used.
     """
     session = session_of(site.home, plan, number=request.round, attempt=request.attempt)
-    weights = digest(request.arrays)
     session.open_book(request.book, request.boxes, weights=weights)
-    name = noise_key.name_of(plan.digest, request.round, weights, cohort, attempt=request.attempt)
-    session.require_first(cohort, resumes=noise_key.kept(site.home, name) is not None)
+    session.require_first(cohort, resumes=noise_key.kept(site.home, key) is not None)
 
 
 def _asked(site: Site, request: SecureRequest) -> tuple[StudyPlan, Session]:

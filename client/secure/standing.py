@@ -17,6 +17,25 @@ SIMULATED = "simulated"
 """Name of the roster that a simulation makes for its sites; no digest has this form."""
 
 
+def require_roster(home: Path, plan: StudyPlan, *, simulated: bool = False) -> None:
+    """Refuse a plan that shares its noise by a roster that was not checked here; any other plan passes.
+
+    Args:
+        home: The site's home.
+        plan: The plan.
+        simulated: Whether the site is one of a simulation, which has a roster that no plan names.
+
+    Raises:
+        PlanRefused: The plan names no roster, or as `roster_of`.
+        StateError: The stored copy cannot be used.
+    """
+    if not plan.aggregation.secure:
+        return
+    if not plan.aggregation.roster and not simulated:
+        raise PlanRefused(f"plan {plan.name!r} names no roster of who shares the noise; only a simulation may")
+    roster_of(home, plan)
+
+
 def roster_of(home: Path, plan: StudyPlan) -> Roster:
     """The roster of a plan, once it was checked here.
 

@@ -1,7 +1,7 @@
 """The hospital's own rules (`site.toml`): what may run here, and within which limits."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -50,7 +50,7 @@ class Spent:
             extra: Events that count as if they were booked.
             share: Standard deviation of the own noise of `extra` over that which is booked.
         """
-        mine = [replace(event, sigma=event.sigma * share) for event in extra]
+        mine = [event.with_share(share) for event in extra]
         named = smallest_delta(home, plan, booked.plans(study=plan.name))
         whole = smallest_delta(home, plan, booked.plans())
         return cls(

@@ -17,7 +17,7 @@ import functools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scipy.special import log_ndtr
 
@@ -61,6 +61,10 @@ class GaussianEvent:
     def __post_init__(self) -> None:
         if not (self.sigma >= 0 and 0 < self.sample_rate <= 1 and self.steps > 0 and math.isfinite(self.sigma)):
             raise ValueError(f"not a Gaussian event: {self}")
+
+    def with_share(self, share: float) -> "GaussianEvent":
+        """The same runs with this part of the noise's standard deviation."""
+        return replace(self, sigma=self.sigma * share)
 
 
 def epsilon(events: Iterable[GaussianEvent], *, delta: float) -> float:

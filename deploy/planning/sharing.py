@@ -66,7 +66,7 @@ def worth(plan: StudyPlan, *, sites: int) -> Worth | None:
     terms = plan.aggregation.terms if plan.aggregation.secure else advised(sites)
     events = [event for step in schedule(plan) for event in step.events]
     verdict = [event] if (event := verdict_event(plan)) else []
-    mine = [dataclasses.replace(event, sigma=event.sigma * terms.share) for event in events]
+    mine = [event.with_share(terms.share) for event in events]
     return Worth(
         terms=terms,
         own=math.sqrt(terms.hospitals),
