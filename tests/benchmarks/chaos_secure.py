@@ -21,19 +21,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 import client.app
 import client.egress.spool
 import client.secure.session
-from client.mechanism.discrete_gaussian import discrete_gaussian
 from client.secure.session import Session
 from common.errors import WardroundError
 from common.host import files
-from common.mechanism.masked_sum import deviation
-from common.mechanism.registry import release_length
-from common.model.weights import Weights, digest
 from common.plan.schedule import schedule
 from common.secure.masks import Words
 from deploy.simulation.local_grid import LocalGrid
@@ -191,7 +186,7 @@ def one_study(chaos: Chaos, folder: Path) -> tuple[int, int, int, int]:
     def checked(self: MaskedSum, clear: Words) -> None:
         opened.append(self.sites)
         members = [world.homes.index(home) for home in world.homes if home.name in current[-1].replied]
-        if not (clear == expected(world, self._step.number, members, self._weights)).all():
+        if not (clear == world.expected(self._step.number, members, self._weights)).all():
             chaos.wrong += 1
         take(self, clear)
 
@@ -234,17 +229,6 @@ def run(chaos: Chaos, world: World) -> bool:
     finally:
         grid.close()
     return len(study.records) == len(schedule(study.plan))
-
-
-def expected(world: World, number: int, places: list[int], weights: Weights) -> Words:
-    """What the members' integers and noise come to, from their data and streams alone."""
-    step = schedule(world.plan)[number - 1]
-    total = world.exact(places, step, weights)
-    for place in places:
-        stream = world.site(place).random(world.plan.digest, number, digest(weights))
-        share = deviation(step.event.sigma, world.plan.aggregation.terms)
-        total = total + discrete_gaussian(release_length(world.plan, step.phase), deviation=share, random=stream)
-    return np.asarray(total).astype(np.uint64)
 
 
 def under_counts(world: World) -> int:

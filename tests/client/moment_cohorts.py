@@ -1,5 +1,6 @@
 """Cohorts whose every pixel a test chooses, written as an ingest writes its cache, for tests of the moments phase."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -68,3 +69,16 @@ def random_patients(count: int, *, seed: int, size: int = 28, most_images: int =
         )
         patients.append((np.clip(images, -1, 1).astype(np.float32), random.integers(0, 2, number).tolist()))
     return patients
+
+
+def rounding_basis(directions: int, random: np.random.Generator) -> NDArray[np.float32]:
+    """A basis whose product with every image with a black frame is 0, so that what is left of it is rounding alone."""
+    basis = np.zeros((28, 28, directions), np.float32)
+    for column in range(directions):
+        values = (random.normal(size=60) * 10.0 ** random.uniform(20, 36, 60)).astype(np.float32).tolist()
+        while math.fsum(values):  # of many magnitudes, so that float64 holds no partial sum exactly
+            values.append(float(np.float32(-math.fsum(values))))
+        frame = np.zeros(6 * 28, np.float32)
+        frame[random.permutation(len(frame))[: len(values)]] = values
+        basis[[0, 1, 2, 25, 26, 27], :, column] = frame.reshape(6, 28)
+    return basis.reshape(784, -1)

@@ -1,7 +1,6 @@
 """Moments along public directions: one patient moves a sum by at most its sensitivity, for any basis that is sent."""
 
 import dataclasses
-import math
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from common.model.study_model import initial
 from common.model.weights import Weights
 from common.plan.schedule import Phase, Round, schedule
 from common.plan.study_plan import StudyPlan
-from tests.client.moment_cohorts import Patient, cache_of, random_patients
+from tests.client.moment_cohorts import Patient, cache_of, random_patients, rounding_basis
 
 DIRECTIONS = 9
 PLAN = StudyPlan.parse(f"""
@@ -145,18 +144,10 @@ def test_a_mean_is_taken_off_the_public_mean_before_its_clip(tmp_path: Path) -> 
 
 
 def rounding_alone(plan: StudyPlan) -> Weights:
-    """A basis whose product with every image with a black frame is 0, so that what is left of it is rounding alone."""
-    arrays, random = initial(plan).arrays(), np.random.default_rng(2)
-    basis = np.zeros((28, 28, plan.warm.directions), np.float32)
-    for column in range(plan.warm.directions):
-        values = (random.normal(size=60) * 10.0 ** random.uniform(20, 36, 60)).astype(np.float32).tolist()
-        while math.fsum(values):  # of many magnitudes, so that float64 holds no partial sum exactly
-            values.append(float(np.float32(-math.fsum(values))))
-        frame = np.zeros(6 * 28, np.float32)
-        frame[random.permutation(len(frame))[: len(values)]] = values
-        basis[[0, 1, 2, 25, 26, 27], :, column] = frame.reshape(6, 28)
-    arrays["start.public_basis"] = basis.reshape(784, -1)
-    return arrays
+    return {
+        **initial(plan).arrays(),
+        "start.public_basis": rounding_basis(plan.warm.directions, np.random.default_rng(2)),
+    }
 
 
 @pytest.mark.parametrize("patients", [2, 3, 80])

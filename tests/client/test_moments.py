@@ -19,7 +19,7 @@ from common.model.weights import Weights
 from common.plan.privacy import LEAST_CLIP
 from common.plan.schedule import Phase, Round, schedule
 from common.plan.study_plan import StudyPlan
-from tests.client.moment_cohorts import Patient, cache_of, moments_plan, random_patients
+from tests.client.moment_cohorts import Patient, cache_of, moments_plan, random_patients, rounding_basis
 
 PLAN, BY_CLASS = moments_plan(components=2), moments_plan(covariance="class")
 PLANS: dict[Phase, StudyPlan] = {
@@ -219,17 +219,8 @@ def test_a_cohort_larger_than_one_batch_is_summed_whole(tmp_path: Path) -> None:
 
 
 def rounding_alone(plan: StudyPlan) -> Weights:
-    """A basis whose product with every image with a black frame is 0, so that what is left of it is rounding alone."""
     arrays, random = initial(plan).arrays(), np.random.default_rng(2)
-    basis = np.zeros((28, 28, plan.model.latent), np.float32)
-    for column in range(plan.model.latent):
-        values = (random.normal(size=60) * 10.0 ** random.uniform(20, 36, 60)).astype(np.float32).tolist()
-        while math.fsum(values):  # of many magnitudes, so that float64 holds no partial sum exactly
-            values.append(float(np.float32(-math.fsum(values))))
-        frame = np.zeros(6 * 28, np.float32)
-        frame[random.permutation(len(frame))[: len(values)]] = values
-        basis[[0, 1, 2, 25, 26, 27], :, column] = frame.reshape(6, 28)
-    arrays["start.basis"] = basis.reshape(784, -1)
+    arrays["start.basis"] = rounding_basis(plan.model.latent, random)
     for name in ("factor", "gain"):
         arrays[f"start.{name}"] = (random.normal(size=arrays[f"start.{name}"].shape) * 1e6).astype(np.float32)
     return arrays

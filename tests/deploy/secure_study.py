@@ -8,6 +8,7 @@ import numpy as np
 from flwr.app import Message
 
 import client.app
+from client.mechanism.discrete_gaussian import discrete_gaussian
 from client.mechanism.grid import Integers, summed
 from client.mechanism.half import half_of
 from client.mechanism.patient_sum import PatientSum, _Mine
@@ -15,10 +16,12 @@ from client.secure.identity import own_entry
 from client.secure.standing import SIMULATED
 from client.site import policy
 from client.site.site import Site
+from common.mechanism.masked_sum import deviation
 from common.mechanism.registry import release_length, sensitivity
-from common.model.weights import Weights
-from common.plan.schedule import Round
+from common.model.weights import Weights, digest
+from common.plan.schedule import Round, schedule
 from common.plan.study_plan import StudyPlan
+from common.secure.masks import Words
 from common.secure.roster import Roster
 from common.simulation import SimulationSetup
 from deploy.simulation.local_grid import LocalGrid
@@ -117,3 +120,13 @@ class World:
             mine = _Mine(half, self.plan, step, weights, self.site(place).cohort(self.plan))
             total += summed(mine.vectors(), length=len(total), sensitivity=sensitivity(self.plan, step.phase))
         return total
+
+    def expected(self, number: int, places: list[int], weights: Weights) -> Words:
+        """What the members' integers and noise come to, made from their data and streams alone."""
+        step = schedule(self.plan)[number - 1]
+        total = self.exact(places, step, weights)
+        for place in places:
+            random = self.site(place).random(self.plan.digest, number, digest(weights))
+            share = deviation(step.event.sigma, self.plan.aggregation.terms)
+            total = total + discrete_gaussian(release_length(self.plan, step.phase), deviation=share, random=random)
+        return total.astype(np.uint64)

@@ -13,16 +13,13 @@ from client.cohort.identity import SIGNING_KEY
 from client.hospital import train
 from client.ledger import noise_key
 from client.ledger.sharing import Sharing
-from client.mechanism.discrete_gaussian import discrete_gaussian
 from client.secure import legs
 from client.secure.identity import accept
 from client.secure.session import Session
 from client.site import policy
 from client.site.rules import SitePolicy
 from common.errors import BudgetExhausted, MessageRefused, PlanError, PlanRefused, SecureSumWaits, StudyStopped
-from common.mechanism.masked_sum import deviation
-from common.mechanism.registry import release_length
-from common.model.weights import Weights, digest
+from common.model.weights import Weights
 from common.plan.schedule import schedule
 from common.plan.study_plan import StudyPlan
 from common.secure.attempt import pack
@@ -74,17 +71,6 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, Words]]:
     return found
 
 
-def expected(world: World, number: int, places: list[int], weights: Weights) -> Words:
-    """What the members' integers and noise come to, made from their data and streams alone."""
-    step = schedule(world.plan)[number - 1]
-    total = world.exact(places, step, weights)
-    for place in places:
-        random = world.site(place).random(world.plan.digest, number, digest(weights))
-        share = deviation(step.event.sigma, world.plan.aggregation.terms)
-        total = total + discrete_gaussian(release_length(world.plan, step.phase), deviation=share, random=random)
-    return total.astype(np.uint64)
-
-
 @pytest.mark.parametrize("leg", ["", "keys", "train", "confirm", "reveal"])
 def test_the_opened_sum_is_the_members_to_the_bit_where_one_is_killed_for_good(
     tmp_path: Path, opened: list[tuple[int, Words]], leg: str
@@ -97,7 +83,7 @@ def test_the_opened_sum_is_the_members_to_the_bit_where_one_is_killed_for_good(
     members = [0, 1, 2, 3] if leg in ("", "confirm", "reveal") else [0, 1, 3]
     sites, clear = opened[0]
     assert sites == len(members)
-    np.testing.assert_array_equal(clear, expected(world, 1, members, start))
+    np.testing.assert_array_equal(clear, world.expected(1, members, start))
     assert sorted(study.records[0].replied) == [world.homes[place].name for place in members]
     assert ("site-c" in study.records[1].missing) == bool(leg)
 
@@ -129,7 +115,7 @@ def test_below_the_threshold_the_study_waits_by_name_and_goes_on_at_no_new_cost(
     world.fault = None
     assert len(world.run().records) == 3
     assert [len(world.site(place).ledger.bookings().rows) for place in range(4)] == [3] * 4 >= booked
-    np.testing.assert_array_equal(opened[0][1], expected(world, 1, [0, 1, 2, 3], start))
+    np.testing.assert_array_equal(opened[0][1], world.expected(1, [0, 1, 2, 3], start))
 
 
 @pytest.mark.parametrize("name", ["book", "members", "signatures", "reveals"])
@@ -152,7 +138,7 @@ def test_a_coordinator_that_dies_around_any_leg_goes_on_with_the_same_set(
         world.run()
     monkeypatch.setattr(AttemptFiles, "keep", keep)
     assert len(world.run().records) == 3
-    np.testing.assert_array_equal(opened[0][1], expected(world, 1, [0, 1, 2], start))
+    np.testing.assert_array_equal(opened[0][1], world.expected(1, [0, 1, 2], start))
     assert [len(world.site(place).ledger.bookings().rows) for place in range(3)] == [3] * 3
     assert not list((tmp_path / "secure").glob("*"))
 
